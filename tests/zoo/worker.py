@@ -1,0 +1,64 @@
+"""Train a toy in a process of its own: `python -m tests.zoo.worker NAME FOLDER STEPS [SLEEP]`, alone or under torchrun."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from modalities.modality import Arrays
+from tests import toys
+from zoo.model import unpack
+from zoo.training import TrainingConfig, train
+
+
+class Sometimes(toys.ToyGAN):
+    """A GAN whose discriminator sits out every other one of 50 steps."""
+
+    def loss(self, batch, *, player="model", progress=1.0, generator=None):
+        if player == "discriminator" and round(progress * 50) % 2:
+            return {}
+        return super().loss(batch, player=player, progress=progress, generator=generator)
+
+
+class Autoencoder(toys.ToyVAE):
+    """Squared error, no noise: its losses must not depend on the number of processes."""
+
+    def loss(self, batch, *, player="model", progress=1.0, generator=None):
+        x, _ = unpack(batch)
+        return {"loss": (self.decode(self.encode(x).mean).mean - x).square().flatten(1).sum(1).mean()}
+
+
+class Slow(Arrays):
+    """Data that take a while to fetch, so that a kill finds the run at work."""
+
+    def __init__(self, x, pause):
+        super().__init__(x)
+        self.pause = pause
+
+    def take(self, indices):
+        time.sleep(self.pause)
+        return super().take(indices)
+
+
+def main():
+    name, folder, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if name == "autoencoder":
+        model = Autoencoder(toys.BINARY)
+    elif name == "sometimes":
+        model = Sometimes(toys.Points(dimensions=2))
+    else:
+        model = toys.make(name)
+    config = TrainingConfig(steps=steps, batch_size=16, log_every=1, checkpoint_every=5, sample_every=10**9)
+    history = train(model, Slow(toys.data_for(model), pause), config, folder)
+    if int(os.environ.get("RANK", 0)) == 0:
+        (folder / "history.json").write_text(json.dumps(history))
+
+
+if __name__ == "__main__":
+    main()

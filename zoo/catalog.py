@@ -1,0 +1,65 @@
+"""The families and the names that `load` knows. Plain tables: importing this imports no model and no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FAMILIES = {
+    "pca": "zoo.linear.pca:PCA",
+    "probabilistic-pca": "zoo.linear.pca:ProbabilisticPCA",
+    "autoencoder": "zoo.variational.autoencoder:Autoencoder",
+    "vae": "zoo.variational.vae:VAE",
+    "gaussian-mixture": "zoo.baselines:GaussianMixture",
+    "kernel-density": "zoo.baselines:KernelDensity",
+    "k-means": "zoo.baselines:KMeans",
+}
+"""Every family's name and its class as "module:Class", imported when it is needed. No other class is constructed."""
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+"""The folder of the bundled weights, one checkpoint folder a model."""
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """What a listing says about one bundled model; `size` is that of its weights in bytes."""
+
+    name: str
+    folder: Path
+    family: str
+    medium: str
+    size: int
+    summary: str
+
+
+def models() -> list[Bundled]:
+    """The bundled models, sorted by name. Reads their configurations and cards only, so that it answers at once."""
+    return [_describe(path.parent) for path in sorted(CHECKPOINTS.glob("*/config.json"))]
+
+
+def format_size(size: int) -> str:
+    """A number of bytes for people: "38 kB", "7.2 MB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _describe(folder: Path) -> Bundled:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    size = (folder / "model.safetensors").stat().st_size
+    return Bundled(folder.name, folder, config["family"], medium(config), size, _summary(folder / "README.md"))
+
+
+def medium(config: Any) -> str:
+    """The kind of the first modality in a configuration, "" without one; a prior has its inner model's."""
+    if not isinstance(config, dict):
+        return ""
+    if isinstance(config.get("modality"), dict) and "kind" in config["modality"]:
+        return config["modality"]["kind"]
+    return next((kind for kind in map(medium, config.values()) if kind), "")
+
+
+def _summary(card: Path) -> str:
+    """The first line of text below a card's title."""
+    if not card.is_file():
+        return ""
+    _, _, text = card.read_text(encoding="utf-8").partition("\n# ")
+    return next((line for line in text.splitlines()[1:] if line.strip()), "")

@@ -1,0 +1,374 @@
+"""Likelihoods, priors and posteriors.
+
+Thin subclasses of `torch.distributions.Distribution` whose event is everything but the batch, whose `sample` and `rsample`
+take a generator, and which accept a scale of zero: a sample at temperature 0 is the mean.
+"""
+
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Half-precision numbers as float32, others as they are: log-probabilities need the digits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def normal_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers with the type and device of `like`, drawn on the generator's device."""
+    device = generator.device if generator is not None else like.device
+    return torch.randn(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
+
+
+def uniform_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Numbers uniform over the open interval (0, 1), otherwise as `normal_noise`."""
+    device = generator.device if generator is not None else like.device
+    u = torch.rand(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
+    tiny = torch.finfo(like.dtype).eps
+    return u.clamp(tiny, 1 - tiny)
+
+
+class _Event(Distribution):
+    """A distribution whose first dimension is the batch and whose event is all the others."""
+
+    discrete = False
+
+    def __init__(self, shape: torch.Size):
+        super().__init__(shape[:1], shape[1:], validate_args=False)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        """Add up the event's dimensions."""
+        return x.flatten(x.ndim - len(self.event_shape)).sum(-1) if self.event_shape else x
+
+    def rsample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        raise TypeError(f"{type(self).__name__} has no reparameterised samples")
+
+    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+
+class Point(_Event):
+    """All mass on one value: what a decoder without a likelihood (PCA, an autoencoder) answers."""
+
+    def __init__(self, value: Tensor):
+        super().__init__(value.shape)
+        self.value = full_precision(value)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.value
+
+    def rsample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        return self.value.expand(*sample_shape, *self.value.shape)
+
+
+class DiagonalGaussian(_Event):
+    """A normal distribution with independent elements: likelihood, prior or posterior of any number of dimensions.
+
+    Arguments: `mean`, shape [batch, ...]; `std`, broadcast to it, at least 0.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor):
+        super().__init__(mean.shape)
+        self._mean, self.std = full_precision(mean), full_precision(std)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def stddev(self) -> Tensor:
+        return self.std.expand_as(self._mean)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.stddev**2
+
+    def rsample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        noise = normal_noise((*sample_shape, *self._mean.shape), self._mean, generator)
+        return self._mean + self.std * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Density in nats an item, shape [..., batch]."""
+        per_element = -0.5 * ((value - self._mean) / self.std) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)
+        return self._sum(per_element)
+
+    def elementwise_kl(self, prior: "DiagonalGaussian") -> Tensor:
+        """KL(self || prior) of every element, nats, in closed form: for a standard normal prior
+        (sigma^2 + mu^2 - 1 - log sigma^2) / 2."""
+        ratio = (self.std / prior.std) ** 2
+        distance = ((self._mean - prior.mean) / prior.std) ** 2
+        return 0.5 * (ratio + distance - 1 - ratio.log())
+
+    def kl(self, prior: "DiagonalGaussian", z: Tensor | None = None) -> Tensor:
+        """KL(self || prior) in nats an item, shape [batch, 1]: one group. `z` is not needed: the form is closed."""
+        return self._sum(self.elementwise_kl(prior)).unsqueeze(-1)
+
+    def noise(self, z: Tensor) -> Tensor:
+        """The standard normal noise that `from_noise` turns into z."""
+        return (z - self._mean) / self.std
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """mean + std * noise."""
+        return self._mean + self.std * noise
+
+
+class OptimalGaussian(DiagonalGaussian):
+    """A Gaussian likelihood with one sigma for all elements: the best one for the batch that is scored.
+
+    Arguments: `mean`, shape [batch, ...]; `sigma`, a scalar, an estimate from earlier batches that samples are drawn with;
+    `scale`, the unit in which sigma is one for all elements, broadcast to the mean.
+
+    The maximum over sigma has the closed form sigma^2 = mean squared error, so the negative log-likelihood is
+    D/2 (log(2 pi sigma^2) + 1) on average.
+
+    Source: Rybkin, Daniilidis, Levine, "Simple and Effective VAE Training with Calibrated Decoders", 2021.
+    """
+
+    def __init__(self, mean: Tensor, sigma: Tensor, scale: Tensor | float = 1.0):
+        super().__init__(mean, sigma * scale)
+        self.scale = scale
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return DiagonalGaussian(self.mean, self.optimal_sigma(value) * self.scale).log_prob(value)
+
+    def optimal_sigma(self, value: Tensor) -> Tensor:
+        """The sigma of highest likelihood for these values, a scalar, at least 1e-4 so that a perfect fit stays finite."""
+        return ((value - self.mean) / self.scale).square().mean().clamp(min=1e-8).sqrt()
+
+
+class Bernoulli(_Event):
+    """Binary elements, -1 or 1. Argument: `logits` of the value 1, shape [batch, ...]."""
+
+    discrete = True
+
+    def __init__(self, logits: Tensor):
+        super().__init__(logits.shape)
+        self.logits = full_precision(logits)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.tanh(self.logits / 2)
+
+    @property
+    def mode(self) -> Tensor:
+        return torch.where(self.logits > 0, 1.0, -1.0).to(self.logits.dtype)
+
+    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        u = uniform_noise((*sample_shape, *self.logits.shape), self.logits, generator)
+        return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Probability mass in nats an item. For binary values alone: for grey ones this is no likelihood."""
+        return self._sum(F.logsigmoid(self.logits * value))
+
+
+def _logistic_log_mass(value: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """Log-mass of each level's bin under a logistic; the outer bins reach to infinity, so that all sum to one.
+
+    With a and b the bin's standardised edges, sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), which
+    loses no digits anywhere: no switch to the density for thin bins is needed.
+    """
+    half = 1 / (levels - 1)
+    inverse = torch.exp(-log_scale)
+    upper = F.logsigmoid((value - mean + half) * inverse)
+    lower = F.logsigmoid(-(value - mean - half) * inverse)
+    middle = upper + lower + torch.log(-torch.expm1(-2 * half * inverse))
+    # The edge tests sit half a bin from the outermost levels: nearer ones would take a neighbour's mass twice.
+    return torch.where(value < -1 + half, upper, torch.where(value > 1 - half, lower, middle))
+
+
+def _to_level(value: Tensor, levels: int) -> Tensor:
+    """The nearest of the levels spaced evenly over [-1, 1]."""
+    return ((value.clamp(-1, 1) + 1) * (levels - 1) / 2).round() * 2 / (levels - 1) - 1
+
+
+def _logistic_mean(mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """The exact expectation of a discretised logistic: the lowest level plus a step for every level exceeded."""
+    inverse = torch.exp(-log_scale)
+    total = torch.zeros_like(mean)
+    for k in range(levels - 1):
+        threshold = -1 + (2 * k + 1) / (levels - 1)
+        total = total + torch.sigmoid((mean - threshold) * inverse)
+    return total * 2 / (levels - 1) - 1
+
+
+class DiscretizedLogistic(_Event):
+    """Elements of `levels` values evenly spaced over [-1, 1], each the rounded draw of a logistic.
+
+    Arguments: `mean` and `log_scale`, shape [batch, ...]; log-scales below -7 count as -7.
+
+    Source: Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling, "Improved Variational Inference with Inverse
+    Autoregressive Flow", 2016.
+    """
+
+    discrete = True
+
+    def __init__(self, mean: Tensor, log_scale: Tensor, levels: int = 256):
+        super().__init__(mean.shape)
+        self.location = full_precision(mean)
+        self.log_scale = full_precision(log_scale).clamp(min=-7)
+        self.levels = levels
+
+    @property
+    def mean(self) -> Tensor:
+        return _logistic_mean(self.location, self.log_scale.expand_as(self.location), self.levels)
+
+    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        u = uniform_noise((*sample_shape, *self.location.shape), self.location, generator)
+        return _to_level(self.location + torch.exp(self.log_scale) * torch.logit(u), self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Probability mass in nats an item."""
+        return self._sum(_logistic_log_mass(value, self.location, self.log_scale, self.levels))
+
+
+class DiscretizedLogisticMixture(_Event):
+    """A mixture of discretised logistics at every position, its component shared by the position's channels.
+
+    Arguments:
+        logits: component weights before the softmax, shape [batch, components, *positions].
+        mean, log_scale: shape [batch, components, channels, *positions]; log-scales below -7 count as -7.
+        coefficients: shape [batch, components, channels * (channels - 1) / 2, *positions], or None. The mean of channel c
+            moves by the sum over c' < c of a coefficient times the value of channel c', in the order (1, 0), (2, 0),
+            (2, 1): for colours, red moves green, and both move blue.
+        levels: the values an element can take, evenly spaced over [-1, 1].
+
+    Source: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", 2017.
+    """
+
+    discrete = True
+
+    def __init__(
+        self, logits: Tensor, mean: Tensor, log_scale: Tensor, coefficients: Tensor | None = None, levels: int = 256
+    ):
+        super().__init__(mean.shape[:1] + mean.shape[2:])
+        self.logits = full_precision(logits)
+        self.location = full_precision(mean)
+        self.log_scale = full_precision(log_scale).clamp(min=-7)
+        self.coefficients = None if coefficients is None else full_precision(coefficients)
+        self.levels = levels
+
+    def _channel_mean(self, channel: int, value: Tensor, dim: int) -> Tensor:
+        """The components' means of one channel given the channels before it in `value`."""
+        mean = self.location.select(2, channel)
+        if self.coefficients is not None:
+            first = channel * (channel - 1) // 2
+            for earlier in range(channel):
+                mean = mean + self.coefficients.select(2, first + earlier) * value.select(dim, earlier)
+        return mean
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Probability mass in nats an item."""
+        dims = len(self.event_shape)
+        expanded = value.unsqueeze(-dims - 1)
+        per_component = torch.zeros((), dtype=self.location.dtype, device=self.location.device)
+        for channel in range(self.event_shape[0]):
+            mean = self._channel_mean(channel, expanded, expanded.ndim - dims)
+            log_scale = self.log_scale.select(2, channel)
+            x = expanded.select(expanded.ndim - dims, channel)
+            per_component = per_component + _logistic_log_mass(x, mean, log_scale, self.levels)
+        per_position = torch.logsumexp(per_component + torch.log_softmax(self.logits, 1), -dims)
+        return per_position.flatten(per_position.ndim - dims + 1).sum(-1) if dims > 1 else per_position
+
+    @property
+    def mean(self) -> Tensor:
+        """The expectation; where channels are coupled, the components' later channels take the earlier ones' means."""
+        means: list[Tensor] = []
+        for channel in range(self.event_shape[0]):
+            value = torch.stack(means, 2) if means else self.location
+            mean = self._channel_mean(channel, value, 2)
+            means.append(_logistic_mean(mean, self.log_scale.select(2, channel), self.levels))
+        weights = torch.softmax(self.logits, 1).unsqueeze(2)
+        return (weights * torch.stack(means, 2)).sum(1)
+
+    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        shape = torch.Size(sample_shape)
+        if shape:
+            draws = [self.sample(generator=generator) for _ in range(shape.numel())]
+            return torch.stack(draws).reshape(*shape, *draws[0].shape)
+        # Gumbel-max picks the component; every channel is rounded to its level before it moves the next one.
+        gumbel = -torch.log(-torch.log(uniform_noise(self.logits.shape, self.logits, generator)))
+        component = (self.logits + gumbel).argmax(1, keepdim=True)
+        u = uniform_noise((len(component), *self.event_shape), self.location, generator)
+        channels: list[Tensor] = []
+        for channel in range(self.event_shape[0]):
+            value = torch.stack(channels, 1).unsqueeze(1) if channels else self.location
+            mean = self._channel_mean(channel, value, 2).gather(1, component).squeeze(1)
+            scale = torch.exp(self.log_scale.select(2, channel)).gather(1, component).squeeze(1)
+            channels.append(_to_level(mean + scale * torch.logit(u[:, channel]), self.levels))
+        return torch.stack(channels, 1)
+
+
+class Path:
+    """A distribution over a hierarchy of latents, z = (z_1, ..., z_L): p(z_1) p(z_2 | z_1) ... along a drawn path.
+
+    Argument: `walk`, a function that starts one top-down pass, written as a Python generator: it yields the distribution of
+    a group (a `DiagonalGaussian`), is sent the group's value, and yields the next, so that the pass reads like the paper:
+
+        def walk():
+            state = start
+            for group in groups:
+                z = yield group.prior(state)
+                state = group.update(state, z)
+    """
+
+    def __init__(self, walk: Callable[[], Generator[DiagonalGaussian, Tensor, None]]):
+        self.walk = walk
+
+    def _pass(
+        self, choose: Callable[[int, DiagonalGaussian], Tensor]
+    ) -> tuple[list[DiagonalGaussian], tuple[Tensor, ...]]:
+        """One top-down pass in which `choose` gives every group its value."""
+        groups: list[DiagonalGaussian] = []
+        z: list[Tensor] = []
+        walk = self.walk()
+        try:
+            group = next(walk)
+            while True:
+                groups.append(group)
+                z.append(choose(len(z), group))
+                group = walk.send(z[-1])
+        except StopIteration:
+            return groups, tuple(z)
+
+    def given(self, z: tuple[Tensor, ...]) -> list[DiagonalGaussian]:
+        """Every group's distribution, given the groups of `z` before it."""
+        return self._pass(lambda group, _: z[group])[0]
+
+    @property
+    def mean(self) -> tuple[Tensor, ...]:
+        """The path along the groups' means."""
+        return self._pass(lambda _, group: group.mean)[1]
+
+    def rsample(self, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """One path an item, differentiable."""
+        return self._pass(lambda _, group: group.rsample(generator=generator))[1]
+
+    def sample(self, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """One path an item."""
+        with torch.no_grad():
+            return self.rsample(generator=generator)
+
+    def log_prob(self, z: tuple[Tensor, ...]) -> Tensor:
+        """Density of a path in nats an item, shape [batch]."""
+        return torch.stack([group.log_prob(value) for group, value in zip(self.given(z), z, strict=True)]).sum(0)
+
+    def kl(self, prior: "Path", z: tuple[Tensor, ...]) -> Tensor:
+        """KL(self || prior) of every group along the path z, in closed form, nats, shape [batch, groups]."""
+        pairs = zip(self.given(z), prior.given(z), strict=True)
+        return torch.cat([mine.kl(theirs) for mine, theirs in pairs], 1)
+
+    def noise(self, z: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The standard normal noise of every group that `from_noise` turns into z."""
+        return tuple(group.noise(value) for group, value in zip(self.given(z), z, strict=True))
+
+    def from_noise(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The path that this noise leads along."""
+        return self._pass(lambda index, group: group.from_noise(noise[index]))[1]

@@ -1,0 +1,612 @@
+"""The contract: every model is a distribution over a medium.
+
+`GenerativeModel` samples; `Explicit` also scores; `Latent` also encodes and decodes; `Variational` does all of it, its score a lower bound.
+"""
+
+import abc
+import inspect
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from modalities import Modality, from_config
+from zoo import __version__
+from zoo.catalog import FAMILIES
+from zoo.distributions import DiagonalGaussian, Path, uniform_noise
+
+Latents = Tensor | tuple[Tensor, ...]
+"""One tensor, or one a group in a hierarchy; the batch comes first."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded: the message names the file and what is wrong with it."""
+
+
+class GenerativeModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    abc.ABC,
+    library_name="latent-zoo",
+    tags=["latent-zoo"],
+):
+    """A distribution that can be sampled and trained.
+
+    The constructor's arguments are the configuration: JSON values, a `Modality` or another model. They are recorded
+    when an instance is made and written to config.json by `save_pretrained`.
+    """
+
+    modality: Modality
+    classes: int | None = None
+    """The number of classes of a class-conditional model; None for an unconditional one."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        instance = super().__new__(cls, *args, **kwargs)
+        if args or kwargs:
+            bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = {name: _encode(name, value) for name, value in list(bound.arguments.items())[1:]}
+            # The mixin's own record turns dataclasses into plain fields and leaves out what it cannot write.
+            instance.__dict__["_hub_mixin_config"] = {
+                "family": family_name(cls),
+                "arguments": arguments,
+                "version": __version__,
+            }
+        return instance
+
+    def forward(self, batch: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The same as `loss`, so that data-parallel and autocast wrappers see the training step."""
+        return self.loss(batch, **kwargs)
+
+    @abc.abstractmethod
+    def loss(
+        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The training objective on a batch, `x` or `(x, condition)`: its value under "loss", and named terms to log.
+
+        `progress` in [0, 1] is the trained fraction and drives schedules; 1 is the true objective. `player` is the one
+        of `players` whose turn it is.
+        """
+
+    @abc.abstractmethod
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Any = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw n items, a tensor of shape [n, ...] in the medium's units.
+
+        Temperature 0 gives the mean or the mode; `mean=True` ends with the likelihood's mean instead of a draw.
+        """
+
+    def players(self) -> dict[str, list[nn.Module]]:
+        """The modules that take turns in training; all but "model" belong to training alone and are not saved."""
+        return {"model": [self]}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._reference().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return self._reference().dtype
+
+    def _reference(self) -> Tensor:
+        for tensor in [*self.parameters(), *self.buffers()]:
+            if tensor.is_floating_point():
+                return tensor
+        return torch.empty(0)
+
+    def prepare_condition(self, condition: Any, n: int, generator: torch.Generator | None = None) -> Any:
+        """Check a condition, one or n of them, and return n; a class-conditional model draws a missing one uniformly."""
+        if self.classes is None:
+            if condition is not None:
+                raise ValueError(f"{type(self).__name__} is unconditional: it takes no condition, got {condition!r}")
+            return None
+        if condition is None:
+            u = uniform_noise((n,), torch.empty(0, device=self.device), generator)
+            return (u * self.classes).long().clamp(max=self.classes - 1)
+        labels = torch.as_tensor(condition, device=self.device)
+        if labels.is_floating_point() or labels.ndim > 1 or (labels.ndim == 1 and len(labels) not in (1, n)):
+            raise ValueError(f"a condition is one class or {n} of them, whole numbers, got {condition!r}")
+        if ((labels < 0) | (labels >= self.classes)).any():
+            raise ValueError(f"classes run from 0 to {self.classes - 1}, got {condition!r}")
+        return labels.long().expand(n)
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """The tensors that are saved and loaded: all but those of the other players of an adversarial model."""
+        others = {id(m) for name, modules in self.players().items() if name != "model" for m in modules}
+        prefixes = tuple(f"{name}." for name, module in self.named_modules() if id(module) in others)
+        state = self.state_dict()
+        return {name: tensor for name, tensor in state.items() if not (prefixes and name.startswith(prefixes))}
+
+    def _save_pretrained(self, save_directory: FilePath) -> None:
+        from safetensors.torch import save_file
+
+        if self._hub_mixin_config is None:
+            raise CheckpointError(f"{type(self).__name__} was built without arguments that could be recorded")
+        folder = FilePath(save_directory)
+        # Write aside and rename: a kill or a full disk leaves the file that was there before.
+        for name, write in {
+            WEIGHTS: lambda path: save_file({k: v.contiguous() for k, v in self.checkpoint().items()}, path),
+            CONFIG: lambda path: path.write_text(json.dumps(self._hub_mixin_config, indent=2) + "\n", encoding="utf-8"),
+        }.items():
+            part = folder / f".{name}.part"
+            try:
+                write(part)
+                os.replace(part, folder / name)
+            finally:
+                part.unlink(missing_ok=True)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | FilePath | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        if arguments or not strict:
+            given = ", ".join([*arguments, *([] if strict else ["strict=False"])])
+            raise TypeError(f"the arguments of a checkpoint stand in its {CONFIG} and loading is strict; got {given}")
+        folder = FilePath(model_id)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = FilePath(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=[CONFIG, WEIGHTS, "README.md"],
+                )
+            )
+        model = build(read_config(folder), expected=cls)
+        load_weights(model, folder / WEIGHTS)
+        return model.to(map_location).eval()
+
+
+class Explicit(GenerativeModel):
+    """A model with a density, or with a lower bound of it."""
+
+    exact: ClassVar[bool] = True
+    """True where `log_prob` is tractable, False where it is a lower bound."""
+    discrete: bool = False
+    """True where `log_prob` is a probability mass, False where it is a density."""
+
+    @abc.abstractmethod
+    def log_prob(
+        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Log-probability in nats an item, shape [batch]. A bound takes `samples` draws an item; an exact one needs none."""
+
+    def loss(
+        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The negative log-likelihood in nats an item, averaged over the batch."""
+        x, condition = unpack(batch)
+        return {"loss": -self.log_prob(x, condition=condition, generator=generator).mean()}
+
+    def bits_per_dim(
+        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Negative log-likelihood in bits an element, shape [batch], where the medium has levels.
+
+        A density is first given the noise that makes levels continuous, uniform over a level's bin, and the bin's width is
+        added: the expectation bounds the mass from below (Theis, van den Oord, Bethge, "A note on the evaluation of
+        generative models", 2016).
+        """
+        levels = self.modality.levels
+        if levels is None:
+            raise ValueError(f"{self.modality.kind} have no levels, so bits per dimension mean nothing; use log_prob")
+        elements = math.prod(self.modality.shape)
+        log_width = 0.0
+        if not self.discrete:
+            width = 2 / (levels - 1)
+            x = x + width * (uniform_noise(tuple(x.shape), x, generator) - 0.5)
+            log_width = elements * math.log(width)
+        log_prob = self.log_prob(x, condition=condition, samples=samples, generator=generator)
+        return -(log_prob + log_width) / (elements * math.log(2))
+
+
+class Latent(GenerativeModel):
+    """A model with a latent space: `prior`, `encode` and `decode` give all the rest."""
+
+    @abc.abstractmethod
+    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian | Path:
+        """p(z) for n items; the temperature scales its standard deviations."""
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor, *, condition: Any = None) -> Any:
+        """q(z given x), or a point (a tensor) where the model has none."""
+
+    @abc.abstractmethod
+    def decode(self, z: Any, *, condition: Any = None) -> Any:
+        """p(x given z); its `.mean` is the reconstruction."""
+
+    def loss(
+        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Fitted models have no loss: they are made by `fit`. Models that train override this."""
+        raise TypeError(f"{type(self).__name__} is fitted with {type(self).__name__}.fit, not trained")
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Any = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw z from the prior and x from p(x given z)."""
+        check_count(n)
+        check_temperature(temperature)
+        condition = self.prepare_condition(condition, n, generator)
+        z = self.prior(condition, n=n, temperature=temperature).sample(generator=generator)
+        likelihood = self.decode(z, condition=condition)
+        return likelihood.mean if mean or temperature == 0 else likelihood.sample(generator=generator)
+
+    def _noise(self, x: Tensor, condition: Any) -> Latents:
+        """Where x lies in the latent space, in the coordinates in which the prior is a standard normal."""
+        return self.prior(condition, n=len(x)).noise(point(self.encode(x, condition=condition)))  # type: ignore[arg-type]
+
+    def _decode_noise(self, noise: Latents, condition: Any) -> Tensor:
+        n = len(noise) if isinstance(noise, Tensor) else len(noise[0])
+        z = self.prior(condition, n=n).from_noise(noise)  # type: ignore[arg-type]
+        return self.decode(z, condition=condition).mean
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, *, condition: Any = None) -> Tensor:
+        """The mean of p(x given z) at the mean of q(z given x), shape of x."""
+        condition = self.prepare_condition(condition, len(x))
+        return self.decode(point(self.encode(x, condition=condition)), condition=condition).mean
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        a: Tensor,
+        b: Tensor,
+        steps: int = 8,
+        *,
+        method: Literal["spherical", "linear"] = "spherical",
+        condition: Any = None,
+    ) -> Tensor:
+        """Walk from the items a to the items b, shape [batch, steps, ...]; the ends are their reconstructions.
+
+        Spherical interpolation keeps the norm that a standard normal's draws have (White, "Sampling Generative
+        Networks", 2016); linear mid-points are too near the mean. In a hierarchy the noise of every group moves.
+        """
+        if a.shape != b.shape:
+            raise ValueError(f"the two ends must have one shape, got {list(a.shape)} and {list(b.shape)}")
+        check_count(steps, "steps")
+        if method not in ("spherical", "linear"):
+            raise ValueError(f"method is spherical or linear, got {method!r}")
+        condition = self.prepare_condition(condition, len(a))
+        start, end = self._noise(a, condition), self._noise(b, condition)
+        mix = _spherical if method == "spherical" else torch.lerp
+        fractions = torch.linspace(0, 1, steps).tolist()
+        frames = [
+            self._decode_noise(_map(lambda s, e, t=t: mix(s, e, t), start, end), condition)  # type: ignore[misc]
+            for t in fractions
+        ]
+        return torch.stack(frames, 1)
+
+    @torch.no_grad()
+    def traverse(
+        self,
+        x: Tensor | None = None,
+        *,
+        along: Sequence[int | Latents] | None = None,
+        values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+        condition: Any = None,
+    ) -> Tensor:
+        """Move through the latent space and decode, shape [batch, directions, values, ...].
+
+        Arguments:
+            x: the items to start from; None starts from the prior's mean.
+            along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of the
+                prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
+                eight dimensions that carry most information about x, or the first eight.
+            values: where to stop along each.
+        """
+        n = 1 if x is None else len(x)
+        condition = self.prepare_condition(condition, n)
+        prior = self.prior(condition, n=n)
+        posterior = None if x is None else self.encode(x, condition=condition)
+        noise = prior.noise(prior.mean if posterior is None else point(posterior))  # type: ignore[arg-type]
+        groups = (noise,) if isinstance(noise, Tensor) else noise
+        sizes = [group[0].numel() for group in groups]
+        if along is None:
+            along = list(range(min(8, sum(sizes))))
+            if isinstance(posterior, DiagonalGaussian) and isinstance(prior, DiagonalGaussian):
+                information = posterior.elementwise_kl(prior).mean(0).flatten()
+                along = information.argsort(descending=True)[:8].tolist()
+        rows = []
+        for direction in along:
+            row = []
+            for value in values:
+                moved = [group.clone() for group in groups]
+                if isinstance(direction, int):
+                    if not 0 <= direction < sum(sizes):
+                        raise ValueError(f"the latent has {sum(sizes)} dimensions, numbered from 0; got {direction}")
+                    index, group = direction, 0
+                    while index >= sizes[group]:
+                        index, group = index - sizes[group], group + 1
+                    moved[group].flatten(1)[:, index] = value
+                else:
+                    steps = (direction,) if isinstance(direction, Tensor) else direction
+                    moved = [m + value * step.to(m) for m, step in zip(moved, steps, strict=True)]
+                row.append(self._decode_noise(moved[0] if isinstance(noise, Tensor) else tuple(moved), condition))
+            rows.append(torch.stack(row, 1))
+        return torch.stack(rows, 1)
+
+    @torch.no_grad()
+    def attribute_direction(self, x: Tensor, labels: Tensor, *, condition: Any = None) -> Latents:
+        """The change of the latent for a label that is larger by one, without the batch dimension.
+
+        The least-squares slope of every latent dimension on the label; for labels 0 and 1 it is the difference of the two
+        groups' means. Take some hundred items a group, and balance what else differs between the groups.
+
+        Source: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels", 2016, for binary labels.
+        """
+        values = torch.as_tensor(labels, dtype=torch.float64)
+        if values.shape != (len(x),):
+            raise ValueError(f"expected one label an item, shape [{len(x)}], got {list(values.shape)}")
+        values = values - values.mean()
+        if not values.square().sum() > 0:
+            raise ValueError("all labels are equal: an attribute that never changes has no direction")
+        condition = self.prepare_condition(condition, len(x))
+        weights = values / values.square().sum()
+        return _map(lambda group: torch.tensordot(weights.to(group), group, dims=([0], [0])), self._noise(x, condition))
+
+
+class ELBO(NamedTuple):
+    """The two terms of the evidence lower bound."""
+
+    reconstruction: Tensor
+    """log p(x given z), nats an item, shape [batch]."""
+    kl: Tensor
+    """KL(q || p) of every group of latents, nats an item, shape [batch, groups]."""
+
+    @property
+    def total(self) -> Tensor:
+        """The bound: reconstruction less the sum of the KL, shape [batch]."""
+        return self.reconstruction - self.kl.sum(1)
+
+
+class Variational(Latent, Explicit):
+    """A latent-variable model trained by a variational bound: `prior`, `encode` and `decode` are distributions.
+
+    Source: Kingma, Welling, "Auto-Encoding Variational Bayes", 2014.
+    """
+
+    exact: ClassVar[bool] = False
+
+    def elbo(self, x: Tensor, *, condition: Any = None, generator: torch.Generator | None = None) -> ELBO:
+        """The evidence lower bound by one draw of z, the KL in closed form along it."""
+        condition = self.prepare_condition(condition, len(x), generator)
+        posterior = self.encode(x, condition=condition)
+        z = posterior.rsample(generator=generator)
+        kl = posterior.kl(self.prior(condition, n=len(x)), z)
+        return ELBO(self.decode(z, condition=condition).log_prob(x), kl)
+
+    def loss(
+        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The negative evidence lower bound, nats an item, averaged over the batch."""
+        x, condition = unpack(batch)
+        elbo = self.elbo(x, condition=condition, generator=generator)
+        terms = {"reconstruction": -elbo.reconstruction.mean(), "kl": elbo.kl.sum(1).mean()}
+        return {"loss": -elbo.total.mean()} | {name: term.detach() for name, term in terms.items()}
+
+    def log_prob(
+        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The importance-weighted bound with `samples` draws, nats an item, shape [batch], float64.
+
+        log (1/k) sum_j p(x, z_j) / q(z_j given x): one draw estimates the evidence lower bound, more draws tighten it.
+        Memory does not grow with the draws: they are taken in chunks under a running logsumexp.
+
+        Source: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016.
+        """
+        check_count(samples, "samples")
+        n = len(x)
+        condition = self.prepare_condition(condition, n, generator)
+        posterior, prior = self.encode(x, condition=condition), self.prior(condition, n=n)
+        # Small batches are decoded several draws at a time. The groups of a hierarchy depend on each other: one at a time.
+        chunk = 1 if isinstance(posterior, Path) else max(1, 256 // n)
+        total = torch.full((n,), -math.inf, dtype=torch.float64, device=x.device)
+        for start in range(0, samples, chunk):
+            draws = min(chunk, samples - start)
+            if isinstance(posterior, Path):
+                z = posterior.rsample(generator=generator)
+                log_ratio = (prior.log_prob(z) - posterior.log_prob(z))[None]  # type: ignore[arg-type]
+            else:
+                z = posterior.rsample((draws,), generator=generator)
+                log_ratio = prior.log_prob(z) - posterior.log_prob(z)  # type: ignore[arg-type]
+                z = z.flatten(0, 1)
+            repeated = condition if condition is None or draws == 1 else _repeat(condition, draws)
+            likelihood = self.decode(z, condition=repeated)
+            log_likelihood = likelihood.log_prob(x.repeat(draws, *[1] * (x.ndim - 1))).reshape(draws, n)
+            log_weight = log_likelihood.double() + log_ratio.double()
+            total = torch.logaddexp(total, torch.logsumexp(log_weight, 0))
+        return total - math.log(samples)
+
+
+def unpack(batch: Any) -> tuple[Tensor, Any]:
+    """The items and the condition of a batch, which is `x` or `(x, condition)`."""
+    if isinstance(batch, (tuple, list)):
+        x, condition = batch
+        return x, condition
+    return batch, None
+
+
+def point(posterior: Any) -> Latents:
+    """A point as it is, a distribution's mean."""
+    return posterior if isinstance(posterior, (Tensor, tuple)) else posterior.mean
+
+
+def check_count(n: Any, name: str = "n") -> None:
+    """Refuse what is not a positive whole number."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"{name} must be a positive whole number, got {n!r}")
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse what is not a number of at least 0."""
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
+
+
+def family_name(cls: type) -> str:
+    """The catalogue's name of a class, or "module:Class" for one that the catalogue does not have."""
+    qualified = f"{cls.__module__}:{cls.__qualname__}"
+    return next((name for name, target in FAMILIES.items() if target == qualified), qualified)
+
+
+def family_class(name: Any) -> type[GenerativeModel]:
+    """The class of a family of the catalogue; `CheckpointError` for any other name, which is never imported."""
+    import difflib
+    import importlib
+
+    if not isinstance(name, str) or name not in FAMILIES:
+        near = difflib.get_close_matches(str(name), FAMILIES, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; this version knows {', '.join(sorted(FAMILIES))}"
+        raise CheckpointError(f"unknown family {name!r}{hint}")
+    module, qualified = FAMILIES[name].split(":")
+    return getattr(importlib.import_module(module), qualified)
+
+
+def read_config(folder: FilePath) -> dict[str, Any]:
+    """The configuration of a checkpoint folder."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} must hold an object, got {type(config).__name__}")
+    return config
+
+
+def build(config: Mapping[str, Any], expected: type | None = None) -> GenerativeModel:
+    """A new model from a configuration, its weights fresh.
+
+    `expected` is the class whose `from_pretrained` was called. Only it and the catalogue's families are constructed.
+    """
+    unknown = set(config) - {"family", "arguments", "version"}
+    if unknown or "family" not in config or not isinstance(config.get("arguments"), dict):
+        problem = f"unknown fields {sorted(unknown)}" if unknown else "family or arguments are missing"
+        raise CheckpointError(f"{CONFIG} is not one of this package: {problem}")
+    named = expected is not None and config["family"] == family_name(expected)
+    cls = expected if named else family_class(config["family"])
+    if expected is not None and not issubclass(cls, expected):  # type: ignore[arg-type]
+        raise CheckpointError(f"the checkpoint holds the family {config['family']!r}, not a {expected.__name__}")
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    extra = set(config["arguments"]) - set(parameters)
+    if extra:
+        raise CheckpointError(f"{config['family']} takes no argument {', '.join(sorted(extra))}")
+    try:
+        return cls(**{name: _decode(value) for name, value in config["arguments"].items()})  # type: ignore[misc]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the arguments in {CONFIG} do not build a {config['family']}: {error}") from error
+
+
+def load_weights(model: GenerativeModel, path: FilePath) -> None:
+    """Copy a safetensors file into a model; missing, unexpected and wrongly shaped tensors are errors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; weights are read from safetensors only, never from a pickle")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no readable safetensors file (truncated or of another format): {error}"
+        ) from error
+    wanted = model.checkpoint()
+    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
+    problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
+    problems += [
+        f"{name} has shape {list(found[name].shape)}, expected {list(wanted[name].shape)}"
+        for name in wanted.keys() & found.keys()
+        if found[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"{path} does not fit its {CONFIG}: {'; '.join(sorted(problems)[:5])}{more}")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+
+
+def _encode(name: str, value: Any) -> Any:
+    """The JSON form of a constructor argument."""
+    if isinstance(value, Modality):
+        return {"modality": value.config()}
+    if isinstance(value, GenerativeModel):
+        return {"model": value._hub_mixin_config}
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is part of the configuration and must be a JSON value, got {value!r}") from error
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"modality"}:
+        return from_config(value["modality"])
+    if isinstance(value, dict) and set(value) == {"model"}:
+        return build(value["model"])
+    return value
+
+
+def _map(function: Callable[..., Tensor], *latents: Latents) -> Latents:
+    """Apply a function to every group."""
+    if isinstance(latents[0], Tensor):
+        return function(*latents)
+    return tuple(function(*groups) for groups in zip(*latents, strict=True))
+
+
+def _repeat(condition: Any, times: int) -> Any:
+    if isinstance(condition, Tensor):
+        return condition.repeat(times, *[1] * (condition.ndim - 1))
+    return list(condition) * times
+
+
+def _spherical(a: Tensor, b: Tensor, fraction: float) -> Tensor:
+    """Spherical interpolation of every item; linear where the two are nearly parallel."""
+    flat_a, flat_b = a.flatten(1).double(), b.flatten(1).double()
+    cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
+    angle = torch.acos(cosine)[:, None]
+    sine = torch.sin(angle)
+    curved = (torch.sin((1 - fraction) * angle) * flat_a + torch.sin(fraction * angle) * flat_b) / sine
+    mixed = torch.where(sine > 1e-4, curved, torch.lerp(flat_a, flat_b, fraction))
+    return mixed.reshape(a.shape).to(a.dtype)

@@ -1,0 +1,431 @@
+"""One trainer for every model: any number of players, processes and interruptions."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from modalities.modality import MediaError, fetch, randomise
+from zoo.distributions import full_precision
+from zoo.model import GenerativeModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: the message says at which step, why, and what is left to continue from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. A step is one turn of every player on one global batch."""
+
+    steps: int = 10_000
+    """Optimiser steps of the whole run; the learning rate and the schedules of the loss end there."""
+    batch_size: int = 128
+    """Items a step, over all processes together."""
+    learning_rate: float = 1e-3
+    """Peak learning rate (AdamW), reached after the warm-up and lowered along a cosine to a hundredth."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from 0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    clip_norm: float = 100.0
+    """Gradients with a larger norm are scaled down to it."""
+    ema: float = 0.999
+    """Decay of the exponential moving average of the weights, which is what is returned; 0 takes the last weights."""
+    precision: Literal["no", "bf16"] = "no"
+    """bf16 runs the networks in bfloat16; likelihoods and weights stay in float32."""
+    workers: int = 0
+    """Processes that read files ahead; 0 reads in the training process, best for data in memory."""
+    seed: int = 0
+    """Seeds the order of the data and all noise: the same seed gives the same run."""
+    log_every: int = 50
+    """Steps between scalars and checks for a loss that is not finite."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints: what a kill can lose."""
+    sample_every: int = 2000
+    """Steps between sample pictures in TensorBoard."""
+    minutes: float | None = None
+    """Stop with a checkpoint after this time, to be resumed later; None runs to the end."""
+
+
+def train(
+    model: GenerativeModel,
+    data: Any,
+    config: TrainingConfig,
+    output: str | Path | None = None,
+    *,
+    resume: bool = True,
+) -> list[dict[str, float]]:
+    """Train a model in place, to the moving average of its weights.
+
+    Arguments:
+        model: any model with a loss; started under torchrun, every process brings the same one.
+        data: a map-style data set of `x` or `(x, condition)`.
+        config: see `TrainingConfig`.
+        output: a folder for checkpoints and TensorBoard logs; without one, nothing is written.
+        resume: go on from the newest checkpoint in `output`, if there is one. The numbers are those of a run without
+            interruption.
+
+    Returns the logged scalars, one dictionary every `log_every` steps, those of earlier pieces of the run included.
+    Raises `TrainingError` where the loss is not finite.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    if len(data) == 0:
+        raise MediaError("the data set is empty")
+    players = model.players()
+    # A frozen player's parameters get no gradient in the others' turns, which plain data parallelism takes for an error.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=len(players) > 1, broadcast_buffers=False)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(f"batch_size {config.batch_size} does not divide over {accelerator.num_processes} processes")
+    model.to(accelerator.device).train()
+    run = _Run(model, players, config, Path(output) if output is not None else None, accelerator)
+    if resume and run.output is not None:
+        run.restore()
+    wrapped = accelerator.prepare(model)
+    with _Log(run) as log:
+        run.go(wrapped, data, log)
+    run.take_average()
+    model.eval()
+    return run.history
+
+
+class _Run:
+    """The state of a run: step, weights, average, optimisers, history; what a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        players: dict[str, list[nn.Module]],
+        config: TrainingConfig,
+        output: Path | None,
+        accelerator: "Accelerator",
+    ):
+        self.model, self.config, self.output, self.accelerator = model, config, output, accelerator
+        others = {id(p) for name, ms in players.items() if name != "model" for m in ms for p in m.parameters()}
+        self.parameters: dict[str, list[nn.Parameter]] = {}
+        for name, modules in players.items():
+            own = [p for module in modules for p in module.parameters() if p.requires_grad]
+            # The model may own the other players as submodules; their parameters are theirs.
+            self.parameters[name] = [p for p in own if name != "model" or id(p) not in others]
+        self.optimisers = {
+            name: torch.optim.AdamW(
+                parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            )
+            for name, parameters in self.parameters.items()
+        }
+        self.average = [full_precision(p.detach()).clone() for p in self.parameters["model"]]
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.broken: set[str] = set()
+
+    def go(self, wrapped: nn.Module, data: Any, log: "_Log") -> None:
+        """Step until the end or the time limit."""
+        config, device = self.config, self.accelerator.device
+        start = time.monotonic()
+        pending: list[dict[str, Tensor]] = []
+        for batch, errors in self.loader(data):
+            for error in errors:
+                if str(error) not in self.broken:
+                    self.broken.add(str(error))
+                    warnings.warn(f"skipped: {error}", stacklevel=2)
+            if batch is None:
+                raise MediaError(f"not one file of a whole batch could be read; the last: {errors[-1]}")
+            # Every step has its own noise, whatever came before: this is what makes a resumed run exact. Losses draw from
+            # the generator; the global state serves layers that can draw from nothing else, such as dropout.
+            generator = torch.Generator(device).manual_seed(self.noise_seed())
+            torch.manual_seed(self.noise_seed())
+            batch = randomise(data, _to(batch, device), generator)
+            pending.append(self.turn(wrapped, batch, generator))
+            self.step += 1
+            log.advance()
+            out_of_time = config.minutes is not None and time.monotonic() - start > 60 * config.minutes
+            last = self.step == config.steps or self.agree(out_of_time)
+            if last or self.step % config.log_every == 0 or self.step % config.checkpoint_every == 0:
+                # Looking at the loss waits for the device, so it is done for many steps at once.
+                log.scalars(self.examine(pending))
+                pending = []
+            if last or self.step % config.checkpoint_every == 0:
+                self.save()
+            if self.step % config.sample_every == 0:
+                log.picture()
+            if last:
+                break
+        if self.broken:
+            warnings.warn(f"{len(self.broken)} of {len(data)} files were broken and skipped", stacklevel=2)
+
+    def turn(self, wrapped: nn.Module, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """Every player's step on one batch; returns the terms of their losses."""
+        config, terms = self.config, {}
+        warm = min(1.0, (self.step + 1) / max(1, config.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        rate = config.learning_rate * warm * (0.01 + 0.99 * cosine)
+        for player, parameters in self.parameters.items():
+            for other, theirs in self.parameters.items():
+                for parameter in theirs:
+                    parameter.requires_grad_(other == player)
+            with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                losses = wrapped(batch, player=player, progress=self.step / config.steps, generator=generator)
+            if not losses:  # this player sits the step out
+                continue
+            self.accelerator.backward(losses["loss"])
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            for group in self.optimisers[player].param_groups:
+                group["lr"] = rate
+            self.optimisers[player].step()
+            self.optimisers[player].zero_grad(set_to_none=True)
+            prefix = "" if player == "model" else f"{player}_"
+            terms |= {prefix + name: value.detach() for name, value in losses.items()}
+            terms[f"{prefix}gradient_norm"] = norm.detach()
+        for parameters in self.parameters.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        # A young average follows the weights closely, or it would remember the initialisation.
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [full_precision(p.detach()) for p in self.parameters["model"]], 1 - decay)
+        return terms
+
+    def examine(self, pending: list[dict[str, Tensor]]) -> dict[str, float]:
+        """The mean over processes of the newest terms; a loss that is not finite ends the run."""
+        first = self.step - len(pending) + 1
+        totals = [sum(value.float() for name, value in terms.items() if name.endswith("loss")) for terms in pending]
+        table = torch.stack([torch.as_tensor(total, device=self.accelerator.device) for total in totals])
+        finite = self.accelerator.reduce(torch.isfinite(table).float(), reduction="mean") == 1
+        if not finite.all():
+            index = int((~finite).nonzero()[0])
+            terms = {name: value.item() for name, value in pending[index].items()}
+            raise TrainingError(
+                f"the loss is not finite at step {first + index}: {terms}; {self.last_good()}. "
+                "Lower the learning rate or look at the data of that step"
+            )
+        terms = {name: value.float().mean() for name, value in pending[-1].items()}
+        reduced = self.accelerator.reduce(terms, reduction="mean")
+        scalars = {"step": float(self.step)} | {name: value.item() for name, value in reduced.items()}
+        self.history.append(scalars)
+        return scalars
+
+    def last_good(self) -> str:
+        """Where the newest checkpoint lies, in words."""
+        newest = _newest(self.output)
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint to go back to"
+
+    def agree(self, stop: bool) -> bool:
+        """True in every process where one wants to stop."""
+        if self.config.minutes is None or self.accelerator.num_processes == 1:
+            return stop
+        flag = torch.tensor(float(stop), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+
+    def noise_seed(self) -> int:
+        """A seed of its own for every step and process of a run."""
+        return ((self.config.seed * 1_000_003 + self.step) * 1009 + self.accelerator.process_index) % 2**63
+
+    def loader(self, data: Any) -> Iterator[tuple[Any, list[MediaError]]]:
+        """The batches from the present step on, those of this process."""
+        from torch.utils.data import DataLoader
+
+        order = _Order(
+            len(data), self.config, self.step, self.accelerator.process_index, self.accelerator.num_processes
+        )
+        generator = torch.Generator().manual_seed(self.noise_seed())
+        return iter(
+            DataLoader(
+                _Fetch(data),
+                batch_sampler=order,
+                collate_fn=_identity,
+                num_workers=self.config.workers,
+                generator=generator,
+                persistent_workers=False,
+            )
+        )
+
+    def take_average(self) -> None:
+        """Put the averaged weights into the model."""
+        if self.config.ema:
+            with torch.no_grad():
+                for parameter, mean in zip(self.parameters["model"], self.average, strict=True):
+                    parameter.copy_(mean)
+
+    def save(self) -> None:
+        """Write a checkpoint beside the last one, then remove that: a kill at any moment leaves a whole one."""
+        if self.output is None:
+            return
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            from safetensors.torch import save_file
+
+            final = self.output / f"checkpoint-{self.step:08d}"
+            part = self.output / f".{final.name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            tensors, groups = self.tensors()
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
+            state = {
+                "step": self.step,
+                "groups": groups,
+                "history": self.history,
+                "config": dataclasses.asdict(self.config),
+            }
+            (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(part, final)
+            for old in self.output.glob("checkpoint-*"):
+                if old != final:
+                    shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that a resumed run needs, as named tensors and JSON values."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"average/{index}": tensor for index, tensor in enumerate(self.average)}
+        groups = {}
+        for player, optimiser in self.optimisers.items():
+            state = optimiser.state_dict()
+            groups[player] = state["param_groups"]
+            for index, values in state["state"].items():
+                tensors |= {f"optimiser/{player}/{index}/{name}": value for name, value in values.items()}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, groups
+
+    def restore(self) -> None:
+        """Go back to the newest checkpoint, if there is one."""
+        from safetensors.torch import load_file
+
+        newest = _newest(self.output)
+        if newest is None:
+            return
+        state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        then, now = dict(state["config"]), json.loads(json.dumps(dataclasses.asdict(self.config)))
+        changed = [name for name in ("steps", "batch_size", "seed") if then[name] != now[name]]
+        if changed:
+            changes = ", ".join(f"{name} was {then[name]}, is {now[name]}" for name in changed)
+            raise TrainingError(f"{newest} belongs to another run ({changes}); choose another output folder")
+        if state["step"] > self.config.steps:
+            raise TrainingError(f"{newest} is at step {state['step']}, beyond the {self.config.steps} asked for")
+        tensors = load_file(newest / "state.safetensors")
+        self.step, self.history = state["step"], state["history"]
+        self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        for index, average in enumerate(self.average):
+            average.copy_(tensors[f"average/{index}"])
+        for player, optimiser in self.optimisers.items():
+            values: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"optimiser/{player}/"):
+                    _, _, index, name = key.split("/")
+                    values.setdefault(int(index), {})[name] = tensor
+            optimiser.load_state_dict({"state": values, "param_groups": state["groups"][player]})
+
+
+class _Order:
+    """The indices of every batch from a step on: an endless row of shuffled epochs, cut evenly over the processes.
+
+    The global batch of a step depends on the seed and the step alone, not on the number of processes.
+    """
+
+    def __init__(self, items: int, config: TrainingConfig, start: int, process: int, processes: int):
+        self.items, self.config, self.start, self.process, self.processes = items, config, start, process, processes
+
+    def __len__(self) -> int:
+        return self.config.steps - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.config.batch_size
+        share = size // self.processes
+        epoch, order = -1, []
+        for step in range(self.start, self.config.steps):
+            batch: list[int] = []
+            for position in range(step * size + self.process * share, step * size + (self.process + 1) * share):
+                if position // self.items != epoch:
+                    epoch = position // self.items
+                    seeded = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+                    order = torch.randperm(self.items, generator=seeded).tolist()
+                batch.append(order[position % self.items])
+            yield batch
+
+
+class _Fetch(torch.utils.data.Dataset):
+    """A data set that is asked for whole batches."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    def __getitems__(self, indices: list[int]) -> tuple[Any, list[MediaError]]:
+        return fetch(self.data, indices)
+
+
+class _Log:
+    """Progress bar and TensorBoard, in the main process."""
+
+    def __init__(self, run: _Run):
+        self.run, self.main = run, run.accelerator.is_main_process
+        self.writer: Any = None
+
+    def __enter__(self) -> "_Log":
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        self.progress = Progress(*columns, TextColumn("{task.fields[loss]}"), disable=not self.main)
+        self.task = self.progress.add_task("", total=self.run.config.steps, completed=self.run.step, loss="")
+        self.progress.start()
+        if self.main and self.run.output is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.run.output / "logs"), purge_step=self.run.step)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.progress.stop()
+        if self.writer is not None:
+            self.writer.close()
+
+    def advance(self) -> None:
+        """One step is done."""
+        self.progress.update(self.task, completed=self.run.step)
+
+    def scalars(self, scalars: dict[str, float]) -> None:
+        """Show the loss and write the scalars."""
+        self.progress.update(self.task, loss=f"loss {scalars['loss']:.4g}")
+        if self.writer is not None:
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, self.run.step)
+
+    def picture(self) -> None:
+        """Write a sheet of samples with the present weights."""
+        if self.writer is None:
+            return
+        import numpy
+
+        model = self.run.model.eval()
+        generator = torch.Generator(model.device).manual_seed(self.run.config.seed)
+        image = model.modality.show(model.sample(16, generator=generator).cpu())
+        model.train()
+        self.writer.add_image("samples", numpy.asarray(image.convert("RGB")), self.run.step, dataformats="HWC")
+
+
+def _newest(output: Path | None) -> Path | None:
+    folders = sorted(output.glob("checkpoint-*")) if output is not None else []
+    return folders[-1] if folders else None
+
+
+def _identity(batch: Any) -> Any:
+    return batch
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return [_to(part, device) for part in batch] if isinstance(batch, (tuple, list)) else batch
