@@ -1,0 +1,45 @@
+"""Pictures of batches for people: contact sheets and rendered matplotlib figures."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modalities.modality import MediaError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+
+def contact_sheet(tiles: np.ndarray, columns: int | None = None, gap: int = 2, side: int = 96) -> "Image":
+    """Tiles in rows with thin white gaps, small ones enlarged by a whole factor to about `side` pixels.
+
+    `tiles` are bytes of shape [tiles, height, width] or [tiles, height, width, 3]. Without `columns` the sheet is about
+    square. Raises `MediaError` if there is no tile.
+    """
+    from PIL import Image
+
+    if not len(tiles):
+        raise MediaError("an empty batch has no picture")
+    factor = max(1, side // max(tiles.shape[1:3]))
+    tiles = tiles.repeat(factor, 1).repeat(factor, 2)
+    count, height, width = tiles.shape[:3]
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap)
+    canvas = np.full((*size, *tiles.shape[3:]), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = tile
+    return Image.fromarray(canvas)
+
+
+def render(figure: "Figure") -> "Image":
+    """A matplotlib figure, made without pyplot, as an RGB picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

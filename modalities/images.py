@@ -1,0 +1,221 @@
+"""Images: grey or colour pictures of one size, as tensors in [-1, 1]."""
+
+import dataclasses
+import functools
+import io
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from modalities import image_sets
+from modalities.drawing import contact_sheet
+from modalities.modality import Arrays, MediaError, Modality
+from modalities.sources import Files, split_source
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Images(Modality):
+    """Images of shape [channels, height, width] with values in [-1, 1]; channels are 1 (grey) or 3 (red, green, blue).
+
+    `levels` is the number of values of a pixel, evenly spaced over [-1, 1]: 256, 32 (the upper five bits) or 2 (black,
+    -1, and white, 1). Without a network, `dataset` knows "digits" and "photographs"; see there.
+    """
+
+    channels: int = 1
+    height: int = 28
+    width: int = 28
+    levels: int = 256
+    kind: ClassVar[str] = "images"
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels of images are 1 (grey) or 3 (colour), got {self.channels!r}")
+        if self.levels not in (2, 32, 256):
+            raise ValueError(f"levels of images are 2, 32 or 256, got {self.levels!r}")
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"images are at least 1 x 1, got {self.height!r} x {self.width!r}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    def load(self, path: str | Path) -> Tensor:
+        """Read a picture, a tensor of shape [channels, height, width].
+
+        PNG, JPEG, WebP, GIF, BMP and TIFF, of animations the first frame; bilevel, palette, 16-bit and CMYK ones too,
+        upright by their EXIF tag. Transparent parts show white, colour profiles are not applied. Colour becomes grey by
+        the luma of ITU-R BT.601, grey becomes colour by three equal channels. A picture of another size is cropped
+        around its centre to the aspect ratio and resized with an antialiasing (Lanczos) filter.
+
+        Raises `MediaError` that names the file and the reason if it is missing, empty, truncated, no picture, or so
+        large that Pillow takes it for a decompression bomb (more than 179 million pixels).
+        """
+        return _values(self._fit(_read_picture(path, str(path))), self.levels)
+
+    def read(self, file: str | Path | BinaryIO, name: str = "") -> Tensor:
+        """Read a picture as an item of a data set: as `load`, but grey where it is still to be binarised.
+
+        `file` is a path, or an open file whose `name` is for messages.
+        """
+        return _values(self._fit(_read_picture(file, name or str(file))), self._grey_levels)
+
+    def _fit(self, picture: "Image") -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        picture = picture.convert("L" if self.channels == 1 else "RGB")
+        picture = ImageOps.fit(picture, (self.width, self.height), Image.Resampling.LANCZOS)
+        return np.array(picture).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
+
+    def save(self, x: Tensor, path: str | Path) -> None:
+        """Write an image [channels, height, width] as a picture, or a batch as a contact sheet.
+
+        The suffix of `path` picks the format: .png keeps every pixel, .jpg and .webp are lossy. A path without a suffix
+        is a folder, which gets one numbered PNG file an image. Values beyond [-1, 1] are clamped.
+        """
+        path = Path(path)
+        batch = self.check(x.unsqueeze(0) if x.ndim == 3 else x)
+        if not path.suffix:
+            path.mkdir(parents=True, exist_ok=True)
+            for i, tile in enumerate(_tiles(batch)):
+                _picture(tile).save(path / f"{i:05d}.png")
+            return
+        if path.suffix.lower() not in image_sets.SUFFIXES:
+            raise MediaError(f"{path}: images are written as {', '.join(image_sets.SUFFIXES)}, not {path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = _picture(_tiles(batch)[0]) if x.ndim == 3 else self.show(batch)
+        picture.save(path, quality=95)
+
+    def show(self, x: Tensor, columns: int | None = None) -> "Image":
+        """A contact sheet of a batch [batch, channels, height, width], row by row; small images are enlarged."""
+        return contact_sheet(_tiles(self.check(x)), columns)
+
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
+        """A named set or a folder, as items of `shape`, or with `labels` as pairs of an item and its class number.
+
+        `source` is one of:
+            "digits": scikit-learn's 8 x 8 digits, resized: 1,500 to train, 297 to test. Needs no network.
+            "photographs": patches of this size from scikit-learn's two sample photographs. Needs no network.
+            "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100": downloaded once by torchvision.
+            a folder with MNIST's four idx files (also compressed, also in torchvision's MNIST/raw).
+            a folder with images.zip and labels.csv, which has a column "file", maybe "split", and maybe "label";
+                "folder:column" takes another column's values as labels.
+            any folder of pictures, with its subfolders; a file's label is the name of its folder under the top, or
+                under train/ and test/.
+        `split` is "train", "test" or "all". Where a folder does not say which file is which, every tenth is for tests.
+        Labels that are no numbers count in alphabetical order.
+
+        Idx files and named sets are held in memory; other files are listed now and read when they are asked for, and a
+        broken one raises `MediaError` then. With 2 levels, items keep their grey values and the set's `randomise` draws
+        every pixel anew at each visit, white with the probability of its grey value (Salakhutdinov and Murray, "On the
+        Quantitative Analysis of Deep Belief Networks", 2008). Raises `MediaError` if there is no such set or folder, if
+        the folder holds no picture, or if it has no labels where they are asked for.
+        """
+        noise = binarise if self.levels == 2 else None
+        arrays = image_sets.named(source, split, (self.height, self.width))
+        if arrays is None:
+            folder, column = split_source(source, image_sets.NAMED)
+            arrays = None if column else image_sets.idx(folder, split)
+            if arrays is None:
+                archive, names, classes = image_sets.listing(folder, split, column, labels)
+                read = self.read if archive is None else functools.partial(_read_packed, self, archive)
+                return Files(read, names, classes, noise)
+        pixels, numbers = arrays
+        x = _values(self._fit_all(pixels), self._grey_levels)
+        return cast(Dataset, Arrays(x, torch.from_numpy(numbers.astype(np.int64)) if labels else None, noise))
+
+    @property
+    def _grey_levels(self) -> int:
+        """The levels of a data set's items: those to be binarised at every visit keep their grey values."""
+        return 256 if self.levels == 2 else self.levels
+
+    def _fit_all(self, pixels: np.ndarray) -> np.ndarray:
+        """Bytes [items, height, width(, 3)] of any size as bytes [items, *shape]."""
+        if pixels.shape[1:] == (self.height, self.width) and self.channels == 1:
+            return pixels[:, None]
+        if pixels.shape[1:] == (self.height, self.width, self.channels):
+            return pixels.transpose(0, 3, 1, 2)
+        return np.stack([self._fit(_picture(item)) for item in pixels])
+
+
+def _read_packed(images: Images, archive: Path, name: str) -> Tensor:
+    """One item of a data set out of a zip file."""
+    label = f"{archive}/{name}"
+    try:
+        content = _open_archive(archive, os.getpid()).read(name)
+    except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise MediaError(f"{label} cannot be unpacked: {error}") from error
+    return images.read(io.BytesIO(content), label)
+
+
+@functools.lru_cache(maxsize=8)
+def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
+    """An open zip file; one for every process, since forked workers would share the position in the file."""
+    return zipfile.ZipFile(path)
+
+
+def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Pixels drawn as -1 or 1, 1 with probability (x + 1) / 2, for grey values x in [-1, 1] of any shape."""
+    device = x.device if generator is None else generator.device
+    u = torch.rand(x.shape, generator=generator, device=device).to(x.device)
+    return torch.where(2 * u - 1 < x, 1.0, -1.0).to(x.dtype)
+
+
+def _values(pixels: np.ndarray, levels: int) -> Tensor:
+    """Bytes as floats in [-1, 1]: the upper bits where the levels are fewer than 256."""
+    steps = torch.from_numpy(np.ascontiguousarray(pixels) // (256 // levels)).float()
+    return steps.mul_(2).div_(levels - 1).sub_(1)
+
+
+def _tiles(x: Tensor) -> np.ndarray:
+    """A batch as bytes of shape [batch, height, width] or [batch, height, width, 3]."""
+    pixels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    return pixels[:, 0] if pixels.shape[1] == 1 else pixels.transpose(0, 2, 3, 1)
+
+
+def _picture(pixels: np.ndarray) -> "Image":
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _read_picture(file: str | Path | BinaryIO, name: str) -> "Image":
+    """Decode any picture to 8 bits, upright, without transparency; its mode is what it was else."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as picture:
+            return _to_8_bit(ImageOps.exif_transpose(picture), name)
+    except FileNotFoundError as error:
+        raise MediaError(f"{name} does not exist") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{name} is no picture in a known format (PNG, JPEG, WebP, GIF, BMP, TIFF)") from error
+    except MediaError:
+        raise
+    # What Pillow's decoders raise on broken files besides their own errors.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise MediaError(f"{name} cannot be read: {error}") from error
+
+
+def _to_8_bit(picture: "Image", name: str) -> "Image":
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):
+        # Pillow would clip the values at 255 instead of scaling them.
+        return _picture(np.rint(np.asarray(picture) / 257).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise MediaError(f"{name} has 32-bit pixels of unknown range; save it with 8 or 16 bits a channel")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB" if picture.mode != "L" else "L")
