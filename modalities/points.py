@@ -1,0 +1,143 @@
+"""Points: rows of one or two real numbers, the smallest medium, where a density can be drawn."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from modalities.densities import DENSITIES
+from modalities.drawing import render
+from modalities.modality import Arrays, MediaError, Modality
+from modalities.sources import choose_split, class_numbers, is_number, read_table, split_source, to_numbers
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TRAIN, TEST = 10_000, 2_000
+"""How many points of a synthetic family are for training and for tests."""
+
+EVERY = 5
+"""Every fifth row of a table is for tests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Points(Modality):
+    """Points of shape [dimensions], 1 or 2 real numbers in the units of their table.
+
+    Without a network, `dataset` knows the synthetic families of `modalities.densities.DENSITIES`, whose log-densities
+    are known.
+    """
+
+    dimensions: int = 2
+    kind: ClassVar[str] = "points"
+
+    def __post_init__(self) -> None:
+        if self.dimensions not in (1, 2):
+            raise ValueError(f"points have 1 or 2 dimensions, got {self.dimensions!r}")
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.dimensions,)
+
+    def load(self, path: str | Path) -> Tensor:
+        """Read one point, a tensor of shape [dimensions], from a .csv file with one row; `dataset` reads tables.
+
+        Raises `MediaError` that names the file if it is missing, if it has more rows, or another number of columns of
+        numbers, and that names the row and the column of NaN, infinities and missing numbers.
+        """
+        x, _ = self._read(Path(path), None)
+        if len(x) != 1:
+            raise MediaError(f"{path} has {len(x)} rows, expected one point; a table of points is a data set")
+        return x[0]
+
+    def save(self, x: Tensor, path: str | Path) -> None:
+        """Write a point [dimensions] or a batch of them as a .csv table with a header, a row a point; exact."""
+        path = Path(path)
+        batch = self.check(x.unsqueeze(0) if x.ndim == 1 else x).detach().float().cpu().numpy()
+        if path.suffix.lower() != ".csv":
+            raise MediaError(f"{path}: points are written as .csv, not {path.suffix or 'without a suffix'}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Nine digits give every float32 back.
+        np.savetxt(path, batch, fmt="%.9g", delimiter=",", header="x,y"[: 2 * self.dimensions - 1], comments="")
+
+    def show(self, x: Tensor, columns: int | None = None) -> "Image":
+        """One picture of a batch [batch, dimensions]: a scatter plot, or a histogram over a rug in one dimension."""
+        from matplotlib.figure import Figure
+
+        batch = self.check(x).detach().float().cpu().numpy()
+        if not len(batch):
+            raise MediaError("an empty batch has no picture")
+        figure = Figure(figsize=(4.5, 4.5 if self.dimensions == 2 else 3), layout="constrained")
+        panel = figure.subplots()
+        if self.dimensions == 2:
+            panel.scatter(batch[:, 0], batch[:, 1], s=12 if len(batch) < 1000 else 4, alpha=0.6, linewidths=0)
+            width, height = np.ptp(batch, axis=0)
+            if width < 3 * height < 9 * width:
+                panel.set_aspect("equal")
+        else:
+            panel.hist(
+                batch[:, 0], bins=int(np.clip(len(batch) ** 0.5, 10, 60)), density=True, color="tab:blue", alpha=0.6
+            )
+            panel.plot(batch[:, 0], np.zeros(len(batch)), "|", color="black", markersize=8, alpha=0.4)
+            panel.set_ylabel("density")
+        panel.spines[["top", "right"]].set_visible(False)
+        return render(figure)
+
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
+        """A synthetic family or a table, as points of `shape`, or with `labels` as pairs of a point and a class number.
+
+        `source` is one of:
+            the name of a synthetic family of as many dimensions, 10,000 points to train and 2,000 to test, always the
+                same ones: "two-gaussians" in one dimension; "eight-gaussians", "grid", "two-moons", "ring", "spiral",
+                "checkerboard" in two. These have no labels and need no network.
+            a .csv file with as many columns of numbers; the first column of text, if there is one, gives the labels.
+            "file.csv:a,b": the columns a and b alone; "file.csv:word": the rows with that word in a column of text.
+        `split` is "train", "test" or "all"; every fifth row of a table is for tests. Classes count from 0 in
+        alphabetical order.
+
+        Raises `MediaError` if there is no such source, on other dimensions, if there are no labels where they are asked
+        for, and on NaN, infinities and missing numbers, with their row and column.
+        """
+        if source in DENSITIES:
+            if labels:
+                raise MediaError(f"the points of {source} have no labels")
+            chosen = choose_split(["train"] * TRAIN + ["test"] * TEST, split, source, EVERY)
+            return cast(Dataset, Arrays(self._draw(str(source))[chosen]))
+        path, selector = split_source(source, tuple(DENSITIES))
+        x, names = self._read(path, selector)
+        if labels and not names:
+            raise MediaError(f"{path} has no column of text for labels")
+        chosen = choose_split([""] * len(x), split, source, EVERY)
+        return cast(Dataset, Arrays(x[chosen], torch.tensor(class_numbers(names))[chosen] if labels else None))
+
+    def _draw(self, name: str) -> Tensor:
+        density = DENSITIES[name]()
+        if density.dimensions != self.dimensions:
+            raise MediaError(f"{name} has {density.dimensions} dimensions, expected {self.dimensions}")
+        return density.sample(TRAIN + TEST, torch.Generator().manual_seed(0))
+
+    def _read(self, path: Path, selector: str | None) -> tuple[Tensor, list[str]]:
+        """The points of a table, and their labels if it has a column of text."""
+        header, rows = read_table(path)
+        numeric = [i for i in range(len(header)) if any(is_number(row[i]) for row in rows)]
+        text = [i for i in range(len(header)) if i not in numeric]
+        if selector is not None:
+            wanted = selector.split(",")
+            if set(wanted) <= set(header):
+                numeric = [header.index(name) for name in wanted]
+            else:
+                rows = [row for row in rows if selector in (row[i] for i in text)]
+        if not rows:
+            raise MediaError(f"{path} has neither a column {selector!r} nor that word in a column of text")
+        names = [header[i] for i in numeric]
+        if len(numeric) != self.dimensions:
+            found = ", ".join(names) or "none"
+            raise MediaError(
+                f"{path}: expected {self.dimensions} columns of numbers, found {found}; pick some as FILE:A,B"
+            )
+        x = to_numbers(path, names, [[row[i] for i in numeric] for row in rows])
+        return torch.from_numpy(x), [row[text[0]] for row in rows] if text else []
