@@ -1,0 +1,375 @@
+"""Saving, loading and publishing checkpoints, with the real client against a Hub on loopback."""
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests import toys
+from zoo import catalog
+from zoo.card import Card, Figure, read_figures, write_figures
+from zoo.hub import load, models, pull, push, save
+from zoo.model import CONFIG, WEIGHTS, CheckpointError
+
+FIGURE = Figure("NLL", 81.25, "MNIST test", "nats", "bound on a mass", 0.125, 80.5, "Burda et al., 2016")
+CARD = Card("A toy that generates 4 x 3 pixels.", "Made up.", figures=(FIGURE,), trained="One second on one core.")
+
+
+@pytest.fixture
+def model():
+    return toys.make("vae")
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    return save(model, tmp_path / "toy", CARD, picture=Image.new("RGB", (4, 3)))
+
+
+def same(a, b):
+    states = a.state_dict(), b.state_dict()
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+class TestFolders:
+    def test_a_saved_model_comes_back_in_evaluation_mode(self, model, folder):
+        loaded = load(folder)
+        assert same(loaded, model) and not loaded.training and loaded.modality == model.modality
+        assert load(str(folder), dtype=torch.float64).dtype == torch.float64
+
+    @pytest.mark.parametrize("name", toys.NAMES)
+    def test_every_kind_of_model_comes_back(self, name, tmp_path):
+        model = toys.make(name)
+        loaded = load(save(model, tmp_path / "toy"))
+        samples = [m.sample(3, generator=torch.Generator().manual_seed(0)) for m in (model, loaded)]
+        assert torch.equal(*samples)
+
+    def test_half_precision_is_stored_and_float32_is_loaded(self, model, tmp_path):
+        folder = save(model, tmp_path / "toy", half=True)
+        assert {t.dtype for t in load_file(folder / WEIGHTS).values()} == {torch.float16}
+        assert "half precision" in (folder / "README.md").read_text()
+        loaded = load(folder)
+        assert loaded.dtype == model.dtype == torch.float32
+        assert torch.equal(loaded.encoder.weight, model.encoder.weight.half().float())
+
+    def test_half_precision_that_overflows_is_refused(self, model, tmp_path):
+        model.encoder.weight.data[0, 0] = 1e6
+        with pytest.raises(CheckpointError, match="encoder.weight has values beyond float16"):
+            save(model, tmp_path / "toy", half=True)
+        assert not list(tmp_path.iterdir())
+
+    def test_the_card_says_what_the_author_said(self, folder):
+        text = (folder / "README.md").read_text()
+        assert "| NLL (bound on a mass) | MNIST test | 81.25 ± 0.12 nats | 80.5 nats (Burda et al., 2016) |" in text
+        assert 'model = load("toy")' in text and "license: apache-2.0" in text and "(samples.png)" in text
+        assert read_figures(folder) == [FIGURE]
+
+    def test_new_figures_replace_those_of_the_same_metric_and_data(self, folder):
+        newer = Figure("NLL", 79.0, "MNIST test", "nats", "bound on a mass")
+        other = Figure("PSNR", 20.0, "MNIST test", "dB")
+        write_figures(folder, [newer, other])
+        assert read_figures(folder) == [newer, other]
+        text = (folder / "README.md").read_text()
+        assert "79 nats" in text and "81.25" not in text and "Made up." in text
+        write_figures(folder, [newer])
+        assert (folder / "README.md").read_text() == text
+
+    def test_figures_are_finite(self):
+        with pytest.raises(ValueError, match="NLL = nan"):
+            Figure("NLL", float("nan"), "digits")
+
+
+class TestBadInput:
+    @pytest.fixture
+    def weights(self, folder):
+        return load_file(folder / WEIGHTS)
+
+    def refused(self, folder, match):
+        with pytest.raises(CheckpointError, match=match) as error:
+            load(folder)
+        assert "\n" not in str(error.value)
+
+    def test_missing_key(self, folder, weights):
+        del weights["encoder.bias"]
+        save_file(weights, folder / WEIGHTS)
+        self.refused(folder, "missing encoder.bias")
+
+    def test_extra_key(self, folder, weights):
+        save_file(weights | {"extra": torch.zeros(1)}, folder / WEIGHTS)
+        self.refused(folder, "unexpected extra")
+
+    def test_wrong_shape(self, folder, weights):
+        save_file(weights | {"encoder.bias": torch.zeros(3)}, folder / WEIGHTS)
+        self.refused(folder, r"encoder.bias has shape \[3\], expected \[4\]")
+
+    @pytest.mark.parametrize("size", [0, 4, 100, -8])
+    def test_truncated_weights(self, folder, size):
+        data = (folder / WEIGHTS).read_bytes()
+        (folder / WEIGHTS).write_bytes(data[:size])
+        self.refused(folder, "no readable safetensors file")
+
+    def test_a_pickle_in_place_of_the_weights(self, folder, tmp_path):
+        bomb = tmp_path / "executed"
+        command = f"touch {bomb}"
+        (folder / WEIGHTS).write_bytes(
+            pickle.dumps(type("Bomb", (), {"__reduce__": lambda _: (os.system, (command,))})())
+        )
+        self.refused(folder, "no readable safetensors file")
+        assert not bomb.exists()
+
+    def test_a_pickle_beside_missing_weights(self, folder):
+        os.rename(folder / WEIGHTS, folder / "pytorch_model.bin")
+        self.refused(folder, "safetensors only, never from a pickle")
+
+    @pytest.mark.parametrize("family", ["nonsense", "os:system", "os.system", "posix:system", None, ["vae"]])
+    def test_a_family_that_is_not_ours(self, folder, family):
+        config = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(config | {"family": family}))
+        self.refused(folder, "unknown family")
+
+    def test_arguments_that_are_not_the_families(self, folder):
+        config = json.loads((folder / CONFIG).read_text())
+        config["arguments"]["command"] = "ls"
+        (folder / CONFIG).write_text(json.dumps(config))
+        self.refused(folder, "takes no argument command")
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"family": "toy-vae"}'])
+    def test_a_broken_configuration(self, folder, text):
+        (folder / CONFIG).write_text(text)
+        self.refused(folder, "config.json")
+
+    def test_a_folder_that_is_no_checkpoint(self, tmp_path):
+        self.refused(tmp_path, "no checkpoint: it has no config.json")
+
+    def test_an_unknown_name_is_answered_with_the_nearest(self, folder, monkeypatch):
+        monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent)
+        self.refused("tyo", "did you mean toy?")
+
+    def test_a_revision_of_what_is_on_this_machine(self, folder):
+        with pytest.raises(CheckpointError, match="a revision is for Hub repositories"):
+            load(folder, revision="main")
+
+    @pytest.mark.parametrize(
+        "name", ["../x", "org/..", "org/a..b", "-org/x", "org/x y", "org/" + "x" * 200, "org/é", "org/x;ls", "./x"]
+    )
+    def test_an_odd_repository_is_refused_before_the_network(self, hub, model, name):
+        self.refused(name, "is no Hub repository")
+        with pytest.raises(CheckpointError, match="is no Hub repository"):
+            push(model, name)
+        assert hub.requests == []
+
+
+class TestSafety:
+    """Whatever happens in the middle of saving, a folder that held a checkpoint holds the former one or the new one."""
+
+    def test_killed_at_any_point(self, folder):
+        former = load(folder)
+        outcomes = []
+        for call in range(1, 100):
+            child = os.fork()
+            if child == 0:
+                _save_until(folder, call)
+            _, status = os.waitpid(child, 0)
+            bias = load(folder).encoder.bias
+            assert torch.equal(bias, former.encoder.bias) or bool((bias == 7).all())
+            outcomes.append(bool((bias == 7).all()))
+            if not os.WIFSIGNALED(status):
+                break
+            save(former, folder, CARD)
+        assert outcomes[-1] and not outcomes[0] and len(outcomes) > 8
+        assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+    def test_full_disk(self, folder, model):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        model.encoder.bias.data.fill_(7)
+        for size in (0, 100, (folder / WEIGHTS).stat().st_size + 10):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            try:
+                with pytest.raises(CheckpointError, match="cannot be written"):
+                    save(model, folder, CARD)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert not (load(folder).encoder.bias == 7).any()
+            assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+    def test_no_permission(self, model):
+        place = tempfile.mkdtemp()
+        os.chmod(place, 0o555)
+        user = os.geteuid()
+        try:
+            if user == 0:
+                os.seteuid(65534)  # root may write anywhere
+            with pytest.raises(CheckpointError, match="cannot be written.*Permission denied"):
+                save(model, f"{place}/toy")
+        finally:
+            os.seteuid(user)
+            shutil.rmtree(place)
+
+    def test_other_files_are_never_replaced(self, model, folder):
+        (folder / "thesis.tex").write_text("years of work")
+        with pytest.raises(CheckpointError, match="holds thesis.tex"):
+            save(model, folder)
+        assert (folder / "thesis.tex").is_file()
+        with pytest.raises(CheckpointError, match="is a file; a checkpoint is a folder"):
+            save(model, folder / "thesis.tex")
+
+
+def _save_until(folder, call):
+    """Save over `folder` in a forked child that is killed at its n-th access to the file system."""
+    model = toys.make("vae")
+    model.encoder.bias.data.fill_(7)
+    left = call
+
+    def count(event, _):
+        nonlocal left
+        if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), 9)
+
+    sys.addaudithook(count)
+    save(model, folder, CARD)
+    os._exit(0)
+
+
+class TestHub:
+    def test_push_and_load(self, hub, folder, model):
+        url = push(folder, "org/toy")
+        assert url.startswith(f"{os.environ['HF_ENDPOINT']}/org/toy/commit/")
+        assert same(load("org/toy"), model)
+        files = hub.repositories["org/toy"].commits[url.rsplit("/", 1)[1]]
+        assert set(files) == {CONFIG, WEIGHTS, "README.md", "samples.png"}
+        assert b'load("org/toy")' in files["README.md"].content
+
+    def test_push_of_a_model(self, hub, model):
+        push(model, "org/toy", private=True)
+        assert hub.repositories["org/toy"].private and same(load("org/toy"), model)
+
+    def test_push_takes_no_other_files(self, hub, folder):
+        (folder / "optimiser.safetensors").write_bytes(b"large and private")
+        url = push(folder, "org/toy")
+        assert "optimiser.safetensors" not in hub.repositories["org/toy"].commits[url.rsplit("/", 1)[1]]
+
+    def test_push_of_a_broken_folder_asks_nothing_of_the_network(self, hub, folder):
+        (folder / WEIGHTS).write_bytes(b"")
+        with pytest.raises(CheckpointError, match="no readable safetensors"):
+            push(folder, "org/toy")
+        assert hub.requests == []
+
+    def test_an_unchanged_push_makes_no_commit(self, hub, folder):
+        first = push(folder, "org/toy")
+        assert push(folder, "org/toy") == first
+        assert len(hub.repositories["org/toy"].commits) == 2
+
+    def test_a_pinned_revision_stays(self, hub, model, tmp_path):
+        first = push(model, "org/toy").rsplit("/", 1)[1]
+        changed = toys.make("vae")
+        changed.encoder.bias.data.fill_(7)
+        push(changed, "org/toy")
+        assert same(load("org/toy", revision=first), model)
+        assert same(load("org/toy"), changed)
+
+    def test_pull_brings_the_pictures_and_a_checkpoint_that_loads(self, hub, folder, model, tmp_path):
+        push(folder, "org/toy")
+        pulled = pull("org/toy", tmp_path / "pulled")
+        assert same(load(pulled), model)
+        assert {path.name for path in pulled.iterdir()} == {CONFIG, WEIGHTS, "README.md", "samples.png"}
+        assert not any(path.is_symlink() for path in pulled.iterdir())
+
+    def test_unknown_repository(self, hub):
+        with pytest.raises(CheckpointError, match="the Hub has no model org/nothing"):
+            load("org/nothing")
+
+    @pytest.mark.parametrize("revision", ["v2", "1" * 40])
+    def test_unknown_revision(self, hub, folder, revision):
+        push(folder, "org/toy")
+        with pytest.raises(CheckpointError, match=f"org/toy has no revision '{revision}'"):
+            load("org/toy", revision=revision)
+
+    def test_gated_repository(self, hub, folder):
+        push(folder, "org/toy")
+        hub.repositories["org/toy"].gated = True
+        with pytest.raises(CheckpointError, match="org/toy is gated"):
+            load("org/toy")
+
+    def test_a_repository_without_safetensors(self, hub, folder):
+        push(folder, "org/toy")
+        files = list(hub.repositories["org/toy"].commits.values())[-1]
+        files["pytorch_model.bin"] = files.pop(WEIGHTS)
+        with pytest.raises(CheckpointError, match="never from a pickle"):
+            load("org/toy")
+        assert not any("pytorch_model.bin" in request for request in hub.requests)
+
+    def test_server_error(self, hub):
+        hub.failure = 500
+        with pytest.raises(CheckpointError, match="the Hub answered org/toy with error 500"):
+            load("org/toy")
+
+    @pytest.mark.parametrize("stored", [False, True], ids=["on the way", "in the cache"])
+    def test_a_flipped_byte(self, hub, folder, stored, tmp_path):
+        push(folder, "org/toy")
+        if stored:
+            load("org/toy")
+            (path,) = (tmp_path / "hub-cache").rglob(f"snapshots/*/{WEIGHTS}")
+            path.write_bytes(_flip(path.read_bytes()))
+        else:
+            (oid,) = [oid for oid, blob in hub.blobs.items() if b"encoder.bias" in blob]
+            hub.blobs[oid] = _flip(hub.blobs[oid])
+        with pytest.raises(CheckpointError, match="is damaged: its hash is not the Hub's"):
+            load("org/toy")
+
+    def test_a_flipped_byte_in_the_configuration(self, hub, folder, tmp_path):
+        push(folder, "org/toy")
+        load("org/toy")
+        (path,) = (tmp_path / "hub-cache").rglob(f"snapshots/*/{CONFIG}")
+        path.write_bytes(path.read_bytes().replace(b'"latent": 2', b'"latent": 3'))
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load("org/toy")
+
+    def test_offline_with_a_warm_and_a_cold_cache(self, hub, folder, model, monkeypatch):
+        push(folder, "org/toy")
+        load("org/toy")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        hub.requests.clear()
+        assert same(load("org/toy"), model)
+        for name in ("org/other", "org/nothing"):
+            with pytest.raises(CheckpointError, match=f"{name} is not in the cache and the Hub cannot be reached"):
+                load(name)
+        with pytest.raises(CheckpointError, match="cannot be reached"):
+            push(folder, "org/toy")
+        assert hub.requests == []
+
+
+def test_no_server_at_all(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
+        load("org/toy")
+    with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
+        push(folder, "org/toy")
+
+
+def _flip(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def test_bundled_models_are_listed_without_torch(folder):
+    code = (
+        "import sys, pathlib, zoo.catalog as c; c.CHECKPOINTS = pathlib.Path(sys.argv[1]);"
+        "print([(m.name, m.family, m.medium, m.summary) for m in c.models()], 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, folder.parent], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[('toy', 'toy-vae', 'images', 'A toy that generates 4 x 3 pixels.')] False"
+
+
+def test_bundled_names_come_before_folders(folder, model, monkeypatch):
+    monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent)
+    assert [entry.name for entry in models()] == ["toy"]
+    assert same(load("toy"), model)

@@ -1,0 +1,214 @@
+"""The model card: README.md of a checkpoint, in the Hub's form, with the figures that were measured."""
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CARD, PICTURE = "README.md", "samples.png"
+
+DETAILS = ("unit", "kind", "error", "published", "source")
+"""The fields of a `Figure` that the Hub's form of a result has no place for; they travel as the metric's arguments."""
+
+TASKS = {"images": "unconditional-image-generation"}
+"""The Hub's name of what a model of a medium does, where it has one."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number of a model, with what it takes to read it.
+
+    Arguments:
+        metric: what was measured ("NLL", "bits/dim", "PSNR").
+        value: the number, in `unit`.
+        data: on what ("MNIST test, first 1,000, binarised with seed 0").
+        unit: "nats", "dB"; empty for a pure number.
+        kind: for a likelihood "mass" or "density", with "bound on a" before it where it is not exact: masses and
+            densities cannot be compared.
+        error: the standard error of `value`.
+        published: what the paper reports for the same quantity.
+        source: where (authors, title, year).
+    """
+
+    metric: str
+    value: float
+    data: str
+    unit: str = ""
+    kind: str = ""
+    error: float | None = None
+    published: float | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"a figure must be a finite number, got {self.metric} = {self.value}")
+
+    @property
+    def label(self) -> str:
+        """The metric with its kind."""
+        return f"{self.metric} ({self.kind})" if self.kind else self.metric
+
+    @property
+    def measured(self) -> str:
+        """The value with its error and unit, as a table shows it."""
+        error = "" if self.error is None else f" ± {self.error:.2g}"
+        return f"{self.value:.4g}{error} {self.unit}".strip()
+
+    @property
+    def reference(self) -> str:
+        """The published value with its source; empty where there is none."""
+        if self.published is None:
+            return ""
+        value = f"{self.published:.4g} {self.unit}".strip()
+        return f"{value} ({self.source})" if self.source else value
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the author of a checkpoint says about it.
+
+    Arguments:
+        summary: one sentence; listings show it.
+        data: what it was trained on, where that comes from and its licence.
+        licence: of the weights, as the Hub names it ("apache-2.0", "cc-by-4.0").
+        figures: what was measured.
+        paper: authors, title, year.
+        trained: how long and on what machine.
+    """
+
+    summary: str
+    data: str
+    licence: str = "apache-2.0"
+    figures: tuple[Figure, ...] = field(default=())
+    paper: str = ""
+    trained: str = ""
+
+
+TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ card.summary }}
+{% if picture %}
+![Samples of {{ name }}]({{ picture }})
+{% endif %}
+```python
+from zoo import load
+model = load("{{ name }}")
+```
+
+`model.sample(16)` draws {{ medium }}; `model.modality.save` writes them to files.
+
+## Figures
+
+<!-- figures -->
+{{ table }}
+<!-- /figures -->
+
+## Data
+
+{{ card.data }}
+
+## Training
+
+Family `{{ family }}`, {{ "{:,}".format(parameters) }} numbers{% if half %}, stored in half precision{% endif %}.
+{%- if card.trained %} {{ card.trained }}{% endif %}
+{% if card.paper %}
+## Paper
+
+{{ card.paper }}
+{% endif %}"""
+
+
+def render(card: Card, *, name: str, family: str, medium: str, parameters: int, half: bool, picture: bool) -> str:
+    """The text of README.md: the Hub's metadata, the figures as model-index results, and prose for people."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        license=card.licence,
+        library_name="latent-zoo",
+        pipeline_tag=TASKS.get(medium),
+        tags=["latent-zoo", family, medium],
+        model_name=name,
+        eval_results=[_to_result(figure, medium) for figure in card.figures],
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=TEMPLATE,
+        card=card,
+        name=name,
+        family=family,
+        medium=medium,
+        parameters=parameters,
+        half=half,
+        picture=PICTURE if picture else None,
+        table=table(card.figures),
+    ).content
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """A Markdown table, measured beside published."""
+    rows = [f"| {figure.label} | {figure.data} | {figure.measured} | {figure.reference} |" for figure in figures]
+    header = ["| figure | data | measured | published |", "|---|---|---|---|"]
+    return "\n".join(header + rows) if rows else "None measured yet."
+
+
+def read_figures(folder: Path) -> list[Figure]:
+    """The figures of a checkpoint's card; none where it has no card."""
+    from huggingface_hub import ModelCard
+
+    path = folder / CARD
+    return [_from_result(result) for result in ModelCard.load(path).data.eval_results or []] if path.is_file() else []
+
+
+def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
+    """Put figures into an existing card, each in place of an earlier one of the same metric, kind and data."""
+    from huggingface_hub import ModelCard
+
+    path = folder / CARD
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {CARD} to write figures to; `zoo.save` writes one")
+    card = ModelCard.load(path)
+    known = {(f.metric, f.kind, f.data): f for f in [*read_figures(folder), *figures]}
+    medium = next((tag for tag in card.data.tags or [] if tag in TASKS), "")
+    card.data.eval_results = [_to_result(figure, medium) for figure in known.values()]
+    card.data.model_name = card.data.model_name or folder.name
+    block = f"<!-- figures -->\n{table(known.values())}\n<!-- /figures -->"
+    pattern = re.compile(r"<!-- figures -->.*<!-- /figures -->", re.DOTALL)
+    text, found = pattern.subn(lambda _: block, card.text)
+    if not found:
+        text += f"\n## Figures\n\n{block}\n"
+    part = path.with_name(f".{CARD}.part")
+    try:
+        part.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _to_result(figure: Figure, medium: str) -> Any:
+    """The Hub's form of a figure; what the form has no field for goes into the metric's arguments."""
+    from huggingface_hub import EvalResult
+
+    details = {name: getattr(figure, name) for name in DETAILS}
+    return EvalResult(
+        task_type=TASKS.get(medium, "other"),
+        dataset_type=re.sub(r"\W+", "-", figure.data.lower()).strip("-"),
+        dataset_name=figure.data,
+        metric_type=re.sub(r"\W+", "-", figure.metric.lower()).strip("-"),
+        metric_name=figure.metric,
+        metric_value=figure.value,
+        metric_args={name: value for name, value in details.items() if value not in ("", None)},
+    )
+
+
+def _from_result(result: Any) -> Figure:
+    details = {name: value for name, value in (result.metric_args or {}).items() if name in DETAILS}
+    name = result.metric_name or result.metric_type
+    return Figure(name, result.metric_value, result.dataset_name, **details)

@@ -1,0 +1,301 @@
+"""Load, save and publish checkpoints.
+
+A checkpoint is a folder: config.json (family, constructor arguments, medium), model.safetensors, README.md (the card)
+and pictures. Loading is strict and constructs the catalogue's families only; nothing is ever unpickled.
+"""
+
+import copy
+import difflib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+
+from zoo.card import CARD, PICTURE, Card, render
+from zoo.catalog import medium, models
+from zoo.model import CONFIG, WEIGHTS, CheckpointError, GenerativeModel, build, load_weights, read_config
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["load", "models", "pull", "push", "save"]
+
+FILES = [CONFIG, WEIGHTS, CARD, "*.png"]
+"""What a checkpoint folder holds, and all that is ever written to or read from the Hub."""
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> GenerativeModel:
+    """Load a model in evaluation mode, by a bundled name, else a folder, else a Hub repository "org/name".
+
+    Arguments:
+        name: `models` lists the bundled names.
+        revision: branch, tag or commit hash of a Hub repository; pin the hash where results must stay the same.
+        device: where to put the model.
+        dtype: type of its floating-point tensors; None gives float32, also where the file stores half precision.
+
+    Raises `CheckpointError` for a name that leads nowhere and for a checkpoint that is damaged or does not fit.
+    """
+    model = _read(find(name, revision))
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def find(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: bundled, the user's own, or the cache of a Hub repository, downloaded if need be."""
+    given = str(name)
+    bundled = {model.name: model.folder for model in models()}
+    folder = Path(name).expanduser()
+    if given not in bundled and not _standing(folder).is_dir():
+        if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name):
+            return _download(name, revision, [CONFIG, WEIGHTS, CARD])
+        near = difflib.get_close_matches(given, bundled, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` shows the bundled ones"
+        raise CheckpointError(f"no bundled model, folder or Hub repository is called {given!r}; {hint}")
+    if revision is not None:
+        raise CheckpointError(f"a revision is for Hub repositories, and {given!r} is on this machine; leave it out")
+    return bundled[given] if given in bundled else _standing(folder)
+
+
+def save(
+    model: GenerativeModel,
+    folder: str | Path,
+    card: Card | None = None,
+    *,
+    picture: "Image | None" = None,
+    half: bool = False,
+) -> Path:
+    """Write a checkpoint folder in one step: a kill or a full disk at any time leaves the former one or the new one.
+
+    Arguments:
+        folder: made, or replaced where it holds a checkpoint; a folder with anything else in it is refused.
+        card: what README.md says; None says what the model knows of itself.
+        picture: samples, shown on the card.
+        half: store floating-point tensors as float16, half the size. `load` gives float32 again.
+
+    Returns the folder. Raises `CheckpointError` where it cannot be written.
+    """
+    card = card or Card(summary=_first_line(model), data="Not recorded.", licence="other")
+    with _replace(Path(folder)) as part:
+        stored = _halve(model) if half else model
+        stored._save_pretrained(part)
+        if picture is not None:
+            picture.save(part / PICTURE)
+        config = read_config(part)
+        text = render(
+            card,
+            name=Path(folder).name,
+            family=config["family"],
+            medium=medium(config),
+            parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
+            half=half,
+            picture=picture is not None,
+        )
+        (part / CARD).write_text(text, encoding="utf-8")
+    return Path(folder)
+
+
+def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | None = None) -> str:
+    """Publish a model, or a checkpoint by its folder or bundled name, as the Hub repository "org/name".
+
+    The files that go out are loaded first, strictly, and go out in one commit; there is none where the repository holds
+    the same files already. Returns the commit's address.
+
+    Log in with `hf auth login` before. Raises `CheckpointError` with the reason where the Hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    _check_repo_id(repo_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = Path(scratch) / repo_id.split("/")[1]
+        if isinstance(model, GenerativeModel):
+            save(model, staged)
+        else:
+            _copy(find(model), staged)
+        _read(staged)
+        card = staged / CARD
+        if card.is_file():
+            loading = re.sub(r'load\("[^"]*"\)', f'load("{repo_id}")', card.read_text(encoding="utf-8"), count=1)
+            card.write_text(loading, encoding="utf-8")
+        with _hub_errors(repo_id, None):
+            api = HfApi()
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            message = "Publish a latent-zoo checkpoint"
+            commit = api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message=message)
+    return commit.commit_url
+
+
+def pull(repo_id: str, folder: str | Path, *, revision: str | None = None) -> Path:
+    """Download the Hub repository "org/name" into a folder, its pictures included, after loading it strictly."""
+    source = _download(repo_id, revision, FILES)
+    _read(source)
+    with _replace(Path(folder)) as part:
+        _copy(source, part)
+    return Path(folder)
+
+
+def _read(folder: Path) -> GenerativeModel:
+    model = build(read_config(folder))
+    load_weights(model, folder / WEIGHTS)
+    return model
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files of a checkpoint and nothing else."""
+    target.mkdir(exist_ok=True)
+    for pattern in FILES:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, target / path.name)
+
+
+def _first_line(model: GenerativeModel) -> str:
+    return (type(model).__doc__ or type(model).__name__).strip().splitlines()[0]
+
+
+def _halve(model: GenerativeModel) -> GenerativeModel:
+    """A copy in float16."""
+    halved = copy.deepcopy(model).half()
+    for name, tensor in halved.checkpoint().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")
+    return halved
+
+
+@contextmanager
+def _replace(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` when all is written.
+
+    A folder cannot be renamed onto one that is not empty, so the former one steps aside for a moment. A kill in that
+    moment leaves it there, complete: `_standing` finds it, and the next `_replace` puts it back.
+    """
+    target = folder.expanduser().resolve()
+    part = target.with_name(f".{target.name}.part")
+    former = _former(target)
+    try:
+        _check_replaceable(target)
+        if former.is_dir():
+            if target.exists():
+                shutil.rmtree(former)
+            else:
+                os.rename(former, target)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            os.rename(target, former)
+        os.rename(part, target)
+        shutil.rmtree(former, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{target} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _former(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.former")
+
+
+def _standing(folder: Path) -> Path:
+    """The folder, or the one that stepped aside for it if a kill came while the two changed places."""
+    former = _former(folder.resolve())
+    return former if not folder.exists() and former.is_dir() else folder
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse to replace what is not a checkpoint: its other files would be lost."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise CheckpointError(f"{target} is a file; a checkpoint is a folder")
+    ours = [*FILES, ".*.part"]
+    others = sorted(path.name for path in target.iterdir() if not any(path.match(pattern) for pattern in ours))
+    if others:
+        raise CheckpointError(f"{target} holds {others[0]}, which is no part of a checkpoint; choose another folder")
+
+
+def _check_repo_id(repo_id: str) -> None:
+    """Refuse what is no "org/name" before anything is asked of the network."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        fits = False
+    else:
+        fits = "/" in repo_id
+    if not fits:
+        raise CheckpointError(f'{repo_id!r} is no Hub repository: that is "org/name" of letters, digits, "-", "_", "."')
+
+
+def _download(repo_id: str, revision: str | None, files: list[str]) -> Path:
+    """The cached folder of a Hub repository, its files compared with the hashes that the Hub gave for them."""
+    from huggingface_hub import snapshot_download
+
+    _check_repo_id(repo_id)
+    with _hub_errors(repo_id, revision):
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
+    for path in folder.iterdir():
+        _verify(path)
+    return folder
+
+
+def _verify(path: Path) -> None:
+    """Compare a cached file with its hash: the client checks the size only, and a disk can go wrong later.
+
+    The cache links to a file named by the Hub's ETag: the SHA-256 of a large file, git's SHA-1 of a small one. Where
+    the file system has no links the name says nothing, and nothing is compared.
+    """
+    blob = path.resolve()
+    if blob.parent.name != "blobs":
+        return
+    if len(blob.name) == 64:
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+    with blob.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != blob.name:
+        raise CheckpointError(f"{path} is damaged: its hash is not the Hub's; delete {blob} and load again")
+
+
+@contextmanager
+def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Turn the client's errors into one sentence each."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise CheckpointError(f"{repo_id} is gated: ask for access on its page, then run `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"the Hub has no model {repo_id}, or it is private and you are not logged in (`hf auth login`)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo_id} has no revision {revision!r}; name a branch, a tag or a full hash") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            status = error.__cause__.response.status_code
+            raise CheckpointError(f"the Hub answered {repo_id} with error {status}; try again later") from error
+        raise CheckpointError(
+            f"{repo_id} is not in the cache and the Hub cannot be reached; connect once to download it"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        reason = error.server_message or f"error {error.response.status_code}"
+        raise CheckpointError(f"the Hub refused {repo_id}: {reason}") from error
+    except errors.HTTPError as error:  # the client's HTTP library could not connect
+        raise CheckpointError(f"the Hub cannot be reached for {repo_id}: {error}") from error
