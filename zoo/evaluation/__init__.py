@@ -1,0 +1,1 @@
+"""Figures of a model on a data set, one module a family of metrics."""

@@ -1,0 +1,105 @@
+"""Likelihood and reconstruction: what the contract alone lets us measure, for every medium."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from modalities.modality import batches
+from zoo.card import Figure
+from zoo.model import Explicit, GenerativeModel, Latent, check_count, unpack
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+
+@torch.no_grad()
+def evaluate(
+    model: GenerativeModel,
+    dataset: "Dataset",
+    data: str,
+    *,
+    samples: int = 100,
+    limit: int | None = None,
+    batch_size: int = 128,
+    progress: bool = False,
+    generator: torch.Generator | None = None,
+) -> list[Figure]:
+    """Measure a model on a data set: means over the items, with their standard errors.
+
+    An `Explicit` model gives its negative log-likelihood in nats an item, labelled as a mass or a density and as a
+    bound where it is one, and bits an element where the medium has levels. A `Latent` model gives the squared error of
+    its reconstructions, averaged over elements, and for media with levels the peak signal-to-noise ratio of an item,
+    its peak the full range of 2.
+
+    Arguments:
+        dataset: items, or (item, label) for a class-conditional model.
+        data: the name that the figures carry.
+        samples: draws an item where the likelihood is a bound; more draws make it tighter.
+        limit: how many items to take, from the first; None takes all.
+        progress: show a progress bar on the terminal.
+    """
+    check_count(samples, "samples")
+    check_count(1 if limit is None else limit, "limit")
+    if not isinstance(model, (Explicit, Latent)):
+        raise ValueError(f"{type(model).__name__} has neither a likelihood nor a latent space: nothing to measure")
+    model.eval()
+    values: dict[str, list[Tensor]] = {}
+    total = min(len(dataset), limit or len(dataset))  # type: ignore[arg-type]
+    stream = _first(batches(dataset, batch_size, generator), limit)
+    steps = math.ceil(total / batch_size)
+    for batch in track(stream, f"Measuring on {data}", steps, disable=not progress, console=Console(stderr=True)):
+        x, condition = unpack(batch)
+        x, condition = x.to(model.device), None if model.classes is None else condition
+        for name, value in _measure(model, x, condition, samples, generator).items():
+            values.setdefault(name, []).append(value.double().cpu())
+    return [_figure(model, name, torch.cat(parts), data) for name, parts in values.items()]
+
+
+def _first(stream: Iterator[Any], limit: int | None) -> Iterator[Any]:
+    """The batches of the first `limit` items."""
+    left = math.inf if limit is None else limit
+    for batch in stream:
+        n = len(unpack(batch)[0])
+        yield batch if n <= left else _head(batch, int(left))
+        left -= n
+        if left <= 0:
+            return
+
+
+def _head(batch: Any, n: int) -> Any:
+    return batch[:n] if isinstance(batch, Tensor) else [part[:n] for part in batch]
+
+
+def _measure(
+    model: GenerativeModel, x: Tensor, condition: Any, samples: int, generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    """Every metric of every item, shape [batch] each."""
+    found = {}
+    if isinstance(model, Explicit):
+        found["NLL"] = -model.log_prob(x, condition=condition, samples=samples, generator=generator)
+        if model.modality.levels is not None and model.discrete:
+            found["bits/dim"] = found["NLL"] / (math.prod(model.modality.shape) * math.log(2))
+        elif model.modality.levels is not None:
+            found["bits/dim"] = model.bits_per_dim(x, condition=condition, samples=samples, generator=generator)
+    if isinstance(model, Latent):
+        error = (model.reconstruct(x, condition=condition) - x).double().square().flatten(1).mean(1)
+        found["reconstruction MSE"] = error
+        if model.modality.levels is not None:
+            found["PSNR"] = 10 * torch.log10(4 / error.clamp(min=1e-12))
+    return found
+
+
+def _figure(model: GenerativeModel, metric: str, values: Tensor, data: str) -> Figure:
+    kind = ""
+    if isinstance(model, Explicit) and metric in ("NLL", "bits/dim"):
+        # Bits are of the levels, so they are always of a mass; a density bounds it through the noise that is added.
+        mass = model.discrete or metric == "bits/dim"
+        exact = model.exact and (model.discrete or metric == "NLL")
+        kind = ("" if exact else "bound on a ") + ("mass" if mass else "density")
+    error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+    return Figure(metric, values.mean().item(), data, {"NLL": "nats", "PSNR": "dB"}.get(metric, ""), kind, error)
