@@ -1,0 +1,87 @@
+"""The gallery over toy models: the page, its pictures, and that the printed code makes them."""
+
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import toys
+from zoo import catalog
+from zoo.card import Card, Figure
+from zoo.cli import main
+from zoo.gallery import write_gallery
+from zoo.hub import load, save
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("gallery")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "CHECKPOINTS", place / "checkpoints")
+        figure = Figure("NLL", 81.25, "MNIST test", "nats", "bound on a mass", 0.125, 80.5, "Burda et al., 2016")
+        for name in toys.NAMES:
+            card = Card(f"<The toy> {name}.", "Made up.", figures=(figure,) if name == "vae" else ())
+            save(toys.make(name), place / "checkpoints" / name, card)
+        write_gallery(place / "out")
+    return place / "out"
+
+
+def pictures(folder):
+    """Every picture's file with its code on the page."""
+    page = (folder / "index.html").read_text()
+    found = re.findall(r'<img src="([^"]+)".*?<pre><code>(.*?)</code>', page, re.DOTALL)
+    return [(file, html.unescape(code)) for file, code in found]
+
+
+def test_every_model_has_its_pictures(folder):
+    files = [file for file, _ in pictures(folder)]
+    for name in toys.NAMES:
+        latent = name not in ("pixelcnn", "gan")
+        assert sum(file.startswith(f"{name}-") for file in files) == (3 if latent else 1)
+    assert sorted(files) == sorted(path.name for path in folder.glob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchy", "ppca"])
+def test_the_printed_code_makes_the_picture(folder, name, monkeypatch):
+    monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent / "checkpoints")
+    page = (folder / "index.html").read_text()
+    setup = html.unescape(re.search(rf'<section id="{name}">.*?<pre><code>(.*?)</code>', page, re.DOTALL)[1])
+    scope = {"load": load, "torch": torch}
+    exec(setup, scope)
+    for file, code in pictures(folder):
+        if file.startswith(f"{name}-"):
+            assert np.array_equal(eval(code, scope), Image.open(folder / file))
+
+
+def test_the_page_is_well_formed_and_needs_no_network(folder):
+    page = (folder / "index.html").read_text()
+    assert "http" not in page and "&lt;The toy&gt; vae." in page and "<The toy>" not in page
+    assert "81.25 ± 0.12 nats" in page and "80.5 nats (Burda et al., 2016)" in page and "bound on a mass" in page
+    open_tags = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            if tag not in ("meta", "img"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Checker().feed(page)
+    assert not open_tags
+
+
+def test_the_last_line_says_where_the_page_lies(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent / "checkpoints")
+    assert main(["gallery", "-o", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"The gallery is {tmp_path / 'out' / 'index.html'}"
+
+
+def test_without_bundled_models_it_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(catalog, "CHECKPOINTS", tmp_path)
+    assert main(["gallery", "-o", str(tmp_path / "out")]) == 2
+    assert "no models are bundled" in capsys.readouterr().err
