@@ -68,6 +68,12 @@ def test_ring_matches_its_closed_form():
     assert torch.allclose(DENSITIES["ring"]().log_prob(x), expected, atol=1e-5)
 
 
+def test_spiral_is_about_uniform_along_its_length():
+    radius = DENSITIES["spiral"]().sample(20_000, torch.Generator().manual_seed(0)).norm(dim=1)
+    # The length of an Archimedean spiral grows with the square of its radius.
+    assert abs(float((radius < 1).float().mean()) - 0.25) < 0.02 and abs(float(radius.max()) - 2) < 0.3
+
+
 def test_checkerboard_is_uniform_on_half_of_its_square():
     density = DENSITIES["checkerboard"]()
     values = density.log_prob(torch.tensor([[-1.5, -1.5], [-0.5, -1.5], [0.5, 0.5], [3.0, 3.0]]))
