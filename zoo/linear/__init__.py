@@ -1,0 +1,1 @@
+"""Linear models: principal component analysis and its probabilistic form."""

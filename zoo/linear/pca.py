@@ -1,0 +1,268 @@
+"""Principal component analysis and its probabilistic form, for any medium, and the items nearest to a sample."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from modalities import Modality
+from modalities.modality import Arrays
+from zoo.distributions import DiagonalGaussian, Point, full_precision, uniform_noise
+from zoo.linear.solver import PrincipalAxes, Rows, Solver, principal_axes
+from zoo.model import Explicit, Latent, check_count, check_temperature
+
+
+class LinearLatent(Latent):
+    """What both models share: a mean, k orthonormal directions, and a standard normal prior on whitened scores.
+
+    Arguments:
+        modality: the medium; its `shape` has d elements.
+        components: k, the number of directions.
+    """
+
+    mean: Tensor
+    """The mean of the data, shape of an item."""
+    basis: Tensor
+    """Orthonormal rows by falling variance, shape [k, d]; the entry of largest magnitude in each is positive."""
+    variance: Tensor
+    """The variance of the data along each row, shape [k]."""
+    count: Tensor
+    """The number of items that the model was fitted to, a whole number."""
+
+    def __init__(self, modality: Modality, components: int):
+        super().__init__()
+        check_count(components, "components")
+        self.modality = modality
+        d = math.prod(modality.shape)
+        if components > d:
+            raise ValueError(f"{d} dimensions have at most {d} components, got {components}")
+        self.register_buffer("mean", torch.zeros(modality.shape))
+        self.register_buffer("basis", torch.eye(components, d))
+        self.register_buffer("variance", torch.ones(components))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    @classmethod
+    def fit(
+        cls,
+        data: Tensor | Dataset | Arrays,
+        modality: Modality,
+        *,
+        components: int | float,
+        solver: Solver = "auto",
+        seed: int = 0,
+    ) -> Self:
+        """Fit to a tensor [n, ...] or to a data set, which is read in batches, several times, and never held in memory.
+
+        `components` is their number, at most min(n - 1, d), or the fraction of variance in (0, 1) that the fewest
+        possible shall exceed. See `zoo.linear.solver.principal_axes` for the solvers and for what is refused.
+        """
+        return cls.from_axes(modality, principal_axes(data, modality.shape, components, solver, seed))
+
+    @classmethod
+    def from_axes(cls, modality: Modality, axes: PrincipalAxes) -> Self:
+        """The model of axes that were found before: PCA and its probabilistic form can share one fit."""
+        model = cls(modality, len(axes.basis)).to(axes.mean)
+        model.mean.copy_(axes.mean.reshape(modality.shape))
+        model.basis.copy_(axes.basis)
+        model.count.fill_(axes.count)
+        model._take_variances(axes)
+        return model.eval()
+
+    def _take_variances(self, axes: PrincipalAxes) -> None:
+        """Copy what a fit found out about variances."""
+        raise NotImplementedError
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
+        return (self.modality.check(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
+
+    def _items(self, scores: Tensor) -> Tensor:
+        """The items that have these scores and no part outside the directions."""
+        return self.mean + (scores @ self.basis).unflatten(1, self.modality.shape)
+
+    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
+        zeros = self.mean.new_zeros(n, len(self.variance))
+        return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Any = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        generator: torch.Generator | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Draw n items.
+
+        With `truncation`, no coordinate of z leaves [-truncation, truncation], in standard deviations of the prior: z
+        follows the normal distribution cut off there, as it would if every coordinate outside were drawn again.
+        """
+        if truncation is None:
+            return super().sample(n, condition=condition, temperature=temperature, mean=mean, generator=generator)
+        check_count(n)
+        check_temperature(temperature)
+        if not truncation > 0:
+            raise ValueError(f"truncation must be a positive number of standard deviations, got {truncation!r}")
+        condition = self.prepare_condition(condition, n, generator)
+        prior = self.prior(condition, n=n, temperature=temperature)
+        likelihood = self.decode(prior.from_noise(_truncated_normal(prior.mean, truncation, generator)))
+        return likelihood.mean if mean or temperature == 0 else likelihood.sample(generator=generator)
+
+
+class PCA(LinearLatent):
+    """Principal component analysis: the k directions that lose least squared error, with whitened scores as latent.
+
+    z = (x - mean) basis^T / sqrt(variance), variance with n - 1 in the denominator. A direction whose variance is but a
+    rounding error has z = 0.
+
+        model = PCA.fit(x, Images(1, 28, 28), components=64)
+        model.reconstruct(x)
+
+    Source: Hotelling, "Analysis of a Complex of Statistical Variables into Principal Components", 1933.
+    """
+
+    total: Tensor
+    """The variance of all d dimensions together, a scalar."""
+
+    def __init__(self, modality: Modality, components: int):
+        super().__init__(modality, components)
+        self.register_buffer("total", torch.tensor(float(math.prod(modality.shape))))
+
+    def _take_variances(self, axes: PrincipalAxes) -> None:
+        self.variance.copy_(axes.variance)
+        self.total.fill_(axes.total)
+
+    @property
+    def explained(self) -> Tensor:
+        """The share of the total variance along each direction, shape [k]."""
+        return self.variance / self.total
+
+    def encode(self, x: Tensor, *, condition: Any = None) -> Tensor:
+        """The whitened scores, shape [batch, k]."""
+        floor = torch.finfo(self.variance.dtype).eps * self.variance.max()
+        inverse = torch.where(self.variance > floor, self.variance.rsqrt(), 0.0)
+        return self.scores(x) * inverse
+
+    def decode(self, z: Tensor, *, condition: Any = None) -> Point:
+        """The item with these whitened scores."""
+        return Point(self._items(z * self.variance.sqrt()))
+
+
+class ProbabilisticPCA(LinearLatent, Explicit):
+    """x = W z + mean + noise, z ~ N(0, I), noise ~ N(0, s2 I): a normal distribution with an exact score.
+
+    W = basis^T diag(variance - s2)^(1/2), of maximal likelihood if s2 is the mean variance in the d - k directions left
+    out. Variances have n in the denominator, as likelihood asks for. W^T W is diagonal, and so is the posterior's
+    covariance. s2 is at least 1e-6 of the mean variance of a dimension, so that a density exists.
+
+    Source: Tipping, Bishop, "Probabilistic Principal Component Analysis", 1999.
+    """
+
+    exact: ClassVar[bool] = True
+    noise: Tensor
+    """s2, a scalar."""
+
+    def __init__(self, modality: Modality, components: int):
+        super().__init__(modality, components)
+        d = math.prod(modality.shape)
+        if components == d:
+            raise ValueError(
+                f"{d} dimensions leave room for at most {d - 1} components beside the noise, got {components}"
+            )
+        self.register_buffer("noise", torch.tensor(0.5))
+
+    def _take_variances(self, axes: PrincipalAxes) -> None:
+        d = axes.basis.shape[1]
+        likeliest = (axes.count - 1) / axes.count
+        left_out = axes.total - axes.variance.double().sum().item()
+        noise = likeliest * max(left_out / (d - len(axes.basis)), 1e-6 * axes.total / d)
+        self.noise.fill_(noise)
+        self.variance.copy_((likeliest * axes.variance).clamp(min=noise))
+
+    @property
+    def gain(self) -> Tensor:
+        """The length of each column of W, shape [k]."""
+        return (self.variance - self.noise).clamp(min=0).sqrt()
+
+    def encode(self, x: Tensor, *, condition: Any = None) -> DiagonalGaussian:
+        """The exact posterior q(z given x) = N(M^-1 W^T (x - mean), s2 M^-1), M = W^T W + s2 I = diag(variance)."""
+        mean = self.scores(x) * self.gain / self.variance
+        return DiagonalGaussian(mean, (self.noise / self.variance).sqrt().expand_as(mean))
+
+    def decode(self, z: Tensor, *, condition: Any = None) -> DiagonalGaussian:
+        """The likelihood N(W z + mean, s2 I)."""
+        return DiagonalGaussian(self._items(z * self.gain), self.noise.sqrt())
+
+    @torch.no_grad()
+    def log_prob(
+        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The exact log-density in nats an item, shape [batch], float64, in O(d k) an item.
+
+        The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.
+        """
+        self.prepare_condition(condition, len(x), generator)
+        centred = (self.modality.check(x).double() - self.mean).flatten(1)
+        basis, variance, noise = self.basis.double(), self.variance.double(), self.noise.double()
+        scores = centred @ basis.T
+        across = (centred - scores @ basis).square().sum(1)
+        d = centred.shape[1]
+        log_determinant = variance.log().sum() + (d - len(variance)) * noise.log()
+        distance = (scores.square() / variance).sum(1) + across / noise
+        return -0.5 * (d * math.log(2 * math.pi) + log_determinant + distance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """The item of a data set that lies closest to each of m samples."""
+
+    index: Tensor
+    """Its place in the data set, shape [m]; broken files do not count."""
+    distance: Tensor
+    """The Euclidean distance over all elements, in the medium's units, shape [m]."""
+    items: Tensor
+    """The item itself, shape [m, ...]."""
+
+
+def nearest(samples: Tensor, data: Tensor | Dataset | Arrays, *, leave_out: Tensor | None = None) -> Neighbours:
+    """Find the item closest to each sample, in one pass over the data.
+
+    With `leave_out`, shape [m], a sample is not compared with the item of that index. Samples that are themselves items
+    then give the distances between neighbours in the data; a generated sample that lies nearer than nearly all of these
+    is a copy.
+    """
+    if leave_out is not None and leave_out.shape != (len(samples),):
+        raise ValueError(f"leave_out holds one index a sample, shape [{len(samples)}], got {list(leave_out.shape)}")
+    flat = full_precision(samples.detach()).flatten(1)
+    centre = flat.mean(0)
+    index = torch.full((len(flat),), -1, device=flat.device)
+    best = flat.new_full((len(flat),), math.inf)
+    rows = torch.empty_like(flat)
+    start = 0
+    for batch in Rows(data, tuple(samples.shape[1:]), seed=0):
+        block = batch.to(flat)
+        distance = torch.cdist(flat - centre, block - centre)
+        if leave_out is not None:
+            own = leave_out.to(flat.device)[:, None] == start + torch.arange(len(block), device=flat.device)
+            distance = distance.masked_fill(own, math.inf)
+        closest, place = distance.min(1)
+        better = closest < best
+        best = torch.where(better, closest, best)
+        index = torch.where(better, start + place, index)
+        rows = torch.where(better[:, None], block[place], rows)
+        start += len(block)
+    # `cdist` takes differences of squares, which lose digits where a sample is nearly a copy.
+    return Neighbours(index, torch.linalg.vector_norm(flat - rows, dim=1), rows.unflatten(1, samples.shape[1:]))
+
+
+def _truncated_normal(like: Tensor, limit: float, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers given that none leaves [-limit, limit], by the inverse of the distribution function."""
+    lowest = torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64)).item()
+    u = lowest + (1 - 2 * lowest) * uniform_noise(tuple(like.shape), like, generator)
+    return torch.special.ndtri(u).clamp(-limit, limit)
