@@ -65,29 +65,33 @@ def _entry(bundled: Bundled, folder: Path) -> dict[str, Any]:
 
 
 def _drawing(model: GenerativeModel) -> str:
-    """The code that draws the samples `x`, of the classes `y` in turn where there are any.
+    """The code that draws the samples `x`, of the classes `y` in turn (ten of them at most) where there are any.
 
     Points are drawn with their noise, which is part of a density; other media show the likelihood's mean.
     """
+    columns = min(model.classes or 0, 10)
     n = COUNTS.get(model.modality.kind, 36)
+    if columns and model.modality.kind != "points":
+        n = 4 * columns
     mean = "" if model.modality.kind == "points" else ", mean=True"
     seed = "generator=torch.Generator().manual_seed(0)"
-    if model.classes is None:
+    if not columns:
         return f"x = model.sample({n}{mean}, {seed})"
-    return f"y = torch.arange({n}) % {model.classes}\nx = model.sample({n}, condition=y{mean}, {seed})"
+    return f"y = torch.arange({n}) % {columns}\nx = model.sample({n}, condition=y{mean}, {seed})"
 
 
 def _lines(model: GenerativeModel) -> list[tuple[str, str, str]]:
     """Title, caption and code of every picture of a model."""
-    in_turn = "" if model.classes is None else " Classes take turns."
-    samples = ("Samples", f"Drawn from the model.{in_turn}", "model.modality.show(x)")
+    columns = min(model.classes or 4, 10)
+    samples = ("Samples", "Drawn from the model.", "model.modality.show(x)")
+    if model.classes is not None and model.modality.kind != "points":
+        samples = ("Samples", "Drawn from the model, a column a class.", f"model.modality.show(x, columns={columns})")
     if not isinstance(model, Latent) or model.modality.shape == (1,):
         return [samples]  # on a line there is nothing to see of a walk
     steps, row = (33, "a trail") if model.modality.kind == "points" else (9, "a row")
-    # Items of one class lie `classes` apart: a walk stays within a class.
-    apart = model.classes or 4
-    pairs = min(apart, 4)
-    ends = f"x[:{pairs}], x[{apart}:{apart + pairs}], {steps}"
+    # Items of one class lie `columns` apart: a walk stays within a class.
+    pairs = min(columns, 4)
+    ends = f"x[:{pairs}], x[{columns}:{columns + pairs}], {steps}"
     condition, first = ("", "") if model.classes is None else (f", condition=y[:{pairs}]", ", condition=y[:1]")
     return [
         samples,
@@ -98,7 +102,7 @@ def _lines(model: GenerativeModel) -> list[tuple[str, str, str]]:
         ),
         (
             "Traversal",
-            f"One sample, {row} for each latent dimension, which is set to -3, ..., 3 standard deviations.",
+            f"One sample, {row} for each of up to eight latent dimensions, set to -3, ..., 3 standard deviations.",
             f"model.modality.show(model.traverse(x[:1]{first}).flatten(0, 2), columns=7)",
         ),
     ]

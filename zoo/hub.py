@@ -96,7 +96,7 @@ def save(
         config = read_config(part)
         text = render(
             card,
-            name=Path(folder).name,
+            name=Path(folder).resolve().name,
             family=config["family"],
             medium=medium(config),
             parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
