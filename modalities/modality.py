@@ -27,8 +27,8 @@ class MediaError(ValueError):
 class Modality:
     """What a medium must offer; adapters are frozen dataclasses whose fields are JSON scalars.
 
-    The fields together with `kind` are stored in a model's config.json, so that a loaded model can write its own samples
-    to files. Items are tensors of the documented `shape` and units; a batch has one more leading dimension.
+    The fields together with `kind` are stored in a model's config.json, so that a loaded model can write its own
+    samples to files. Items are tensors of the documented `shape` and units; a batch has one more leading dimension.
     """
 
     kind: ClassVar[str]
@@ -56,7 +56,7 @@ class Modality:
         raise TypeError(f"{type(self).__name__} cannot draw")
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Dataset":
-        """A named data set or a folder of the user's own files: map-style, of items, or of (item, label) with `labels`."""
+        """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label)."""
         raise TypeError(f"{type(self).__name__} has no data sets")
 
     def check(self, x: "Tensor") -> "Tensor":

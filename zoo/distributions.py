@@ -1,7 +1,7 @@
 """Likelihoods, priors and posteriors.
 
-Thin subclasses of `torch.distributions.Distribution` whose event is everything but the batch, whose `sample` and `rsample`
-take a generator, and which accept a scale of zero: a sample at temperature 0 is the mean.
+Thin subclasses of `torch.distributions.Distribution` whose event is everything but the batch, whose `sample` and
+`rsample` take a generator, and which accept a scale of zero: a sample at temperature 0 is the mean.
 """
 
 import math
@@ -45,10 +45,10 @@ class _Event(Distribution):
         """Add up the event's dimensions."""
         return x.flatten(x.ndim - len(self.event_shape)).sum(-1) if self.event_shape else x
 
-    def rsample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no reparameterised samples")
 
-    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
@@ -64,7 +64,7 @@ class Point(_Event):
     def mean(self) -> Tensor:
         return self.value
 
-    def rsample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         return self.value.expand(*sample_shape, *self.value.shape)
 
 
@@ -90,7 +90,7 @@ class DiagonalGaussian(_Event):
     def variance(self) -> Tensor:
         return self.stddev**2
 
-    def rsample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         noise = normal_noise((*sample_shape, *self._mean.shape), self._mean, generator)
         return self._mean + self.std * noise
 
@@ -122,8 +122,8 @@ class DiagonalGaussian(_Event):
 class OptimalGaussian(DiagonalGaussian):
     """A Gaussian likelihood with one sigma for all elements: the best one for the batch that is scored.
 
-    Arguments: `mean`, shape [batch, ...]; `sigma`, a scalar, an estimate from earlier batches that samples are drawn with;
-    `scale`, the unit in which sigma is one for all elements, broadcast to the mean.
+    Arguments: `mean`, shape [batch, ...]; `sigma`, a scalar, an estimate from earlier batches that samples are drawn
+    with; `scale`, the unit in which sigma is one for all elements, broadcast to the mean.
 
     The maximum over sigma has the closed form sigma^2 = mean squared error, so the negative log-likelihood is
     D/2 (log(2 pi sigma^2) + 1) on average.
@@ -139,7 +139,7 @@ class OptimalGaussian(DiagonalGaussian):
         return DiagonalGaussian(self.mean, self.optimal_sigma(value) * self.scale).log_prob(value)
 
     def optimal_sigma(self, value: Tensor) -> Tensor:
-        """The sigma of highest likelihood for these values, a scalar, at least 1e-4 so that a perfect fit stays finite."""
+        """The sigma of highest likelihood for these values, a scalar; at least 1e-4: a perfect fit stays finite."""
         return ((value - self.mean) / self.scale).square().mean().clamp(min=1e-8).sqrt()
 
 
@@ -160,7 +160,7 @@ class Bernoulli(_Event):
     def mode(self) -> Tensor:
         return torch.where(self.logits > 0, 1.0, -1.0).to(self.logits.dtype)
 
-    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         u = uniform_noise((*sample_shape, *self.logits.shape), self.logits, generator)
         return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
 
@@ -220,7 +220,7 @@ class DiscretizedLogistic(_Event):
     def mean(self) -> Tensor:
         return _logistic_mean(self.location, self.log_scale.expand_as(self.location), self.levels)
 
-    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         u = uniform_noise((*sample_shape, *self.location.shape), self.location, generator)
         return _to_level(self.location + torch.exp(self.log_scale) * torch.logit(u), self.levels)
 
@@ -235,9 +235,9 @@ class DiscretizedLogisticMixture(_Event):
     Arguments:
         logits: component weights before the softmax, shape [batch, components, *positions].
         mean, log_scale: shape [batch, components, channels, *positions]; log-scales below -7 count as -7.
-        coefficients: shape [batch, components, channels * (channels - 1) / 2, *positions], or None. The mean of channel c
-            moves by the sum over c' < c of a coefficient times the value of channel c', in the order (1, 0), (2, 0),
-            (2, 1): for colours, red moves green, and both move blue.
+        coefficients: shape [batch, components, channels * (channels - 1) / 2, *positions], or None. The mean of
+            channel c moves by the sum over c' < c of a coefficient times the value of channel c', in the order (1, 0),
+            (2, 0), (2, 1): for colours, red moves green, and both move blue.
         levels: the values an element can take, evenly spaced over [-1, 1].
 
     Source: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", 2017.
@@ -288,7 +288,7 @@ class DiscretizedLogisticMixture(_Event):
         weights = torch.softmax(self.logits, 1).unsqueeze(2)
         return (weights * torch.stack(means, 2)).sum(1)
 
-    def sample(self, sample_shape: Any = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         shape = torch.Size(sample_shape)
         if shape:
             draws = [self.sample(generator=generator) for _ in range(shape.numel())]
@@ -309,8 +309,9 @@ class DiscretizedLogisticMixture(_Event):
 class Path:
     """A distribution over a hierarchy of latents, z = (z_1, ..., z_L): p(z_1) p(z_2 | z_1) ... along a drawn path.
 
-    Argument: `walk`, a function that starts one top-down pass, written as a Python generator: it yields the distribution of
-    a group (a `DiagonalGaussian`), is sent the group's value, and yields the next, so that the pass reads like the paper:
+    Argument: `walk`, a function that starts one top-down pass, written as a Python generator: it yields the
+    distribution of a group (a `DiagonalGaussian`), is sent the group's value, and yields the next, so that the pass
+    reads like the paper:
 
         def walk():
             state = start

@@ -1,6 +1,7 @@
 """The contract: every model is a distribution over a medium.
 
-`GenerativeModel` samples; `Explicit` also scores; `Latent` also encodes and decodes; `Variational` does all of it, its score a lower bound.
+`GenerativeModel` samples; `Explicit` also scores; `Latent` also encodes and decodes; `Variational` does all of it, its
+score a lower bound.
 """
 
 import abc
@@ -10,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -112,7 +113,7 @@ class GenerativeModel(
         return torch.empty(0)
 
     def prepare_condition(self, condition: Any, n: int, generator: torch.Generator | None = None) -> Any:
-        """Check a condition, one or n of them, and return n; a class-conditional model draws a missing one uniformly."""
+        """Check one condition or n, and return n; a class-conditional model draws a missing one uniformly."""
         if self.classes is None:
             if condition is not None:
                 raise ValueError(f"{type(self).__name__} is unconditional: it takes no condition, got {condition!r}")
@@ -186,7 +187,7 @@ class GenerativeModel(
             )
         model = build(read_config(folder), expected=cls)
         load_weights(model, folder / WEIGHTS)
-        return model.to(map_location).eval()
+        return cast(Self, model.to(map_location).eval())
 
 
 class Explicit(GenerativeModel):
@@ -201,7 +202,7 @@ class Explicit(GenerativeModel):
     def log_prob(
         self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Log-probability in nats an item, shape [batch]. A bound takes `samples` draws an item; an exact one needs none."""
+        """Log-probability in nats an item, shape [batch]. A bound takes `samples` draws an item, an exact one none."""
 
     def loss(
         self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
@@ -215,9 +216,9 @@ class Explicit(GenerativeModel):
     ) -> Tensor:
         """Negative log-likelihood in bits an element, shape [batch], where the medium has levels.
 
-        A density is first given the noise that makes levels continuous, uniform over a level's bin, and the bin's width is
-        added: the expectation bounds the mass from below (Theis, van den Oord, Bethge, "A note on the evaluation of
-        generative models", 2016).
+        A density is first given the noise that makes levels continuous, uniform over a level's bin, and the bin's
+        width is added: the expectation bounds the mass from below (Theis, van den Oord, Bethge, "A note on the
+        evaluation of generative models", 2016).
         """
         levels = self.modality.levels
         if levels is None:
@@ -273,7 +274,8 @@ class Latent(GenerativeModel):
 
     def _noise(self, x: Tensor, condition: Any) -> Latents:
         """Where x lies in the latent space, in the coordinates in which the prior is a standard normal."""
-        return self.prior(condition, n=len(x)).noise(point(self.encode(x, condition=condition)))  # type: ignore[arg-type]
+        prior: Any = self.prior(condition, n=len(x))
+        return prior.noise(point(self.encode(x, condition=condition)))
 
     def _decode_noise(self, noise: Latents, condition: Any) -> Tensor:
         n = len(noise) if isinstance(noise, Tensor) else len(noise[0])
@@ -310,10 +312,7 @@ class Latent(GenerativeModel):
         start, end = self._noise(a, condition), self._noise(b, condition)
         mix = _spherical if method == "spherical" else torch.lerp
         fractions = torch.linspace(0, 1, steps).tolist()
-        frames = [
-            self._decode_noise(_map(lambda s, e, t=t: mix(s, e, t), start, end), condition)  # type: ignore[misc]
-            for t in fractions
-        ]
+        frames = [self._decode_noise(_map(lambda s, e, t=t: mix(s, e, t), start, end), condition) for t in fractions]
         return torch.stack(frames, 1)
 
     @torch.no_grad()
@@ -329,8 +328,8 @@ class Latent(GenerativeModel):
 
         Arguments:
             x: the items to start from; None starts from the prior's mean.
-            along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of the
-                prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
+            along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of
+                the prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
                 eight dimensions that carry most information about x, or the first eight.
             values: where to stop along each.
         """
@@ -369,8 +368,8 @@ class Latent(GenerativeModel):
     def attribute_direction(self, x: Tensor, labels: Tensor, *, condition: Any = None) -> Latents:
         """The change of the latent for a label that is larger by one, without the batch dimension.
 
-        The least-squares slope of every latent dimension on the label; for labels 0 and 1 it is the difference of the two
-        groups' means. Take some hundred items a group, and balance what else differs between the groups.
+        The least-squares slope of every latent dimension on the label; for labels 0 and 1 it is the difference of the
+        two groups' means. Take some hundred items a group, and balance what else differs between the groups.
 
         Source: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels", 2016, for binary labels.
         """
@@ -437,18 +436,19 @@ class Variational(Latent, Explicit):
         check_count(samples, "samples")
         n = len(x)
         condition = self.prepare_condition(condition, n, generator)
-        posterior, prior = self.encode(x, condition=condition), self.prior(condition, n=n)
-        # Small batches are decoded several draws at a time. The groups of a hierarchy depend on each other: one at a time.
+        posterior: Any = self.encode(x, condition=condition)
+        prior: Any = self.prior(condition, n=n)
+        # Small batches are decoded several draws at a time. The groups of a hierarchy depend on each other.
         chunk = 1 if isinstance(posterior, Path) else max(1, 256 // n)
         total = torch.full((n,), -math.inf, dtype=torch.float64, device=x.device)
         for start in range(0, samples, chunk):
             draws = min(chunk, samples - start)
             if isinstance(posterior, Path):
                 z = posterior.rsample(generator=generator)
-                log_ratio = (prior.log_prob(z) - posterior.log_prob(z))[None]  # type: ignore[arg-type]
+                log_ratio = (prior.log_prob(z) - posterior.log_prob(z))[None]
             else:
                 z = posterior.rsample((draws,), generator=generator)
-                log_ratio = prior.log_prob(z) - posterior.log_prob(z)  # type: ignore[arg-type]
+                log_ratio = prior.log_prob(z) - posterior.log_prob(z)
                 z = z.flatten(0, 1)
             repeated = condition if condition is None or draws == 1 else _repeat(condition, draws)
             likelihood = self.decode(z, condition=repeated)

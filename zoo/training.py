@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class TrainingConfig:
 
 
 def train(
-    model: GenerativeModel,
+    model: nn.Module,
     data: Any,
     config: TrainingConfig,
     output: str | Path | None = None,
@@ -73,7 +73,8 @@ def train(
     """Train a model in place, to the moving average of its weights.
 
     Arguments:
-        model: any model with a loss; started under torchrun, every process brings the same one.
+        model: any model with a loss, or another module that has `players` and a loss as its `forward`. Under torchrun,
+            every process brings the same one.
         data: a map-style data set of `x` or `(x, condition)`.
         config: see `TrainingConfig`.
         output: a folder for checkpoints and TensorBoard logs; without one, nothing is written.
@@ -87,8 +88,9 @@ def train(
 
     if len(data) == 0:
         raise MediaError("the data set is empty")
-    players = model.players()
-    # A frozen player's parameters get no gradient in the others' turns, which plain data parallelism takes for an error.
+    players: dict[str, list[nn.Module]] = model.players()  # type: ignore[operator]
+    # A frozen player's parameters get no gradient in the others' turns, which plain data parallelism takes for an
+    # error.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=len(players) > 1, broadcast_buffers=False)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
     if config.batch_size % accelerator.num_processes:
@@ -105,12 +107,20 @@ def train(
     return run.history
 
 
+def seconds_trained(output: str | Path) -> float:
+    """The time that the run in this folder has taken to its newest checkpoint, all its pieces together."""
+    newest = _newest(Path(output))
+    if newest is None:
+        raise FileNotFoundError(f"{output} holds no checkpoint of a run")
+    return json.loads((newest / "state.json").read_text(encoding="utf-8"))["seconds"]
+
+
 class _Run:
     """The state of a run: step, weights, average, optimisers, history; what a checkpoint holds."""
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: nn.Module,
         players: dict[str, list[nn.Module]],
         config: TrainingConfig,
         output: Path | None,
@@ -130,14 +140,14 @@ class _Run:
             for name, parameters in self.parameters.items()
         }
         self.average = [full_precision(p.detach()).clone() for p in self.parameters["model"]]
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
         self.broken: set[str] = set()
 
     def go(self, wrapped: nn.Module, data: Any, log: "_Log") -> None:
         """Step until the end or the time limit."""
         config, device = self.config, self.accelerator.device
-        start = time.monotonic()
+        start, before = time.monotonic(), self.seconds
         pending: list[dict[str, Tensor]] = []
         for batch, errors in self.loader(data):
             for error in errors:
@@ -146,15 +156,16 @@ class _Run:
                     warnings.warn(f"skipped: {error}", stacklevel=2)
             if batch is None:
                 raise MediaError(f"not one file of a whole batch could be read; the last: {errors[-1]}")
-            # Every step has its own noise, whatever came before: this is what makes a resumed run exact. Losses draw from
-            # the generator; the global state serves layers that can draw from nothing else, such as dropout.
+            # Every step has its own noise, whatever came before: this is what makes a resumed run exact. Losses draw
+            # from the generator; the global state serves layers that can draw from nothing else, such as dropout.
             generator = torch.Generator(device).manual_seed(self.noise_seed())
             torch.manual_seed(self.noise_seed())
             batch = randomise(data, _to(batch, device), generator)
             pending.append(self.turn(wrapped, batch, generator))
             self.step += 1
             log.advance()
-            out_of_time = config.minutes is not None and time.monotonic() - start > 60 * config.minutes
+            self.seconds = before + time.monotonic() - start
+            out_of_time = config.minutes is not None and self.seconds - before > 60 * config.minutes
             last = self.step == config.steps or self.agree(out_of_time)
             if last or self.step % config.log_every == 0 or self.step % config.checkpoint_every == 0:
                 # Looking at the loss waits for the device, so it is done for many steps at once.
@@ -171,7 +182,8 @@ class _Run:
 
     def turn(self, wrapped: nn.Module, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """Every player's step on one batch; returns the terms of their losses."""
-        config, terms = self.config, {}
+        config = self.config
+        terms: dict[str, Tensor] = {}
         warm = min(1.0, (self.step + 1) / max(1, config.warmup_steps))
         cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
         rate = config.learning_rate * warm * (0.01 + 0.99 * cosine)
@@ -208,9 +220,9 @@ class _Run:
         finite = self.accelerator.reduce(torch.isfinite(table).float(), reduction="mean") == 1
         if not finite.all():
             index = int((~finite).nonzero()[0])
-            terms = {name: value.item() for name, value in pending[index].items()}
+            found = {name: round(value.item(), 4) for name, value in pending[index].items()}
             raise TrainingError(
-                f"the loss is not finite at step {first + index}: {terms}; {self.last_good()}. "
+                f"the loss is not finite at step {first + index}: {found}; {self.last_good()}. "
                 "Lower the learning rate or look at the data of that step"
             )
         terms = {name: value.float().mean() for name, value in pending[-1].items()}
@@ -277,6 +289,7 @@ class _Run:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
             state = {
                 "step": self.step,
+                "seconds": self.seconds,
                 "groups": groups,
                 "history": self.history,
                 "config": dataclasses.asdict(self.config),
@@ -317,7 +330,7 @@ class _Run:
         if state["step"] > self.config.steps:
             raise TrainingError(f"{newest} is at step {state['step']}, beyond the {self.config.steps} asked for")
         tensors = load_file(newest / "state.safetensors")
-        self.step, self.history = state["step"], state["history"]
+        self.step, self.seconds, self.history = state["step"], state.get("seconds", 0.0), state["history"]
         self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         for index, average in enumerate(self.average):
             average.copy_(tensors[f"average/{index}"])
@@ -325,8 +338,8 @@ class _Run:
             values: dict[int, dict[str, Tensor]] = {}
             for key, tensor in tensors.items():
                 if key.startswith(f"optimiser/{player}/"):
-                    _, _, index, name = key.split("/")
-                    values.setdefault(int(index), {})[name] = tensor
+                    number, name = key.split("/")[2:]
+                    values.setdefault(int(number), {})[name] = tensor
             optimiser.load_state_dict({"state": values, "param_groups": state["groups"][player]})
 
 
@@ -409,7 +422,7 @@ class _Log:
             return
         import numpy
 
-        model = self.run.model.eval()
+        model = cast(GenerativeModel, self.run.model.eval())
         generator = torch.Generator(model.device).manual_seed(self.run.config.seed)
         image = model.modality.show(model.sample(16, generator=generator).cpu())
         model.train()

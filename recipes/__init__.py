@@ -1,0 +1,1 @@
+"""One script a lecture application: configuration, data, model, training, evaluation, pictures."""

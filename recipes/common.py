@@ -1,0 +1,39 @@
+"""What every recipe's command line shares: presets, and where results go."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]) -> None:
+    """Read the command line, `[preset] [--field value ...]`, and start the recipe; the preset is laptop by default.
+
+    Every field of the configuration is a flag; `--help` after a preset's name shows them with that preset's values.
+    Mistakes of the user (a missing file, an unsuitable value) are one sentence and exit code 2.
+    """
+    import tyro
+
+    from modalities import MediaError
+    from zoo.model import CheckpointError
+    from zoo.training import TrainingError
+
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in [*presets, "-h", "--help"]:
+        arguments = ["laptop", *arguments]
+    config = tyro.extras.overridable_config_cli(dict(presets), args=arguments, description=main.__doc__)
+    try:
+        main(config)
+    except (MediaError, CheckpointError, TrainingError, FileNotFoundError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def write_figures(figures: Mapping[str, Any], output: Path) -> None:
+    """Print measured figures, and keep them beside the pictures."""
+    (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    for name, value in figures.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
