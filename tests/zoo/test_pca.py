@@ -333,6 +333,11 @@ def test_the_noise_has_a_floor_where_the_data_leave_none():
     d, total = 20, x.var(0, correction=0).sum().item()
     assert model.noise.item() == pytest.approx(1e-6 * total / d, rel=1e-6)
     assert torch.isfinite(model.log_prob(x.reshape(5, 1, 4, 5))).all()
+    doubled = torch.cat([x[:2], x[:2], x[:2]]).reshape(6, 1, 4, 5)
+    model = ProbabilisticPCA.fit(doubled, Images(1, 4, 5), components=3)
+    posterior = model.encode(doubled)
+    assert torch.isfinite(model.log_prob(doubled)).all() and torch.isfinite(posterior.mean).all()
+    assert posterior.std.max() <= 1
     with pytest.raises(ValueError, match="at most 1"):
         ProbabilisticPCA(Points(2), 2)
 

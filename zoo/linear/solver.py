@@ -300,8 +300,15 @@ def _gram(x: Tensor) -> Tensor:
 
 def _top_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return values[-k:].flip(0), vectors[:, -k:].flip(1)
+    if 4 * k > len(matrix) or matrix.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(matrix)
+        return values[-k:].flip(0), vectors[:, -k:].flip(1)
+    # LAPACK's solver for a range of eigenvalues skips most of the work; torch does not offer it.
+    from scipy.linalg import eigh
+
+    found = eigh(matrix.numpy(), subset_by_index=(len(matrix) - k, len(matrix) - 1), check_finite=False)
+    values, vectors = (torch.from_numpy(part.copy()) for part in found)
+    return values.flip(0), vectors.flip(1)
 
 
 def _enough(values: Tensor, total: float, fraction: float) -> int:
