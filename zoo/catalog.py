@@ -12,7 +12,6 @@ FAMILIES = {
     "vae": "zoo.variational.vae:VAE",
     "gaussian-mixture": "zoo.baselines:GaussianMixture",
     "kernel-density": "zoo.baselines:KernelDensity",
-    "k-means": "zoo.baselines:KMeans",
 }
 """Every family's name and its class as "module:Class", imported when it is needed. No other class is constructed."""
 
