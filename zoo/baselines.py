@@ -1,0 +1,256 @@
+"""Baselines for densities of few dimensions, fitted by scikit-learn: Gaussian mixture, kernel density, and K-means.
+
+The mixture and the kernel density are models like all others. K-means is not: it has neither a density nor samples, so
+it is a function. Its probabilistic form is the mixture, which becomes K-means when all components share one spherical
+covariance that shrinks to zero.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from modalities import Modality
+from modalities.modality import MediaError, batches
+from zoo.distributions import full_precision, normal_noise, uniform_noise
+from zoo.model import Explicit, check_count, check_temperature, unpack
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+CHUNK = 1024
+"""How many items are scored at once, so that the table of items and components stays small."""
+
+BANDWIDTHS = 16
+"""How many bandwidths are tried, evenly spaced in their logarithm between 1/50 of Scott's rule and the rule itself."""
+
+
+class _Mixture(Explicit):
+    """Gaussian components around centres: what both models share."""
+
+    centres: Tensor
+    """Shape [components, d], d the number of elements of an item."""
+
+    def loss(
+        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """There is none: the model is made by `fit`."""
+        raise TypeError(f"{type(self).__name__} is fitted with {type(self).__name__}.fit, not trained")
+
+    def log_prob(
+        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The exact log-density in nats an item, shape [batch], float64."""
+        self.prepare_condition(condition, len(x), generator)
+        flat = self.modality.check(x).double().flatten(1)
+        return torch.cat([torch.logsumexp(self._log_joint(part), 1) for part in flat.split(CHUNK)])
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Any = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw a component and an item from it.
+
+        The temperature scales the standard deviations of the components; 0 gives the centre of highest density. With
+        `mean` every item is a centre, for a kernel density a training item.
+        """
+        check_count(n)
+        check_temperature(temperature)
+        self.prepare_condition(condition, n, generator)
+        centres = full_precision(self.centres)
+        if temperature == 0:
+            best = self.log_prob(centres.unflatten(1, self.modality.shape)).argmax()
+            x = centres[best].repeat(n, 1)
+        else:
+            component = self._draw_component(n, generator)
+            x = centres[component]
+            if not mean:
+                x = x + temperature * self._spread(component, normal_noise(tuple(x.shape), x, generator))
+        return x.unflatten(1, self.modality.shape)
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        """log p(component) p(x given component) of items [batch, d], float64 of shape [batch, components]."""
+        raise NotImplementedError
+
+    def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """The indices of n components, drawn by their weights."""
+        raise NotImplementedError
+
+    def _spread(self, component: Tensor, noise: Tensor) -> Tensor:
+        """Standard normal noise [n, d] turned into deviations from the centres."""
+        raise NotImplementedError
+
+
+class GaussianMixture(_Mixture):
+    """sum_k w_k N(x; m_k, C_k), with a full covariance for every component, fitted by expectation-maximisation.
+
+        model = GaussianMixture.fit(x, Points(dimensions=2), components=8)
+        model.log_prob(x)
+
+    Arguments:
+        modality: the medium; its `shape` has d elements.
+        components: the number of Gaussians.
+
+    Source: Dempster, Laird, Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977.
+    """
+
+    weights: Tensor
+    """w, which sum to 1, shape [components]."""
+    scale: Tensor
+    """The lower Cholesky factors of the covariances, shape [components, d, d]."""
+
+    def __init__(self, modality: Modality, components: int):
+        super().__init__()
+        check_count(components, "components")
+        self.modality = modality
+        d = math.prod(modality.shape)
+        self.register_buffer("weights", torch.full((components,), 1 / components))
+        self.register_buffer("centres", torch.zeros(components, d))
+        self.register_buffer("scale", torch.eye(d).repeat(components, 1, 1))
+
+    @classmethod
+    def fit(cls, data: "Tensor | Dataset", modality: Modality, *, components: int, seed: int = 0) -> Self:
+        """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed."""
+        from sklearn import mixture
+
+        x = _gather(data, modality, components)
+        fitted = mixture.GaussianMixture(components, n_init=3, random_state=seed).fit(x.double().flatten(1).numpy())
+        model = cls(modality, components).to(x.dtype)
+        model.weights.copy_(torch.from_numpy(fitted.weights_))
+        model.centres.copy_(torch.from_numpy(fitted.means_))
+        model.scale.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))
+        return model.eval()
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        scale = self.scale.double()
+        deviation = (x[:, None] - self.centres).unsqueeze(-1)
+        whitened = torch.linalg.solve_triangular(scale, deviation, upper=False).squeeze(-1)
+        log_determinant = scale.diagonal(dim1=1, dim2=2).log().sum(1)
+        constant = 0.5 * x.shape[1] * math.log(2 * math.pi)
+        return self.weights.double().log() - 0.5 * whitened.square().sum(2) - log_determinant - constant
+
+    def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
+        share = self.weights.double().cumsum(0)
+        return torch.searchsorted(share, share[-1] * uniform_noise((n,), share, generator))
+
+    def _spread(self, component: Tensor, noise: Tensor) -> Tensor:
+        return (self.scale[component].to(noise) @ noise.unsqueeze(-1)).squeeze(-1)
+
+
+class KernelDensity(_Mixture):
+    """1/n sum_i N(x; x_i, diag(h)^2): a Gaussian of the same bandwidths h around each of n training items.
+
+        model = KernelDensity.fit(x, Points(dimensions=2))
+        model.log_prob(x)
+
+    Arguments:
+        modality: the medium; its `shape` has d elements.
+        items: n, the number of training items, which are the model.
+
+    Source: Parzen, "On Estimation of a Probability Density Function and Mode", 1962.
+    """
+
+    bandwidth: Tensor
+    """h of every element, in the medium's units, shape [d]."""
+
+    def __init__(self, modality: Modality, items: int):
+        super().__init__()
+        check_count(items, "items")
+        self.modality = modality
+        self.register_buffer("centres", torch.zeros(items, math.prod(modality.shape)))
+        self.register_buffer("bandwidth", torch.ones(math.prod(modality.shape)))
+
+    @classmethod
+    def fit(
+        cls, data: "Tensor | Dataset", modality: Modality, *, bandwidth: float | None = None, seed: int = 0
+    ) -> Self:
+        """Keep the items [n, ...] of a tensor or of a data set.
+
+        `bandwidth` is in standard deviations of each element, so that the units of a table's columns do not matter.
+        Without one, that of highest likelihood in five-fold cross-validation is taken, the folds drawn from the seed.
+        """
+        if bandwidth is not None and not bandwidth > 0:
+            raise ValueError(f"bandwidth must be above 0, in standard deviations of the data, got {bandwidth!r}")
+        x = _gather(data, modality, 10)
+        flat = x.double().flatten(1)
+        std = flat.std(0)
+        if not std.max() > 0:
+            raise MediaError("all items are equal, which leaves a kernel density no scale")
+        std = torch.where(std > 0, std, std.max())
+        model = cls(modality, len(x)).to(x.dtype)
+        model.centres.copy_(flat)
+        model.bandwidth.copy_(std * (bandwidth or _likeliest_bandwidth(flat / std, seed)))
+        return model.eval()
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        bandwidth = self.bandwidth.double()
+        n, d = self.centres.shape
+        # The default mode loses the digits of near items to cancellation.
+        distance = torch.cdist(
+            x / bandwidth, self.centres.double() / bandwidth, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        constant = bandwidth.log().sum() + 0.5 * d * math.log(2 * math.pi) + math.log(n)
+        return -0.5 * distance.square() - constant
+
+    def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
+        u = uniform_noise((n,), self.centres.new_empty(0, dtype=torch.double), generator)
+        return (u * len(self.centres)).long()
+
+    def _spread(self, component: Tensor, noise: Tensor) -> Tensor:
+        return self.bandwidth.to(noise) * noise
+
+
+class Clusters(NamedTuple):
+    """What `k_means` finds."""
+
+    centres: Tensor
+    """Shape [clusters, ...], in the units of the items."""
+    assignment: Tensor
+    """The index of the nearest centre of every item, shape [n]."""
+
+
+def k_means(x: Tensor, clusters: int, seed: int = 0) -> Clusters:
+    """Split items [n, ...] into clusters so that their squared distances to their cluster's mean are small.
+
+    The best of ten starts by k-means++, drawn from the seed. Raises ValueError for fewer items than clusters.
+
+    Sources: Lloyd, "Least Squares Quantization in PCM", 1982; Arthur, Vassilvitskii, "k-means++: The Advantages of
+    Careful Seeding", 2007.
+    """
+    from sklearn.cluster import KMeans
+
+    check_count(clusters, "clusters")
+    if len(x) < clusters:
+        raise ValueError(f"{clusters} clusters need at least as many items, got {len(x)}")
+    fitted = KMeans(clusters, n_init=10, random_state=seed).fit(x.double().flatten(1).cpu().numpy())
+    centres = torch.from_numpy(fitted.cluster_centers_).to(x).unflatten(1, x.shape[1:])
+    return Clusters(centres, torch.from_numpy(fitted.labels_).long().to(x.device))
+
+
+def _gather(data: "Tensor | Dataset", modality: Modality, least: int) -> Tensor:
+    """All items in memory, shape [n, ...], on the CPU; `MediaError` for fewer than `least`."""
+    x = data if isinstance(data, Tensor) else torch.cat([unpack(batch)[0] for batch in batches(data, CHUNK)])
+    if len(x) < least:
+        raise MediaError(f"expected at least {least} items to fit to, got {len(x)}")
+    return modality.check(x).detach().cpu()
+
+
+def _likeliest_bandwidth(x: Tensor, seed: int) -> float:
+    """The bandwidth of highest held-out likelihood for standardised items [n, d]."""
+    from sklearn.model_selection import GridSearchCV, KFold
+    from sklearn.neighbors import KernelDensity as Estimator
+
+    n, d = x.shape
+    scott = math.log10(n ** (-1 / (d + 4)))
+    grid = torch.logspace(scott - math.log10(50), scott, BANDWIDTHS, dtype=torch.double).tolist()
+    # The tolerance lets the tree skip far items; it moves a log-density by at most a thousandth of a nat.
+    folds = KFold(5, shuffle=True, random_state=seed)
+    search = GridSearchCV(Estimator(rtol=1e-3), {"bandwidth": grid}, cv=folds).fit(x.numpy())
+    return search.best_params_["bandwidth"]
