@@ -1,0 +1,96 @@
+"""What README.md and docs/ say is true: their code runs, and what they name is there."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zoo import catalog, cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Every fenced block of a language: the line where its code begins, and the code."""
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, m.start(2)) + 1, m[2]) for m in FENCE.finditer(text) if m[1] == language]
+
+
+def commands(page: Path, program: str) -> list[list[str]]:
+    """The command lines of a page that start a program, as words, from shell blocks and from `code` in the text."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for _, block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines += [" ".join(code.split()) for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCE.sub("", text))]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A user's folder of forty pictures."""
+    from modalities.images import Images
+
+    medium = Images(channels=3, height=48, width=64)
+    medium.save(medium.dataset("photographs", "train").x[:40], tmp_path / "photos")
+
+
+@pages
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub, photos):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_reader")
+    scope = {"__name__": "snippet"}
+    for line, code in blocks(page, "python"):
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), scope)
+
+
+def test_the_model_to_add_is_complete_in_under_forty_lines():
+    _, code = blocks(ROOT / "docs" / "add-a-model.md", "python")[0]
+    assert "class PlainVAE(Variational)" in code and len(code.splitlines()) < 40
+
+
+def test_the_table_of_families_is_the_one_of_the_classes():
+    spec = importlib.util.spec_from_file_location("taxonomy", ROOT / "docs" / "taxonomy.py")
+    taxonomy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(taxonomy)
+    families = [name for name, target in catalog.FAMILIES.items() if not target.startswith("tests.")]
+    expected = taxonomy.START + taxonomy.table(families) + taxonomy.END
+    assert expected in taxonomy.PAGE.read_text(encoding="utf-8"), "run python docs/taxonomy.py"
+
+
+def test_the_table_of_families_says_what_the_classes_are():
+    text = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    assert "| `probabilistic-pca` | Explicit, Latent | exact | yes | `ProbabilisticPCA.fit` |" in text
+    assert "| `vae` | Variational | a lower bound | yes | `train` |" in text
+    assert "| `autoencoder` | Latent | no | yes | `train` |" in text
+
+
+@pages
+def test_links_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if not re.match(r"\w+:", t) and not (page.parent / t).exists()]
+    assert not missing
+
+
+@pages
+def test_models_that_are_loaded_by_name_are_bundled(page):
+    names = re.findall(r'load\("([^"/]+)"\)', page.read_text(encoding="utf-8"))
+    bundled = {model.name for model in catalog.models()} | {"my-vae"}  # saved by the page itself
+    assert set(names) <= bundled
+
+
+@pages
+def test_zoo_commands_are_understood(page):
+    for words in commands(page, "zoo"):
+        # Names of files and folders stand in capitals in tables.
+        cli._parser().parse_args([word for word in words[1:] if word != "FILE..."] + ["FILE"] * ("FILE..." in words))
+
+
+@pages
+def test_recipes_and_their_presets_and_flags_exist(page):
+    for words in commands(page, "python -m recipes"):
+        assert importlib.util.find_spec(words[2]), words
