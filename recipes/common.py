@@ -32,6 +32,22 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
         raise SystemExit(2) from error
 
 
+def machine() -> str:
+    """The processor and, where there is one, the card, for figures that depend on them."""
+    import os
+    import platform
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cores = torch.get_num_threads()
+    return f"{cores} of {os.cpu_count()} cores of {names[0] if names else platform.processor() or 'a processor'}"
+
+
 def write_figures(figures: Mapping[str, Any], output: Path) -> None:
     """Print measured figures, and keep them beside the pictures."""
     (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

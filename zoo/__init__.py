@@ -9,11 +9,13 @@ model.modality.save(x, "digits.png")
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.catalog import models
+
 if TYPE_CHECKING:
-    from zoo.hub import load, models, push, save
+    from zoo.hub import load, pull, push, save
 
 __version__ = "0.1.0"
-__all__ = ["load", "models", "push", "save"]
+__all__ = ["load", "models", "pull", "push", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,225 @@
+"""The VAE against closed forms: the linear one is probabilistic PCA; the linear autoencoder spans the PCA subspace."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modalities.images import Images
+from modalities.modality import Arrays
+from modalities.points import Points
+from modalities.signals import Signals
+from tests.toys import ToyPPCA
+from zoo.distributions import DiagonalGaussian, OptimalGaussian
+from zoo.nn.residual import Decoder, Encoder, Standardise
+from zoo.training import TrainingConfig, train
+from zoo.variational.autoencoder import Autoencoder
+from zoo.variational.vae import VAE
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian_data(n=2000):
+    mix = torch.tensor([[2.0, 0.5, 0.0], [0.0, 0.4, 0.3]])
+    return torch.randn(n, 2, generator=generator()) @ mix + 0.3 * torch.randn(n, 3, generator=generator(1))
+
+
+class LinearVAE(VAE):
+    """One linear layer each way, so that the best possible bound is known."""
+
+    def __init__(self, dimensions: int, latent: int):
+        class Flat(Points):
+            shape = (dimensions,)
+
+        super().__init__(Flat(dimensions=2), latent=latent, likelihood="optimal-gaussian", warmup=0.0)
+        self.encoder, self.decoder = _Affine(dimensions, 2 * latent), _Affine(latent, dimensions)
+
+
+class _Affine(nn.Linear):
+    def forward(self, x, condition=None):
+        return super().forward(x)
+
+
+def test_the_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
+    x = gaussian_data()
+    exact = ToyPPCA.fit(x.double(), Points(dimensions=2), 1)
+    d = torch.distributions.MultivariateNormal(
+        exact.mu, exact.w @ exact.w.T + exact.noise * torch.eye(3, dtype=torch.float64)
+    )
+    best = d.log_prob(x.double()).mean().item()
+    torch.manual_seed(0)
+    model = LinearVAE(3, 1)
+    train(model, Arrays(x), TrainingConfig(steps=1500, batch_size=500, learning_rate=0.02, ema=0.99))
+    with torch.no_grad():
+        bound = sum(model.elbo(x, generator=generator(s)).total.mean().item() for s in range(20)) / 20
+        tight = model.log_prob(x, samples=50, generator=generator()).mean().item()
+    assert best - 0.02 < bound <= best + 0.005
+    assert bound - 0.003 <= tight <= best + 0.005
+    assert model.sigma.item() == pytest.approx(exact.noise.sqrt().item(), rel=0.05)
+
+
+def test_the_linear_autoencoder_spans_the_pca_subspace():
+    x = gaussian_data()
+    x = x - x.mean(0)
+
+    class Flat(Points):
+        shape = (3,)
+
+    torch.manual_seed(0)
+    model = Autoencoder(Flat(dimensions=2), latent=2)
+    model.encoder, model.decoder = _Affine(3, 2), _Affine(2, 3)
+    train(model, Arrays(x), TrainingConfig(steps=1500, batch_size=500, learning_rate=0.02, ema=0.99))
+    ours = torch.linalg.qr(model.decoder.weight.detach().double()).Q
+    theirs = torch.linalg.svd(x.double(), full_matrices=False).Vh[:2].T
+    assert torch.linalg.svdvals(ours.T @ theirs).min() > 0.9999
+
+
+def test_the_importance_weighted_bound_reaches_the_exact_likelihood():
+    model = LinearVAE(3, 1).eval()
+    with torch.no_grad():
+        model.sigma.fill_(0.5)
+        model.encoder.weight.mul_(0.3)
+    x = gaussian_data(20)
+    covariance = model.decoder.weight @ model.decoder.weight.T + 0.25 * torch.eye(3)
+    exact = torch.distributions.MultivariateNormal(model.decoder.bias, covariance).log_prob(x)
+    with torch.no_grad():
+        bounds = [model.log_prob(x, samples=k, generator=generator()) for k in (1, 20, 20_000)]
+    assert bounds[0].mean() < bounds[1].mean() < exact.mean() + 0.05
+    assert torch.allclose(bounds[2].float(), exact.detach(), atol=0.02)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (9, 14)])
+@pytest.mark.parametrize(
+    "levels, channels, likelihood",
+    [(2, 1, None), (256, 3, None), (32, 3, "logistic-mixture"), (256, 1, "optimal-gaussian"), (256, 1, "gaussian")],
+)
+def test_every_likelihood_takes_images_of_any_size(size, levels, channels, likelihood):
+    medium = Images(channels, *size, levels)
+    model = VAE(medium, latent=3, width=4, hidden=16, likelihood=likelihood).train()
+    x = torch.where(torch.rand(2, *medium.shape, generator=generator()) < 0.5, 1.0, -1.0)
+    model.loss(x, generator=generator())["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    model.eval()
+    assert model.sample(2, generator=generator()).shape == x.shape
+    assert torch.isfinite(model.bits_per_dim(x, generator=generator())).all()
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 24), (1, 140), (1, 9, 14), (3, 64, 64)])
+def test_networks_take_their_size_from_the_medium(shape):
+    x = torch.randn(2, *shape, generator=generator())
+    code = Encoder(shape, 5, width=4, blocks=1, hidden=16, classes=3)(x, torch.tensor([0, 2]))
+    assert code.shape == (2, 5)
+    decoder = Decoder(shape, 5, outputs=7, width=4, blocks=1, hidden=16, classes=3)
+    assert decoder(code, torch.tensor([0, 2])).shape == (2, 7, *shape[1:])
+    assert not torch.equal(decoder(code, torch.tensor([0, 2])), decoder(code, torch.tensor([1, 2])))
+
+
+def test_an_unsuitable_likelihood_is_refused():
+    for medium, likelihood in [
+        (Images(1, 8, 8, 256), "bernoulli"),
+        (Images(1, 8, 8, 2), "logistic"),
+        (Points(dimensions=2), "logistic"),
+        (Points(dimensions=2), "unheard-of"),
+    ]:
+        with pytest.raises(ValueError, match="likelihood of"):
+            VAE(medium, likelihood=likelihood)
+
+
+def test_standardisation_is_undone_and_its_determinant_counted():
+    x = gaussian_data()[:, :2] * torch.tensor([100.0, 0.01]) + torch.tensor([5.0, -3.0])
+    torch.manual_seed(0)
+    plain, scaled = VAE(Points(dimensions=2), latent=2, width=8), VAE(Points(dimensions=2), latent=2, width=8)
+    scaled.load_state_dict(plain.state_dict())
+    scaled.standardise.fit(x)
+    y = scaled.standardise(x)
+    assert torch.allclose(y.mean(0), torch.zeros(2), atol=1e-4) and torch.allclose(y.std(0), torch.ones(2), atol=1e-2)
+    difference = plain.log_prob(y, generator=generator()) - scaled.log_prob(x, generator=generator())
+    assert torch.allclose(difference, scaled.standardise.std.log().sum().double().expand(len(x)), atol=1e-3)
+    assert torch.allclose(scaled.standardise.inverse(y), x, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(
+        scaled.sample(5, generator=generator()),
+        scaled.standardise.inverse(plain.sample(5, generator=generator())),
+        rtol=1e-4,
+        atol=1e-3,
+    )
+
+
+def test_standardisation_is_per_channel_of_a_series_and_keeps_constants():
+    x = torch.randn(50, 2, 30, generator=generator()) * 3 + 1
+    x[:, 1] = 7.0
+    standardise = Standardise((2, 30))
+    standardise.fit(x)
+    assert standardise.mean.shape == (2, 1) and standardise.std[1] == 1
+    assert torch.allclose(standardise(x)[:, 1], torch.zeros(50, 30))
+
+
+def test_beta_warmup_and_free_bits_weigh_the_kl():
+    medium = Images(1, 8, 8, 2)
+    x = torch.where(torch.rand(16, *medium.shape, generator=generator()) < 0.5, 1.0, -1.0)
+
+    def terms(progress=1.0, **options):
+        torch.manual_seed(0)
+        return VAE(medium, latent=4, width=4, hidden=16, **options).loss(x, progress=progress, generator=generator())
+
+    plain = terms()
+    assert plain["loss"].item() == pytest.approx((plain["reconstruction"] + plain["kl"]).item(), rel=1e-5)
+    heavy = terms(beta=4.0)
+    assert heavy["loss"].item() == pytest.approx((plain["reconstruction"] + 4 * plain["kl"]).item(), rel=1e-5)
+    cold = terms(progress=0.05, warmup=0.1)
+    assert cold["loss"].item() == pytest.approx((plain["reconstruction"] + 0.5 * plain["kl"]).item(), rel=1e-5)
+    assert terms(progress=0.0, warmup=0.1)["loss"].item() == pytest.approx(plain["reconstruction"].item(), rel=1e-5)
+    freed = terms(free_bits=10.0)
+    assert freed["loss"].item() == pytest.approx((plain["reconstruction"] + 40).item(), rel=1e-4)
+
+
+def test_a_class_conditional_vae_learns_its_classes():
+    medium = Images(1, 8, 8, 2)
+    labels = torch.arange(256) % 2
+    x = torch.where(labels[:, None, None, None] == 1, 1.0, -1.0).expand(256, 1, 8, 8).contiguous()
+    torch.manual_seed(0)
+    model = VAE(medium, latent=2, width=4, hidden=16, classes=2)
+    train(model, Arrays(x, labels), TrainingConfig(steps=150, batch_size=64, learning_rate=0.01, ema=0.9))
+    drawn = model.sample(20, condition=[0] * 10 + [1] * 10, generator=generator())
+    assert drawn[:10].mean() < -0.9 and drawn[10:].mean() > 0.9
+
+
+def test_optimal_sigma_tracks_the_residual_of_a_series():
+    medium = Signals(channels=1, length=24)
+    torch.manual_seed(0)
+    x = 5 * torch.sin(torch.linspace(0, 6, 24)) + 0.5 * torch.randn(256, 1, 24)
+    model = VAE(medium, latent=1, width=8, hidden=16)
+    model.standardise.fit(x)
+    train(model, Arrays(x), TrainingConfig(steps=400, batch_size=128, learning_rate=5e-3, ema=0.9))
+    assert (model.sigma * model.standardise.std).item() == pytest.approx(0.5, rel=0.15)
+    likelihood = model.decode(torch.zeros(1, 1))
+    assert isinstance(likelihood, DiagonalGaussian) and not isinstance(likelihood, OptimalGaussian)
+
+
+def test_the_kl_is_the_closed_form_and_not_the_slides():
+    mean, log_std = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5 * math.log(2)]])
+    q = DiagonalGaussian(mean, log_std.exp())
+    sigma = log_std.exp()
+    closed = 0.5 * (sigma**2 + mean**2 - 1 - torch.log(sigma**2)).sum()
+    slide = -0.5 * (sigma + mean**2 - 1 - torch.log(sigma)).sum()
+    kl = q.kl(DiagonalGaussian(torch.zeros(1, 2), torch.ones(1, 2))).item()
+    assert kl == pytest.approx(closed.item()) == pytest.approx(0.5 + 0.15343, abs=1e-5)
+    assert slide < 0 < kl
+
+
+def test_half_precision_autocast_keeps_the_likelihood_in_float32():
+    model = VAE(Images(1, 8, 8, 2), latent=2, width=4, hidden=16)
+    x = torch.ones(4, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.loss(x, generator=generator())
+    assert all(value.dtype == torch.float32 for value in terms.values())
+    exact = F.binary_cross_entropy_with_logits  # the reference in double precision
+    with torch.no_grad():
+        z = model.encode(x).mean
+        logits = model.decode(z).logits.double()
+        ours = model.decode(z).log_prob(x).double()
+    theirs = -exact(logits, torch.ones_like(logits), reduction="none").flatten(1).sum(1)
+    assert torch.allclose(ours, theirs, atol=1e-4)
