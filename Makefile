@@ -31,7 +31,7 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
 
 benchmarks: $(VENV)/.installed-benchmarks
-	@set -e; for script in benchmarks/*.py; do \
+	@set -e; for script in benchmarks/[!_]*.py; do \
 		name=$$(basename $$script .py); \
 		echo "== $$name"; \
 		$(BIN)/python -m benchmarks.$$name; \

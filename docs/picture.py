@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from zoo import load, models
 
-COLUMNS = 4
+WIDEST = 4
+"""How many panels a row holds at most."""
 COUNTS = {"points": 2000, "signals": 9}
 """How many samples a medium's panel shows; 36 of the others."""
 
@@ -19,9 +20,10 @@ COUNTS = {"points": 2000, "signals": 9}
 def main() -> None:
     """A panel a model: its samples, without the noise of a pixel."""
     bundled = models()
-    rows = math.ceil(len(bundled) / COLUMNS)
-    sheet = Figure(figsize=(3 * COLUMNS, 3.1 * rows), layout="constrained")
-    panels = sheet.subplots(rows, COLUMNS, squeeze=False).ravel()
+    rows = math.ceil(len(bundled) / WIDEST)
+    columns = math.ceil(len(bundled) / rows)
+    sheet = Figure(figsize=(3 * columns, 3.1 * rows), layout="constrained")
+    panels = sheet.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels:
         panel.set_axis_off()
         panel.set_anchor("N")

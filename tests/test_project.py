@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("zoo", "modalities", "recipes", "benchmarks", "tests", "docs")
 CODE = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.py") if "PRESETS" in p.read_text(encoding="utf-8"))
-BENCHMARKS = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py"))
+BENCHMARKS = sorted(p.stem for p in (ROOT / "benchmarks").glob("[!_]*.py"))
 FAMILIES = {name: target for name, target in catalog.FAMILIES.items() if not target.startswith("tests.")}
 
 HEAVY = {"accelerate", "av", "diffusers", "matplotlib", "PIL", "scipy", "sklearn", "tensorboard", "torchaudio"}
@@ -62,9 +62,10 @@ def test_every_family_of_the_catalogue_is_a_model(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_opens_with_its_command_and_has_the_four_presets(name):
+def test_every_recipe_opens_with_its_command_and_time_and_has_the_four_presets(name):
     recipe = importlib.import_module(f"recipes.{name}")
     assert f"python -m recipes.{name}" in recipe.__doc__
+    assert re.search(r"\d (s|seconds|min|minutes|h|hours)\b", recipe.__doc__), "say how long it took"
     assert list(recipe.PRESETS) == ["smoke", "laptop", "gpu", "paper"]
     for explanation, config in recipe.PRESETS.values():
         assert explanation and isinstance(config, recipe.Config)

@@ -1,0 +1,85 @@
+"""Write the tables that the code knows: families into contract.md, bundled
+models into README.md.
+
+python docs/tables.py
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from zoo import model
+from zoo.card import read_figures
+from zoo.catalog import FAMILIES, Bundled, format_size, models
+
+DOCS = Path(__file__).parent
+CONTRACT, README = DOCS / "contract.md", DOCS.parent / "README.md"
+
+FAMILY_HEADER = """\
+| family | is | `log_prob` | latent space | made by |
+| --- | --- | --- | --- | --- |
+"""
+MODEL_HEADER = """\
+| model | medium | family | measured | size |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def family_table(families: Iterable[str]) -> str:
+    """A row for every family: what its class is, and what follows from that."""
+    rows = [_family_row(name, model.family_class(name)) for name in families]
+    return FAMILY_HEADER + "".join(rows)
+
+
+def _family_row(name: str, cls: type[model.GenerativeModel]) -> str:
+    score = "no"
+    if issubclass(cls, model.Explicit):
+        score = "exact" if cls.exact else "a lower bound"
+    latent = "yes" if issubclass(cls, model.Latent) else "no"
+    made = f"`{cls.__name__}.fit`" if hasattr(cls, "fit") else "`train`"
+    return f"| `{name}` | {_kind(cls)} | {score} | {latent} | {made} |\n"
+
+
+def _kind(cls: type[model.GenerativeModel]) -> str:
+    """The most special classes of the contract that a family derives from."""
+    if issubclass(cls, model.Variational):
+        return "Variational"
+    bases = [b for b in (model.Explicit, model.Latent) if issubclass(cls, b)]
+    return ", ".join(base.__name__ for base in bases) or "GenerativeModel"
+
+
+def model_table(bundled: Iterable[Bundled]) -> str:
+    """A row for every bundled model, with the figures of its card."""
+    return MODEL_HEADER + "".join(map(_model_row, bundled))
+
+
+def _model_row(entry: Bundled) -> str:
+    figures = [f"{f.label} {f.measured}" for f in read_figures(entry.folder)]
+    cells = [
+        f"[`{entry.name}`](zoo/checkpoints/{entry.name})",
+        entry.medium,
+        entry.family,
+        "; ".join(figures),
+        format_size(entry.size),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def put(text: str, name: str, table: str) -> str:
+    """A page with the table between the marks of that name."""
+    before, start, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    return before + start + table + end + after
+
+
+def main() -> None:
+    """Bring both pages up to date."""
+    for page, name, table in (
+        (CONTRACT, "families", family_table(FAMILIES)),
+        (README, "models", model_table(models())),
+    ):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(put(text, name, table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
