@@ -1,4 +1,4 @@
-"""Train a toy in a process of its own: `python -m tests.zoo.worker NAME FOLDER STEPS [SLEEP]`, alone or under torchrun."""
+"""Train a toy in its own process, alone or under torchrun: `python -m tests.zoo.worker NAME FOLDER STEPS [SLEEP]`."""
 
 import json
 import os
