@@ -18,7 +18,7 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
     import tyro
 
     from modalities import MediaError
-    from zoo.model import CheckpointError
+    from zoo.checkpoint import CheckpointError
     from zoo.training import TrainingError
 
     arguments = sys.argv[1:]

@@ -66,6 +66,8 @@ class ToyVAE(Variational):
         d = math.prod(modality.shape)
         self.encoder = nn.Linear(d + (classes or 0), 2 * latent)
         self.decoder = nn.Linear(latent + (classes or 0), d)
+        with torch.no_grad():  # a posterior near the prior, so that few importance samples are exact
+            self.encoder.weight *= 0.2
 
     def _join(self, h, condition):
         h = h.flatten(1).to(self.dtype)
@@ -96,7 +98,7 @@ class ToyHierarchy(Variational):
         self.residuals = nn.ModuleList(nn.Linear(latent + d, 2 * latent) for _ in range(2))
         self.updates = nn.ModuleList(nn.Linear(2 * latent, latent) for _ in range(2))
         self.output = nn.Linear(latent, d)
-        with torch.no_grad():  # a posterior near the prior, so that few importance samples are exact
+        with torch.no_grad():
             for residual in self.residuals:
                 residual.weight *= 0.2
 

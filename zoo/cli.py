@@ -170,8 +170,9 @@ def list_(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     """Show a model's card and what can be done with it."""
     from zoo.card import CARD
+    from zoo.checkpoint import WEIGHTS, family_name
     from zoo.hub import find, load
-    from zoo.model import WEIGHTS, Explicit, Latent, family_name
+    from zoo.model import Explicit, Latent
 
     folder = find(options.name, options.revision)
     model = load(folder)

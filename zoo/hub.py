@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 
 from zoo.card import CARD, PICTURE, Card, render
 from zoo.catalog import medium, models
-from zoo.model import CONFIG, WEIGHTS, CheckpointError, GenerativeModel, build, load_weights, read_config
+from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, build, load_weights, read_config
+from zoo.model import GenerativeModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -148,7 +149,7 @@ def pull(repo_id: str, folder: str | Path, *, revision: str | None = None) -> Pa
 
 def _read(folder: Path) -> GenerativeModel:
     model = build(read_config(folder))
-    load_weights(model, folder / WEIGHTS)
+    load_weights(model.checkpoint(), folder / WEIGHTS)
     return model
 
 

@@ -3,16 +3,66 @@
 import copy
 import json
 import math
+import types
 
 import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
+from modalities.images import Images
+from modalities.points import Points
+from modalities.signals import Signals
 from tests import toys
+from zoo.baselines import GaussianMixture, KernelDensity
+from zoo.checkpoint import CheckpointError, build, family_name
 from zoo.distributions import Path
-from zoo.model import CheckpointError, Explicit, Latent, Variational, build, family_name, point
+from zoo.linear.pca import PCA, ProbabilisticPCA
+from zoo.model import Explicit, Latent, Variational, point
+from zoo.variational.autoencoder import Autoencoder
+from zoo.variational.vae import VAE
 
-MODELS = {f"toy-{name}": (lambda name=name: toys.make(name)) for name in toys.NAMES}
+GREY = Images(1, 6, 5, 256)
+SERIES = Signals(channels=2, length=9)
+PLANE = Points(dimensions=2)
+SMALL = dict(latent=3, width=4, hidden=8)
+
+
+def seeded(make):
+    """A model that is the same every time, and real-valued data standardised."""
+    torch.manual_seed(0)
+    model = make().eval()
+    if hasattr(model, "standardise") and model.modality.levels is None:
+        model.standardise.fit(toys.data_for(model, 50) * 3 + 1)
+    return model
+
+
+def fitted(cls, medium, **arguments):
+    return cls.fit(toys.data_for(cls_with(medium), 60), medium, **arguments)
+
+
+def cls_with(medium):
+    """Something that `data_for` takes the medium of."""
+    return types.SimpleNamespace(modality=medium)
+
+
+REAL = {
+    "vae-binary": lambda: VAE(toys.BINARY, **SMALL),
+    "vae-conditional": lambda: VAE(toys.BINARY, classes=3, **SMALL),
+    "vae-grey": lambda: VAE(GREY, **SMALL),
+    "vae-mixture": lambda: VAE(Images(3, 6, 5, 32), likelihood="logistic-mixture", **SMALL),
+    "vae-points": lambda: VAE(PLANE, **SMALL),
+    "vae-series": lambda: VAE(SERIES, **SMALL),
+    "autoencoder-images": lambda: Autoencoder(GREY, **SMALL),
+    "autoencoder-series": lambda: Autoencoder(SERIES, **SMALL),
+    "pca": lambda: fitted(PCA, GREY, components=4),
+    "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
+    "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),
+    "gaussian-mixture": lambda: fitted(GaussianMixture, PLANE, components=2),
+    "kernel-density": lambda: fitted(KernelDensity, PLANE, bandwidth=0.3),
+}
+MODELS = {f"toy-{name}": (lambda name=name: toys.make(name)) for name in toys.NAMES} | {
+    name: (lambda make=make: seeded(make)) for name, make in REAL.items()
+}
 
 
 @pytest.fixture(params=MODELS)
@@ -103,10 +153,11 @@ def test_explicit_loss_is_the_mean_negative_log_probability(model):
     if model.exact:
         assert loss == pytest.approx(-model.log_prob(x, condition=condition).mean().item(), abs=1e-5)
     else:
-        draws = [model.log_prob(x, condition=condition, generator=generator(s)).mean().item() for s in range(300)]
-        losses = [model.loss((x, condition), generator=generator(s))["loss"].item() for s in range(300)]
-        spread = (torch.tensor(draws).std() + torch.tensor(losses).std()).item() / math.sqrt(300)
-        assert sum(losses) / 300 == pytest.approx(-sum(draws) / 300, abs=4 * spread + 1e-4)
+        with torch.no_grad():
+            draws = [model.log_prob(x, condition=condition, generator=generator(s)).mean().item() for s in range(100)]
+            losses = [model.loss((x, condition), generator=generator(s))["loss"].item() for s in range(100)]
+        spread = (torch.tensor(draws).std() + torch.tensor(losses).std()).item() / 10
+        assert sum(losses) / 100 == pytest.approx(-sum(draws) / 100, abs=4 * spread + 1e-4)
 
 
 def test_log_prob_has_one_number_an_item_and_bits_per_dim_agree(model):
@@ -132,9 +183,10 @@ def test_masses_sum_to_one_over_all_items(model):
     codes = torch.arange(2**d)
     x = (codes[:, None] >> torch.arange(d) & 1).float().mul(2).sub(1).reshape(-1, *model.modality.shape)
     condition = 0 if model.classes else None
-    samples = 1 if model.exact else 2000
-    total = model.log_prob(x, condition=condition, samples=samples, generator=generator()).detach().exp().sum().item()
-    assert total == pytest.approx(1.0, abs=1e-4 if model.exact else 0.03)
+    samples = 1 if model.exact else 100
+    with torch.no_grad():
+        total = model.log_prob(x, condition=condition, samples=samples, generator=generator()).exp().sum().item()
+    assert total == pytest.approx(1.0, abs=1e-4 if model.exact else 0.04)
 
 
 def test_more_importance_samples_tighten_the_bound(model):
@@ -154,11 +206,11 @@ def test_log_prob_does_not_depend_on_how_draws_are_chunked(model):
         return
     x, condition = toys.data_for(model, 3), 0 if model.classes else None
     with torch.no_grad():
-        many = model.log_prob(x, condition=condition, samples=5000, generator=generator(0))
+        many = model.log_prob(x, condition=condition, samples=500, generator=generator(0))
         alone = torch.cat(
-            [model.log_prob(x[i : i + 1], condition=condition, samples=5000, generator=generator(i)) for i in range(3)]
+            [model.log_prob(x[i : i + 1], condition=condition, samples=500, generator=generator(i)) for i in range(3)]
         )
-    assert torch.allclose(many, alone, atol=0.1)
+    assert torch.allclose(many, alone, atol=0.5)  # items paired with the draws of others would be nats away
 
 
 def test_elbo_equals_the_generic_one(model):

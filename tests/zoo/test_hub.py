@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from tests import toys
 from zoo import catalog
 from zoo.card import Card, Figure, read_figures, write_figures
+from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError
 from zoo.hub import load, models, pull, push, save
-from zoo.model import CONFIG, WEIGHTS, CheckpointError
 
 FIGURE = Figure("NLL", 81.25, "MNIST test", "nats", "bound on a mass", 0.125, 80.5, "Burda et al., 2016")
 CARD = Card("A toy that generates 4 x 3 pixels.", "Made up.", figures=(FIGURE,), trained="One second on one core.")

@@ -81,7 +81,7 @@ class LinearLatent(Latent):
 
     def _items(self, scores: Tensor) -> Tensor:
         """The items that have these scores and no part outside the directions."""
-        return self.mean + (scores @ self.basis).unflatten(1, self.modality.shape)
+        return self.mean + (scores.to(self.basis) @ self.basis).unflatten(1, self.modality.shape)
 
     def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, len(self.variance))
