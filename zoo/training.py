@@ -279,28 +279,39 @@ class _Run:
             return
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            from safetensors.torch import save_file
+            from safetensors import SafetensorError
 
-            final = self.output / f"checkpoint-{self.step:08d}"
-            part = self.output / f".{final.name}.part"
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            tensors, groups = self.tensors()
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
-            state = {
-                "step": self.step,
-                "seconds": self.seconds,
-                "groups": groups,
-                "history": self.history,
-                "config": dataclasses.asdict(self.config),
-            }
-            (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(part, final)
-            for old in self.output.glob("checkpoint-*"):
-                if old != final:
-                    shutil.rmtree(old)
+            try:
+                self.write(self.output / f"checkpoint-{self.step:08d}")
+            except (OSError, SafetensorError) as error:
+                raise TrainingError(
+                    f"no checkpoint of step {self.step} can be written to {self.output}: {error}; {self.last_good()}"
+                ) from error
         self.accelerator.wait_for_everyone()
+
+    def write(self, final: Path) -> None:
+        """Write a checkpoint to a folder of another name, rename it, and remove all others."""
+        from safetensors.torch import save_file
+
+        part = final.with_name(f".{final.name}.part")
+        for stale in final.parent.glob(".checkpoint-*.part"):
+            shutil.rmtree(stale)
+        part.mkdir(parents=True)
+        tensors, groups = self.tensors()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "groups": groups,
+            "history": self.history,
+            "config": dataclasses.asdict(self.config),
+        }
+        (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(part, final)
+        for old in final.parent.glob("checkpoint-*"):
+            if old != final:
+                shutil.rmtree(old)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs, as named tensors and JSON values."""

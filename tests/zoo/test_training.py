@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import resource
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -13,8 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from modalities.images import Images
 from modalities.modality import Arrays, MediaError
 from tests import toys
+from tests.zoo import worker
 from zoo.model import Explicit
 from zoo.training import TrainingConfig, TrainingError, train
 
@@ -155,6 +159,31 @@ def test_broken_files_are_skipped_named_and_counted():
     assert sum("file-10.png" in message for message in messages) == 1
 
 
+def test_reading_ahead_changes_no_number(tmp_path):
+    one, two = toys.make("vae"), toys.make("vae")
+    medium = Images(1, 4, 3)
+    medium.save(medium.dataset("digits").x[:40], tmp_path)
+    data = toys.BINARY.dataset(tmp_path)
+    assert train(one, data, config(steps=10)) == train(two, data, config(steps=10, workers=2))
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    train(toys.make("vae"), batch_data(toys.make("vae")), config(minutes=0.0), tmp_path)
+    model = toys.make("vae")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(TrainingError, match="can be written.*the last good checkpoint is"):
+            train(model, batch_data(model), config(), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    again, whole = toys.make("vae"), toys.make("vae")
+    assert train(again, batch_data(again), config(), tmp_path) == train(whole, batch_data(whole), config())
+    assert not list(tmp_path.glob(".checkpoint-*"))
+
+
 def test_an_empty_data_set_is_refused():
     with pytest.raises(MediaError, match="empty"):
         train(toys.make("vae"), Arrays(torch.zeros(0, 1, 4, 3)), config())
@@ -166,32 +195,51 @@ def test_bfloat16_training_runs():
     assert math.isfinite(history[-1]["loss"]) and model.dtype == torch.float32
 
 
+def losses(folder):
+    return [row["loss"] for row in json.loads((folder / "history.json").read_text())]
+
+
 @pytest.mark.parametrize("name", ["vae", "gan"])
 def test_sigkill_loses_at_most_the_steps_since_the_last_checkpoint(name, tmp_path):
     process = launch([name, tmp_path / "killed", 40, 0.05])
+    folder = tmp_path / "killed" / name
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("checkpoint-*")) and time.monotonic() < deadline:
+    while not list(folder.glob("checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    reached = max(int(p.name.split("-")[1]) for p in (tmp_path / "killed").glob("checkpoint-*"))
+    reached = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
     assert 5 <= reached < 40
-    finish(launch([name, tmp_path / "killed", 40]))
-    finish(launch([name, tmp_path / "whole", 40]))
-    killed, whole = (json.loads((tmp_path / f / "history.json").read_text()) for f in ("killed", "whole"))
-    assert killed == whole
+    worker.run(name, folder, 40)
+    worker.run(name, tmp_path / "whole", 40)
+    assert len(losses(folder)) == 40 and losses(folder) == losses(tmp_path / "whole")
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path):
-    names = ["autoencoder", "vae", "sometimes", "pixelcnn", "hierarchy"]
-    for name in names:
-        finish(launch([name, tmp_path / f"{name}-2", 50], processes=2))
-    for name in ("autoencoder", "pixelcnn"):
-        finish(launch([name, tmp_path / f"{name}-1", 50]))
-        one, two = (json.loads((tmp_path / f"{name}-{n}" / "history.json").read_text()) for n in (1, 2))
-        assert len(one) == len(two) == 50
-        for a, b in zip(one, two, strict=True):
-            assert a["loss"] == pytest.approx(b["loss"], abs=1e-5, rel=1e-6)
-    history = json.loads((tmp_path / "sometimes-2" / "history.json").read_text())
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """A folder of runs that two processes shared."""
+    folder = tmp_path_factory.mktemp("two")
+    finish(launch(["autoencoder,pixelcnn,vae,hierarchy,sometimes", folder, 50], processes=2))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "pixelcnn"])
+def test_two_processes_give_the_losses_of_one(name, two_processes, tmp_path):
+    worker.run(name, tmp_path)
+    one, two = losses(tmp_path), losses(two_processes / name)
+    assert len(one) == 50 and one == pytest.approx(two, abs=1e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vae", "hierarchy"])
+def test_two_processes_lie_within_the_spread_of_seeds(name, two_processes, tmp_path):
+    for seed in range(5):
+        worker.run(name, tmp_path / str(seed), seed=seed)
+    seeds = [statistics.mean(losses(tmp_path / str(seed))) for seed in range(5)]
+    two = statistics.mean(losses(two_processes / name))
+    assert abs(two - statistics.mean(seeds)) < 4 * statistics.stdev(seeds)
+
+
+def test_a_player_may_sit_out_on_two_processes(two_processes):
+    history = json.loads((two_processes / "sometimes" / "history.json").read_text())
     assert "discriminator_loss" in history[0] and "discriminator_loss" not in history[1]

@@ -1,4 +1,4 @@
-"""Train a toy in its own process, alone or under torchrun: `python -m tests.zoo.worker NAME FOLDER STEPS [SLEEP]`."""
+"""Train toys in a process of their own: `python -m tests.zoo.worker NAME,... FOLDER STEPS [PAUSE]`, or torchrun."""
 
 import json
 import os
@@ -43,10 +43,8 @@ class Slow(Arrays):
         return super().take(indices)
 
 
-def main():
-    name, folder, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
-    torch.set_num_threads(1)
+def run(name, folder, steps=50, pause=0.0, seed=0):
+    """Train a toy and write what it logged to `folder`."""
     torch.manual_seed(0)
     if name == "autoencoder":
         model = Autoencoder(toys.BINARY)
@@ -54,11 +52,13 @@ def main():
         model = Sometimes(toys.Points(dimensions=2))
     else:
         model = toys.make(name)
-    config = TrainingConfig(steps=steps, batch_size=16, log_every=1, checkpoint_every=5, sample_every=10**9)
+    config = TrainingConfig(steps=steps, batch_size=16, log_every=1, checkpoint_every=5, sample_every=10**9, seed=seed)
     history = train(model, Slow(toys.data_for(model), pause), config, folder)
     if int(os.environ.get("RANK", 0)) == 0:
         (folder / "history.json").write_text(json.dumps(history))
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    for toy in sys.argv[1].split(","):
+        run(toy, Path(sys.argv[2]) / toy, int(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)
