@@ -5,6 +5,7 @@ it is a function. Its probabilistic form is the mixture, which becomes K-means w
 covariance that shrinks to zero.
 """
 
+import abc
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -75,17 +76,17 @@ class _Mixture(Explicit):
                 x = x + temperature * self._spread(component, normal_noise(tuple(x.shape), x, generator))
         return x.unflatten(1, self.modality.shape)
 
+    @abc.abstractmethod
     def _log_joint(self, x: Tensor) -> Tensor:
         """log p(component) p(x given component) of items [batch, d], float64 of shape [batch, components]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
         """The indices of n components, drawn by their weights."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _spread(self, component: Tensor, noise: Tensor) -> Tensor:
         """Standard normal noise [n, d] turned into deviations from the centres."""
-        raise NotImplementedError
 
 
 class GaussianMixture(_Mixture):

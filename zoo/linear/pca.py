@@ -1,5 +1,6 @@
 """Principal component analysis and its probabilistic form, for any medium, and the items nearest to a sample."""
 
+import abc
 import dataclasses
 import math
 from typing import Any, ClassVar, Self
@@ -71,9 +72,9 @@ class LinearLatent(Latent):
         model._take_variances(axes)
         return model.eval()
 
+    @abc.abstractmethod
     def _take_variances(self, axes: PrincipalAxes) -> None:
         """Copy what a fit found out about variances."""
-        raise NotImplementedError
 
     def scores(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
