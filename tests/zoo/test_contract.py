@@ -238,6 +238,13 @@ def test_latent_moves_have_the_documented_shapes(model):
         assert torch.allclose(walk[:, -1], restored.flip(0), atol=1e-4)
     swept = model.traverse(x, along=[0], values=[-1, 0, 2], condition=condition)
     assert swept.shape == (3, 1, 3, *items)
+    prepared = model.prepare_condition(condition, 3)
+    with torch.no_grad():
+        prior = model.prior(prepared, n=3)
+        noise = prior.noise(point(model.encode(x, condition=prepared)))
+        (noise if isinstance(noise, torch.Tensor) else noise[0]).flatten(1)[:, 0] = 2
+        moved = model.decode(prior.from_noise(noise), condition=prepared).mean
+    assert torch.allclose(swept[:, 0, 2], moved, atol=1e-4)
     assert model.traverse(condition=condition).shape[0] == 1
     with pytest.raises(ValueError, match="dimensions"):
         model.traverse(x, along=[10**9], condition=condition)
