@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo import model
 from zoo.card import read_figures
 from zoo.catalog import FAMILIES, Bundled, format_size, models
+from zoo.checkpoint import family_class
 
 DOCS = Path(__file__).parent
 CONTRACT, README = DOCS / "contract.md", DOCS.parent / "README.md"
@@ -26,7 +27,7 @@ MODEL_HEADER = """\
 
 def family_table(families: Iterable[str]) -> str:
     """A row for every family: what its class is, and what follows from that."""
-    rows = [_family_row(name, model.family_class(name)) for name in families]
+    rows = [_family_row(name, family_class(name)) for name in families]
     return FAMILY_HEADER + "".join(rows)
 
 

@@ -153,13 +153,14 @@ def draw(config: Config, autoencoder: Autoencoder, vae: VAE, test: Any) -> "Imag
     real = next(iter(batches(test, 4 * COLUMNS, torch.Generator().manual_seed(0))))
     some = real[:COLUMNS]
     hot = [vae.sample(COLUMNS, temperature=t, mean=True, generator=_seeded(config)) for t in (0.5, 0.7, 1.0, 1.3)]
-    walk = vae.interpolate(real[: COLUMNS // 2], real[COLUMNS // 2 : COLUMNS], COLUMNS)
+    half = len(some) // 2
+    walk = vae.interpolate(some[:half], some[half : 2 * half], COLUMNS)
     swept = vae.traverse(real[:1], values=torch.linspace(-3, 3, COLUMNS).tolist())
     pictures = {
         "samples_autoencoder": show(autoencoder.sample(6 * COLUMNS, generator=_seeded(config)), COLUMNS),
         "samples_vae": show(vae.sample(6 * COLUMNS, mean=True, generator=_seeded(config)), COLUMNS),
         "temperatures": show(torch.cat(hot), COLUMNS),
-        "reconstructions": show(torch.cat([some, autoencoder.reconstruct(some), vae.reconstruct(some)]), COLUMNS),
+        "reconstructions": show(torch.cat([some, autoencoder.reconstruct(some), vae.reconstruct(some)]), len(some)),
         "interpolations": show(walk.flatten(0, 1), COLUMNS),
         "traversals": show(swept.flatten(0, 2), COLUMNS),
     }
