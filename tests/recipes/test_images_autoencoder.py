@@ -112,7 +112,7 @@ def test_features_are_standardised_with_the_training_set_alone():
 
 def test_probe_finds_what_is_linear_and_nothing_in_noise():
     generator = torch.Generator().manual_seed(0)
-    x, labels = torch.randn(600, 5, generator=generator), torch.arange(600) % 2
+    x, labels = torch.randn(600, 60, generator=generator), torch.arange(600) % 2
     noise = Labelled(x, labels)
     signal = Labelled(torch.cat([x, 4.0 * labels[:, None] + torch.randn(600, 1, generator=generator)], 1), labels)
     half = [Labelled(data.x[::3], data.labels[::3]) for data in (noise, signal)]
