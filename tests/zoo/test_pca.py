@@ -121,9 +121,9 @@ def test_the_randomized_solver_is_repeatable_and_survives_a_low_rank():
 
 def test_moments_merge_in_any_order():
     x = data(50, 7)
-    parts = [Moments.of(block, full=True) for block in x.split([20, 5, 25])]
+    parts = [Moments.of(block, "covariance") for block in x.split([20, 5, 25])]
     for order in ([0, 1, 2], [2, 0, 1]):
-        first, *others = [Moments.of(x.split([20, 5, 25])[i], full=True) for i in order]
+        first, *others = [Moments.of(x.split([20, 5, 25])[i], "covariance") for i in order]
         for other in others:
             first.merge(other)
         assert first.count == 50 == sum(part.count for part in parts)

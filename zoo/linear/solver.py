@@ -8,6 +8,7 @@ zero costs no digits, and the centred data are never held whole.
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -95,14 +96,17 @@ class Moments:
     """An empty tensor with the type and the device of the rows."""
 
     @classmethod
-    def of(cls, block: Tensor, full: bool) -> "Moments":
-        """The moments of a block of rows, shape [rows, d], with the scatter if `full`."""
-        mean = block.mean(0)
+    def of(cls, block: Tensor, solver: str) -> "Moments":
+        """What a solver needs of a block of rows, shape [rows, d]; the Gram matrix will tell the squares by itself."""
+        mean = torch.from_numpy(block.numpy().mean(0)) if block.device.type == "cpu" else block.mean(0)
         if not torch.isfinite(mean).all():
             raise MediaError("the data hold NaN or infinite values; remove or replace them first")
-        centred = block - mean
-        scatter = _gram(centred.T).double() if full else None
-        squares = (centred.square().sum(1).double().sum() if scatter is None else scatter.trace()).item()
+        scatter, squares = None, 0.0
+        if solver == "covariance":
+            scatter = _gram(_centred(block, mean).T).double()
+            squares = scatter.trace().item()
+        elif solver != "gram":
+            squares = _centred(block, mean).square().sum(1).double().sum().item()
         return cls(len(block), mean.double(), squares, scatter, block.new_empty(0))
 
     def merge(self, other: "Moments") -> None:
@@ -149,7 +153,8 @@ def principal_axes(
         raise ValueError(f"the solver {solver!r} needs the data in memory, as a tensor; take covariance or randomized")
     if solver == "randomized" and fraction:
         raise ValueError("the randomized solver cannot tell how many components reach a fraction; give their number")
-    moments = _moments(rows, full=solver == "covariance")
+    with _numpy_threads():
+        moments = _moments(rows, solver)
     most = min(moments.count - 1, rows.width)
     if not fraction and not 1 <= components <= most:
         raise ValueError(
@@ -195,14 +200,19 @@ def choose(n: int, d: int, components: int | None, in_memory: bool) -> Solver:
     return best
 
 
-def _moments(rows: Rows, full: bool) -> Moments:
+def _moments(rows: Rows, solver: str) -> Moments:
     blocks = iter(rows)
-    moments = Moments.of(next(blocks), full)
+    moments = Moments.of(next(blocks), solver)
     for block in blocks:
-        moments.merge(Moments.of(block, full))
+        moments.merge(Moments.of(block, solver))
+    if solver != "gram":
+        _refuse_constant(moments)
+    return moments
+
+
+def _refuse_constant(moments: Moments) -> None:
     if moments.squares == 0:
         raise ValueError(f"all {moments.count} items are equal: they have no principal components")
-    return moments
 
 
 def _svd(rows: Rows, moments: Moments) -> tuple[Tensor, Tensor]:
@@ -212,7 +222,8 @@ def _svd(rows: Rows, moments: Moments) -> tuple[Tensor, Tensor]:
 
 
 def _covariance(moments: Moments, k: int) -> tuple[Tensor, Tensor]:
-    values, vectors = _top_eigenvectors(moments.scatter, k)  # type: ignore[arg-type]
+    with _numpy_threads():
+        values, vectors = _top_eigenvectors(moments.scatter, k)  # type: ignore[arg-type]
     return values, vectors.T
 
 
@@ -226,16 +237,19 @@ def _gram_route(rows: Rows, moments: Moments, k: int) -> tuple[Tensor, Tensor]:
     columns = range(0, rows.width, max(16, BLOCK // len(matrix)))
 
     def centred(start: int) -> Tensor:
-        return matrix[:, start : start + columns.step] - mean[start : start + columns.step]
+        return _centred(matrix[:, start : start + columns.step], mean[start : start + columns.step])
 
     gram = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
-    for start in columns:
-        gram += _gram(centred(start))
-    values, vectors = _top_eigenvectors(gram, k)
-    vectors = vectors.T.to(matrix)
-    axes = matrix.new_empty(k, rows.width)
-    for start in columns:
-        axes[:, start : start + columns.step] = vectors @ centred(start)
+    with _numpy_threads():
+        for start in columns:
+            gram += _gram(centred(start))
+        moments.squares = gram.trace().item()
+        _refuse_constant(moments)
+        values, vectors = _top_eigenvectors(gram, k)
+        vectors = vectors.T.to(matrix).contiguous()
+        axes = matrix.new_empty(k, rows.width)
+        for start in columns:
+            axes[:, start : start + columns.step] = _product(vectors, centred(start))
     return values, torch.linalg.qr(axes.T)[0].T
 
 
@@ -290,6 +304,28 @@ def _border(matrix: Tensor, columns: Tensor) -> Tensor:
     return wider
 
 
+@contextmanager
+def _numpy_threads() -> Iterator[None]:
+    """Keep torch on one thread while NumPy multiplies: torch's others spin for a while after each operation, and would
+    take the cores from NumPy's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _centred(block: Tensor, mean: Tensor) -> Tensor:
+    """The rows less the mean."""
+    return block - mean if block.device.type != "cpu" else torch.from_numpy(block.numpy() - mean.numpy())
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a b, on the CPU by NumPy."""
+    return a @ b if a.device.type != "cpu" else torch.from_numpy(a.numpy() @ b.numpy())
+
+
 def _gram(x: Tensor) -> Tensor:
     """x x^T. NumPy knows a matrix times its own transpose and does half the work; torch does not."""
     if x.device.type != "cpu":
@@ -320,4 +356,4 @@ def _enough(values: Tensor, total: float, fraction: float) -> int:
 def _fix_signs(basis: Tensor) -> Tensor:
     """Turn every row so that its entry of largest magnitude is positive: an eigenvector's own sign is arbitrary."""
     largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
-    return (basis * torch.where(largest < 0, -1.0, 1.0).to(basis)).contiguous()
+    return basis.contiguous().mul_(torch.where(largest < 0, -1.0, 1.0).to(basis))
