@@ -2,7 +2,12 @@
 
     python -m recipes.images_vae --data mnist
 
-RESULT
+84 minutes on MNIST with one thread of a busy AMD EPYC: 78 for the VAE's 24,000 steps, 6 for the autoencoder. The VAE
+gives the first 1,000 test images 81.6 ± 0.7 nats (an upper bound by 100 importance samples, binarised with seed 0);
+published figures are of all 10,000. Its draws from q(z given x) have standard deviations of 0.98 to 1.02 in every
+dimension, as the prior has, and 30 of 32 dimensions are active: samples from N(0, I) are digits. The autoencoder's
+codes spread over 0.85 to 1.40 and fill the space unevenly: the same draws decode to fragments of strokes. Traversals
+move the slant, the width of strokes and the bar of a 7, and one turns it into a 3 and a 2.
 """
 
 import dataclasses
@@ -77,7 +82,7 @@ def main(config: Config) -> None:
     train(vae, data, config.vae, config.output / "vae")
     train(autoencoder, data, config.autoencoder, config.output / "autoencoder")
 
-    name = f"{config.name}, test images, binarised with seed 0"
+    name = f"first {config.test_items:,} test images ({config.name}), binarised with seed 0"
     scores = measure(vae, test, config, name)
     for model in (vae, autoencoder):
         model.cpu()  # what follows is quick

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class _Run:
             self.parameters[name] = [p for p in own if name != "model" or id(p) not in others]
         self.optimisers = {
             name: torch.optim.AdamW(
-                parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+                parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
             )
             for name, parameters in self.parameters.items()
         }
@@ -428,12 +428,12 @@ class _Log:
                 self.writer.add_scalar(name, value, self.run.step)
 
     def picture(self) -> None:
-        """Write a sheet of samples with the present weights."""
-        if self.writer is None:
+        """Write a sheet of samples with the present weights, if the model can sample."""
+        if self.writer is None or not isinstance(self.run.model, GenerativeModel):
             return
         import numpy
 
-        model = cast(GenerativeModel, self.run.model.eval())
+        model = self.run.model.eval()
         generator = torch.Generator(model.device).manual_seed(self.run.config.seed)
         image = model.modality.show(model.sample(16, generator=generator).cpu())
         model.train()

@@ -106,7 +106,7 @@ class Moments:
             scatter = _gram(_centred(block, mean).T).double()
             squares = scatter.trace().item()
         elif solver != "gram":
-            squares = _centred(block, mean).square().sum(1).double().sum().item()
+            squares = torch.linalg.vector_norm(_centred(block, mean), dim=1).double().square().sum().item()
         return cls(len(block), mean.double(), squares, scatter, block.new_empty(0))
 
     def merge(self, other: "Moments") -> None:
