@@ -30,6 +30,11 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
     except (MediaError, CheckpointError, TrainingError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    finally:
+        import torch
+
+        if torch.distributed.is_initialized():  # or its threads may still run when the interpreter ends, which aborts
+            torch.distributed.destroy_process_group()
 
 
 def machine() -> str:

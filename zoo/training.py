@@ -135,7 +135,7 @@ class _Run:
             self.parameters[name] = [p for p in own if name != "model" or id(p) not in others]
         self.optimisers = {
             name: torch.optim.AdamW(
-                parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+                parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
             )
             for name, parameters in self.parameters.items()
         }

@@ -62,3 +62,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for toy in sys.argv[1].split(","):
         run(toy, Path(sys.argv[2]) / toy, int(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)
+    if torch.distributed.is_initialized():  # or its threads may still run when the interpreter ends, which aborts
+        torch.distributed.destroy_process_group()
