@@ -341,7 +341,7 @@ class _Run:
         if state["step"] > self.config.steps:
             raise TrainingError(f"{newest} is at step {state['step']}, beyond the {self.config.steps} asked for")
         tensors = load_file(newest / "state.safetensors")
-        self.step, self.seconds, self.history = state["step"], state.get("seconds", 0.0), state["history"]
+        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         for index, average in enumerate(self.average):
             average.copy_(tensors[f"average/{index}"])
