@@ -12,7 +12,7 @@ from modalities.modality import Arrays
 from modalities.points import Points
 from zoo.linear import solver as solvers
 from zoo.linear.pca import PCA, ProbabilisticPCA, nearest
-from zoo.linear.solver import Moments, choose, principal_axes
+from zoo.linear.solver import Moments, Room, choose, principal_axes
 
 EXACT = ("svd", "covariance", "gram")
 SHAPES = {"tall": (90, 20), "wide": (20, 90), "square": (40, 40)}
@@ -121,9 +121,9 @@ def test_the_randomized_solver_is_repeatable_and_survives_a_low_rank():
 
 def test_moments_merge_in_any_order():
     x = data(50, 7)
-    parts = [Moments.of(block, "covariance") for block in x.split([20, 5, 25])]
+    parts = [Moments.of(block, "covariance", Room()) for block in x.split([20, 5, 25])]
     for order in ([0, 1, 2], [2, 0, 1]):
-        first, *others = [Moments.of(x.split([20, 5, 25])[i], "covariance") for i in order]
+        first, *others = [Moments.of(x.split([20, 5, 25])[i], "covariance", Room()) for i in order]
         for other in others:
             first.merge(other)
         assert first.count == 50 == sum(part.count for part in parts)

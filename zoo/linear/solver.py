@@ -78,6 +78,19 @@ class Rows:
         return full_precision(x.detach()).flatten(1)
 
 
+class Room:
+    """Memory for one centred block, used again for the next: fresh memory costs more than the subtraction."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0)
+
+    def centred(self, block: Tensor, mean: Tensor) -> Tensor:
+        """The rows less the mean; it stands until the next call."""
+        if self.memory.numel() < block.numel() or self.memory.dtype != block.dtype:
+            self.memory = block.new_empty(block.numel())
+        return torch.sub(block, mean, out=self.memory[: block.numel()].view(block.shape))
+
+
 @dataclasses.dataclass
 class Moments:
     """The count, the mean and the summed squares of deviations of some rows; those of two sets of rows merge.
@@ -96,17 +109,17 @@ class Moments:
     """An empty tensor with the type and the device of the rows."""
 
     @classmethod
-    def of(cls, block: Tensor, solver: str) -> "Moments":
+    def of(cls, block: Tensor, solver: str, room: "Room") -> "Moments":
         """What a solver needs of a block of rows, shape [rows, d]; the Gram matrix will tell the squares by itself."""
         mean = torch.from_numpy(block.numpy().mean(0)) if block.device.type == "cpu" else block.mean(0)
         if not torch.isfinite(mean).all():
             raise MediaError("the data hold NaN or infinite values; remove or replace them first")
         scatter, squares = None, 0.0
         if solver == "covariance":
-            scatter = _gram(_centred(block, mean).T).double()
+            scatter = _gram(room.centred(block, mean).T).double()
             squares = scatter.trace().item()
         elif solver != "gram":
-            squares = torch.linalg.vector_norm(_centred(block, mean), dim=1).double().square().sum().item()
+            squares = torch.linalg.vector_norm(room.centred(block, mean), dim=1).double().square().sum().item()
         return cls(len(block), mean.double(), squares, scatter, block.new_empty(0))
 
     def merge(self, other: "Moments") -> None:
@@ -201,10 +214,10 @@ def choose(n: int, d: int, components: int | None, in_memory: bool) -> Solver:
 
 
 def _moments(rows: Rows, solver: str) -> Moments:
-    blocks = iter(rows)
-    moments = Moments.of(next(blocks), solver)
+    blocks, room = iter(rows), Room()
+    moments = Moments.of(next(blocks), solver, room)
     for block in blocks:
-        moments.merge(Moments.of(block, solver))
+        moments.merge(Moments.of(block, solver, room))
     if solver != "gram":
         _refuse_constant(moments)
     return moments
@@ -228,16 +241,13 @@ def _covariance(moments: Moments, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _gram_route(rows: Rows, moments: Moments, k: int) -> tuple[Tensor, Tensor]:
-    """The eigenvectors v of X X^T, n x n, give the axes X^T v, which the QR decomposition makes orthonormal.
-
-    Division by the singular value would do the same where it is large, and amplify noise where it is not.
-    """
+    """The eigenvectors v of X X^T, n x n, give the axes X^T v, orthogonal but for rounding."""
     matrix = rows.matrix()
     mean = moments.mean.to(matrix)
-    columns = range(0, rows.width, max(16, BLOCK // len(matrix)))
+    columns, room = range(0, rows.width, max(16, BLOCK // len(matrix))), Room()
 
     def centred(start: int) -> Tensor:
-        return _centred(matrix[:, start : start + columns.step], mean[start : start + columns.step])
+        return room.centred(matrix[:, start : start + columns.step], mean[start : start + columns.step])
 
     gram = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
     with _numpy_threads():
@@ -250,7 +260,23 @@ def _gram_route(rows: Rows, moments: Moments, k: int) -> tuple[Tensor, Tensor]:
         axes = matrix.new_empty(k, rows.width)
         for start in columns:
             axes[:, start : start + columns.step] = _product(vectors, centred(start))
-    return values, torch.linalg.qr(axes.T)[0].T
+        return values, _orthonormal(axes)
+
+
+def _orthonormal(axes: Tensor) -> Tensor:
+    """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d].
+
+    The Cholesky factor of their products does it in a tenth of the time of a QR decomposition, where the rows are
+    nearly orthogonal already; those of tiny variance are noise, and take the QR decomposition.
+    """
+    axes /= torch.linalg.vector_norm(axes, dim=1, keepdim=True).clamp(min=torch.finfo(axes.dtype).tiny)
+    products = _gram(axes).double()
+    if (products - torch.eye(len(axes)).to(products)).abs().max() * len(axes) > 0.1:
+        return torch.linalg.qr(axes.T)[0].T
+    factor = torch.linalg.inv(torch.linalg.cholesky(products)).to(axes)
+    for part in axes.split(max(16, BLOCK // len(axes)), 1):
+        part.copy_(_product(factor, part))
+    return axes
 
 
 def _randomized(rows: Rows, moments: Moments, k: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -286,9 +312,9 @@ def _randomized(rows: Rows, moments: Moments, k: int, seed: int) -> tuple[Tensor
 
 def _scatter_times(rows: Rows, mean: Tensor, directions: Tensor) -> Tensor:
     """The scatter matrix times some directions, shape [d, directions], in one pass and without the matrix."""
-    image = torch.zeros_like(directions)
+    image, room = torch.zeros_like(directions), Room()
     for block in rows:
-        centred = block - mean
+        centred = room.centred(block, mean)
         image.addmm_(centred.T, centred @ directions)
     return image
 
@@ -314,11 +340,6 @@ def _numpy_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _centred(block: Tensor, mean: Tensor) -> Tensor:
-    """The rows less the mean."""
-    return block - mean if block.device.type != "cpu" else torch.from_numpy(block.numpy() - mean.numpy())
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
