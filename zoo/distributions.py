@@ -160,13 +160,67 @@ class Bernoulli(_Event):
     def mode(self) -> Tensor:
         return torch.where(self.logits > 0, 1.0, -1.0).to(self.logits.dtype)
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
-        u = uniform_noise((*sample_shape, *self.logits.shape), self.logits, generator)
+    def from_noise(self, u: Tensor) -> Tensor:
+        """The value that uniform noise in (0, 1), shape [..., batch, ...], leads to."""
         return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
+
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+        return self.from_noise(uniform_noise((*sample_shape, *self.logits.shape), self.logits, generator))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Probability mass in nats an item. For binary values alone: for grey ones this is no likelihood."""
         return self._sum(F.logsigmoid(self.logits * value))
+
+
+class Categorical(_Event):
+    """Elements of `levels` values evenly spaced over [-1, 1], each value with a probability of its own.
+
+    Argument: `logits`, shape [batch, channels, levels, *positions]; the event is [channels, *positions].
+    """
+
+    discrete = True
+
+    def __init__(self, logits: Tensor):
+        super().__init__(logits.shape[:2] + logits.shape[3:])
+        self.logits = full_precision(logits)
+        self.levels = logits.shape[2]
+
+    def _value(self, index: Tensor) -> Tensor:
+        return index.to(self.logits.dtype) * 2 / (self.levels - 1) - 1
+
+    @property
+    def mean(self) -> Tensor:
+        levels = self._value(torch.arange(self.levels, device=self.logits.device))
+        return torch.tensordot(torch.softmax(self.logits, 2), levels, dims=([2], [0]))
+
+    @property
+    def mode(self) -> Tensor:
+        return self._value(self.logits.argmax(2))
+
+    def from_noise(self, u: Tensor) -> Tensor:
+        """The value that uniform noise in (0, 1) of the event's shape leads to: the inverse distribution function."""
+        below = torch.softmax(self.logits, 2).cumsum(2)
+        return self._value((below < u.unsqueeze(2)).sum(2).clamp(max=self.levels - 1))
+
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+        return _each(self, (*self.batch_shape, *self.event_shape), self.logits, sample_shape, generator)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Probability mass in nats an item; values between levels count as the nearest."""
+        index = ((value + 1) * (self.levels - 1) / 2).round().long().clamp(0, self.levels - 1)
+        dim = 2 + value.ndim - len(self.batch_shape) - len(self.event_shape)
+        log_mass = torch.log_softmax(self.logits, 2).expand(*value.shape[: dim - 2], *self.logits.shape)
+        return self._sum(log_mass.gather(dim, index.unsqueeze(dim)).squeeze(dim))
+
+
+def _each(
+    distribution: Any, shape: tuple[int, ...], like: Tensor, sample_shape: Any, generator: torch.Generator | None
+) -> Tensor:
+    """Samples by uniform noise, one after another where several an item are wanted."""
+    draws = [
+        distribution.from_noise(uniform_noise(shape, like, generator)) for _ in range(torch.Size(sample_shape).numel())
+    ]
+    return torch.stack(draws).reshape(*sample_shape, *draws[0].shape) if sample_shape else draws[0]
 
 
 def _logistic_log_mass(value: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
@@ -229,8 +283,8 @@ class DiscretizedLogistic(_Event):
         return self._sum(_logistic_log_mass(value, self.location, self.log_scale, self.levels))
 
 
-class DiscretizedLogisticMixture(_Event):
-    """A mixture of discretised logistics at every position, its component shared by the position's channels.
+class LogisticMixture(_Event):
+    """A mixture of logistics at every position, its component shared by the position's channels: real numbers.
 
     Arguments:
         logits: component weights before the softmax, shape [batch, components, *positions].
@@ -238,22 +292,27 @@ class DiscretizedLogisticMixture(_Event):
         coefficients: shape [batch, components, channels * (channels - 1) / 2, *positions], or None. The mean of
             channel c moves by the sum over c' < c of a coefficient times the value of channel c', in the order (1, 0),
             (2, 0), (2, 1): for colours, red moves green, and both move blue.
-        levels: the values an element can take, evenly spaced over [-1, 1].
-
-    Source: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", 2017.
     """
 
-    discrete = True
-
-    def __init__(
-        self, logits: Tensor, mean: Tensor, log_scale: Tensor, coefficients: Tensor | None = None, levels: int = 256
-    ):
+    def __init__(self, logits: Tensor, mean: Tensor, log_scale: Tensor, coefficients: Tensor | None = None):
         super().__init__(mean.shape[:1] + mean.shape[2:])
         self.logits = full_precision(logits)
         self.location = full_precision(mean)
         self.log_scale = full_precision(log_scale).clamp(min=-7)
         self.coefficients = None if coefficients is None else full_precision(coefficients)
-        self.levels = levels
+
+    def _log_element(self, value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """What a component gives to one channel's value."""
+        z = (value - mean) * torch.exp(-log_scale)
+        return F.logsigmoid(z) + F.logsigmoid(-z) - log_scale
+
+    def _expected(self, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """The expectation of a component."""
+        return mean
+
+    def _rounded(self, value: Tensor) -> Tensor:
+        """A draw of a logistic as a value of the medium."""
+        return value
 
     def _channel_mean(self, channel: int, value: Tensor, dim: int) -> Tensor:
         """The components' means of one channel given the channels before it in `value`."""
@@ -265,7 +324,7 @@ class DiscretizedLogisticMixture(_Event):
         return mean
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Probability mass in nats an item."""
+        """Nats an item."""
         dims = len(self.event_shape)
         expanded = value.unsqueeze(-dims - 1)
         per_component = torch.zeros((), dtype=self.location.dtype, device=self.location.device)
@@ -273,7 +332,7 @@ class DiscretizedLogisticMixture(_Event):
             mean = self._channel_mean(channel, expanded, expanded.ndim - dims)
             log_scale = self.log_scale.select(2, channel)
             x = expanded.select(expanded.ndim - dims, channel)
-            per_component = per_component + _logistic_log_mass(x, mean, log_scale, self.levels)
+            per_component = per_component + self._log_element(x, mean, log_scale)
         per_position = torch.logsumexp(per_component + torch.log_softmax(self.logits, 1), -dims)
         return per_position.flatten(per_position.ndim - dims + 1).sum(-1) if dims > 1 else per_position
 
@@ -284,26 +343,64 @@ class DiscretizedLogisticMixture(_Event):
         for channel in range(self.event_shape[0]):
             value = torch.stack(means, 2) if means else self.location
             mean = self._channel_mean(channel, value, 2)
-            means.append(_logistic_mean(mean, self.log_scale.select(2, channel), self.levels))
+            means.append(self._expected(mean, self.log_scale.select(2, channel)))
         weights = torch.softmax(self.logits, 1).unsqueeze(2)
         return (weights * torch.stack(means, 2)).sum(1)
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
-        shape = torch.Size(sample_shape)
-        if shape:
-            draws = [self.sample(generator=generator) for _ in range(shape.numel())]
-            return torch.stack(draws).reshape(*shape, *draws[0].shape)
-        # Gumbel-max picks the component; every channel is rounded to its level before it moves the next one.
-        gumbel = -torch.log(-torch.log(uniform_noise(self.logits.shape, self.logits, generator)))
-        component = (self.logits + gumbel).argmax(1, keepdim=True)
-        u = uniform_noise((len(component), *self.event_shape), self.location, generator)
+    @property
+    def mode(self) -> Tensor:
+        """The middle of the likeliest component at every position."""
+        return self._walk(self.logits.argmax(1, keepdim=True), None)
+
+    def from_noise(self, u: Tensor) -> Tensor:
+        """The value that uniform noise in (0, 1), shape [batch, 1 + channels, *positions], leads to.
+
+        The first number picks the component, by the inverse distribution function, the others a value for every
+        channel in turn.
+        """
+        below = torch.softmax(self.logits, 1).cumsum(1)
+        component = (below < u[:, :1]).sum(1, keepdim=True).clamp(max=self.logits.shape[1] - 1)
+        return self._walk(component, torch.logit(u[:, 1:]))
+
+    def _walk(self, component: Tensor, deviation: Tensor | None) -> Tensor:
+        """Channel after channel of a component, each rounded before it moves the next; deviations count in scales."""
         channels: list[Tensor] = []
         for channel in range(self.event_shape[0]):
             value = torch.stack(channels, 1).unsqueeze(1) if channels else self.location
-            mean = self._channel_mean(channel, value, 2).gather(1, component).squeeze(1)
-            scale = torch.exp(self.log_scale.select(2, channel)).gather(1, component).squeeze(1)
-            channels.append(_to_level(mean + scale * torch.logit(u[:, channel]), self.levels))
+            drawn = self._channel_mean(channel, value, 2).gather(1, component).squeeze(1)
+            if deviation is not None:
+                scale = torch.exp(self.log_scale.select(2, channel).gather(1, component).squeeze(1))
+                drawn = drawn + scale * deviation[:, channel]
+            channels.append(self._rounded(drawn))
         return torch.stack(channels, 1)
+
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+        batch, channels, *positions = (*self.batch_shape, *self.event_shape)
+        return _each(self, (batch, 1 + channels, *positions), self.logits, sample_shape, generator)
+
+
+class DiscretizedLogisticMixture(LogisticMixture):
+    """The same for elements of `levels` values evenly spaced over [-1, 1]: each the rounded draw of a logistic.
+
+    Source: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", 2017.
+    """
+
+    discrete = True
+
+    def __init__(
+        self, logits: Tensor, mean: Tensor, log_scale: Tensor, coefficients: Tensor | None = None, levels: int = 256
+    ):
+        super().__init__(logits, mean, log_scale, coefficients)
+        self.levels = levels
+
+    def _log_element(self, value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        return _logistic_log_mass(value, mean, log_scale, self.levels)
+
+    def _expected(self, mean: Tensor, log_scale: Tensor) -> Tensor:
+        return _logistic_mean(mean, log_scale, self.levels)
+
+    def _rounded(self, value: Tensor) -> Tensor:
+        return _to_level(value, self.levels)
 
 
 class Path:

@@ -13,6 +13,7 @@ from modalities.images import Images
 from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
 from zoo.distributions import Path
@@ -54,6 +55,8 @@ REAL = {
     "vae-series": lambda: VAE(SERIES, **SMALL),
     "autoencoder-images": lambda: Autoencoder(GREY, **SMALL),
     "autoencoder-series": lambda: Autoencoder(SERIES, **SMALL),
+    "gated-pixelcnn": lambda: GatedPixelCNN(toys.BINARY, width=6, layers=2, head=6),
+    "gated-pixelcnn-conditional": lambda: GatedPixelCNN(Images(3, 4, 3, 32), 6, 2, head=6, classes=3, components=2),
     "pca": lambda: fitted(PCA, GREY, components=4),
     "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
     "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),
@@ -164,14 +167,15 @@ def test_log_prob_has_one_number_an_item_and_bits_per_dim_agree(model):
     if not need(model, Explicit):
         return
     x = toys.data_for(model, 6)
-    score = model.log_prob(x, generator=generator())
+    condition = 0 if model.classes else None
+    score = model.log_prob(x, condition=condition, generator=generator())
     assert score.shape == (6,) and torch.isfinite(score).all()
     if model.modality.levels is None:
         with pytest.raises(ValueError, match="no levels"):
             model.bits_per_dim(x)
     elif model.discrete and model.exact:
         bits = -score / (math.prod(model.modality.shape) * math.log(2))
-        assert torch.allclose(model.bits_per_dim(x), bits)
+        assert torch.allclose(model.bits_per_dim(x, condition=condition), bits)
 
 
 def test_masses_sum_to_one_over_all_items(model):

@@ -1,0 +1,62 @@
+"""Small autoregressive models of every family, output and medium: what the tests of this folder ask their questions to.
+
+A new family is one more name here. Weights are random and biases far from zero, so that a leak or a hole shows.
+"""
+
+import torch
+
+from modalities.images import Images
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+
+
+def binary(height, width, channels=1):
+    return Images(channels, height, width, 2)
+
+
+def _gated(medium, **arguments):
+    return GatedPixelCNN(medium, **dict(width=6, layers=3, head=6, first_kernel=5, components=3) | arguments)
+
+
+MODELS = {
+    "gated": lambda: _gated(binary(5, 7)),
+    "gated-classes": lambda: _gated(binary(5, 7), classes=3),
+    "gated-colours": lambda: _gated(binary(4, 5, 3)),
+    "gated-mixture": lambda: _gated(Images(3, 4, 5, 32)),
+    "gated-categorical": lambda: _gated(Images(3, 3, 4, 32), likelihood="categorical"),
+    "gated-codes": lambda: _gated(Images(1, 4, 5, 32), likelihood="categorical", embedding=3),
+}
+"""Height and width differ, so that a swap of the two cannot pass."""
+
+ENUMERABLE = {
+    "gated": lambda: _gated(binary(3, 3)),
+    "gated-colours": lambda: _gated(binary(2, 2, 3)),
+}
+"""Binary models with at most 12 elements: all items can be listed."""
+
+
+def make(build, seed=0):
+    """The model in float64, random everywhere."""
+    torch.manual_seed(seed)
+    model = build().double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        if not model.discrete:
+            model.standardise.fit(3 * torch.randn(50, *model.modality.shape) + 1)
+    return model
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def items(model, n, seed=1):
+    """Random items on the medium's grid of levels, shape [n, ...]."""
+    levels, shape = model.modality.levels, (n, *model.modality.shape)
+    if levels is None:
+        return 3 * torch.randn(shape, generator=generator(seed), dtype=torch.float64) + 1
+    return torch.randint(levels, shape, generator=generator(seed)).double() * 2 / (levels - 1) - 1
+
+
+def condition(model):
+    return 1 if model.classes else None

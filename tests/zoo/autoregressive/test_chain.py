@@ -1,0 +1,203 @@
+"""What must hold for every autoregressive model, whatever its network."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch.utils.flop_counter import FlopCounterMode
+
+from modalities import MediaError
+from modalities.images import Images
+from tests.zoo.autoregressive.models import ENUMERABLE, MODELS, condition, generator, items, make
+from zoo.autoregressive.chain import Output
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return make(MODELS[request.param])
+
+
+def draws(model, **arguments):
+    return model.sample(3, condition=condition(model), generator=generator(5), **arguments)
+
+
+def numbers(model, x):
+    """The output's numbers at every position, for items in the network's own form."""
+    return model.outputs(model._inward(x)[0], model.prepare_condition(condition(model), len(x)))
+
+
+def same(model, a, b):
+    return torch.equal(a, b) if model.discrete else torch.allclose(a, b, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
+def test_all_samplers_give_the_same_item_from_the_same_noise(model, temperature):
+    with torch.no_grad():
+        slow = draws(model, temperature=temperature, sampler="naive")
+    assert same(model, draws(model, temperature=temperature), slow)
+    assert same(model, draws(model, temperature=temperature, sampler="fixed-point"), slow)
+
+
+@torch.no_grad()
+def test_incremental_numbers_are_those_of_the_full_pass(model):
+    x = model._inward(items(model, 2))[0]
+    labels = model.prepare_condition(condition(model), 2)
+    full = model.outputs(x, labels).flatten(2)
+    run, output, flat = model.incremental(2, labels), model.output, x.flatten(2)
+    per_turn = output.size // output.turns
+    for position in range(flat.shape[2]):
+        row, column = divmod(position, run.width)
+        if column == 0:
+            run.begin(row % run.period)
+        for turn in range(output.turns):
+            found = run.step(column, turn)
+            expected = full[:, turn * per_turn : (turn + 1) * per_turn, position]
+            assert torch.allclose(found, expected, atol=1e-9, rtol=1e-9)
+            channels = slice(turn, turn + 1) if output.turns > 1 else slice(None)
+            run.write(column, turn, flat[:, channels, position])
+
+
+@torch.no_grad()
+def test_the_incremental_sampler_multiplies_no_more_than_one_full_pass(model):
+    x, n = items(model, 2), 2
+    with FlopCounterMode(display=False) as full:
+        numbers(model, x)
+    with FlopCounterMode(display=False) as incremental:
+        model.sample(n, condition=condition(model))
+    assert 0 < incremental.get_total_flops() <= full.get_total_flops()
+
+
+@torch.no_grad()
+def test_numbers_depend_on_earlier_values_alone(model):
+    """Causality, exactly: changing a value moves no number before it in the order, nor its own."""
+    x = items(model, 1)
+    output, total = model.output, math.prod(model.positions)
+    per_turn = output.size // output.turns
+    inward = model._inward(x)[0]
+    labels = model.prepare_condition(condition(model), 1)
+    before = model.outputs(inward, labels).flatten(2)
+    for position in range(total):
+        for channel in range(output.channels):
+            moved = inward.clone().flatten(2)
+            moved[0, channel, position] *= -1
+            moved[0, channel, position] += 0.0 if model.output.levels else 0.37
+            after = model.outputs(moved.reshape(inward.shape), labels).flatten(2)
+            changed = ~torch.isclose(after, before, rtol=0, atol=0)[0]
+            turn = channel if output.turns > 1 else 0
+            assert not changed[:, :position].any()
+            assert not changed[: (turn + 1) * per_turn, position].any()
+
+
+def test_gradients_of_the_loss_are_finite_for_values_at_the_edges(model):
+    levels = model.modality.levels
+    if levels is None:
+        x = torch.cat([items(model, 2), 1e3 * items(model, 2)])
+    else:
+        steps = torch.tensor([0, min(1, levels - 1), levels - 1])
+        x = (steps.double() * 2 / (levels - 1) - 1).reshape(3, *[1] * len(model.modality.shape))
+        x = x.expand(3, *model.modality.shape).clone()
+    batch = x if model.classes is None else (x, torch.zeros(len(x), dtype=torch.long))
+    model.loss(batch)["loss"].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@torch.no_grad()
+def test_completion_keeps_the_known_and_draws_the_rest_as_ancestral_sampling_does(model):
+    whole = draws(model)
+    total = math.prod(model.positions)
+    known = (torch.arange(total) < total // 2).reshape(1, *model.positions).expand(1, *model.positions)
+    known = known.reshape(model.modality.shape) if len(model.modality.shape) == 1 else known
+    damaged = torch.where(known, whole, -whole if model.discrete else whole + 9)
+    for sampler in ("incremental", "fixed-point", "naive"):
+        done = model.complete(damaged, known, condition=condition(model), generator=generator(5), sampler=sampler)
+        assert same(model, done, whole)
+
+
+def test_what_is_known_must_be_a_prefix(model):
+    x = items(model, 2)
+    shape = model.modality.shape
+    hole = torch.ones(shape, dtype=torch.bool)
+    hole.view(-1)[0] = False
+    with pytest.raises(ValueError, match="prefix|together"):
+        model.complete(x, hole, condition=condition(model))
+    with pytest.raises(ValueError, match="booleans"):
+        model.complete(x, torch.ones(shape))
+    with pytest.raises(ValueError, match="broadcast"):
+        model.complete(x, torch.ones((7, 7, 7, 7), dtype=torch.bool))
+
+
+def test_values_off_the_grid_are_refused(model):
+    if not model.discrete:
+        return
+    for wrong in (items(model, 2) * 1.5, torch.full_like(items(model, 2), 0.01)):
+        with pytest.raises(MediaError, match="levels"):
+            model.log_prob(wrong, condition=condition(model))
+
+
+def test_unknown_samplers_and_temperatures_are_refused(model):
+    with pytest.raises(ValueError, match="sampler is one of"):
+        model.sample(1, sampler="magic")
+    for temperature in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="temperature"):
+            model.sample(1, temperature=temperature)
+
+
+@torch.no_grad()
+def test_a_fixed_point_takes_at_most_one_pass_a_draw(model):
+    noise = torch.rand(2, model.output.noise, *model.positions, generator=generator()).double()
+    labels = model.prepare_condition(condition(model), 2)
+    _, passes = model._solve(noise, labels, 1.0, None, None)
+    assert 1 <= passes <= math.prod(model.positions) * model.output.turns
+
+
+@pytest.fixture(params=ENUMERABLE)
+def small(request):
+    return make(ENUMERABLE[request.param])
+
+
+def all_items(model):
+    elements = math.prod(model.modality.shape)
+    grid = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=elements)), dtype=torch.float64)
+    return grid.reshape(-1, *model.modality.shape)
+
+
+@torch.no_grad()
+def test_probabilities_sum_to_one(small):
+    assert small.log_prob(all_items(small)).exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+@torch.no_grad()
+def test_samples_are_as_frequent_as_the_likelihood_says(small):
+    n = 50_000
+    x = small.float().sample(n, generator=generator(1))
+    weights = 2 ** torch.arange(x[0].numel() - 1, -1, -1)
+    counts = torch.bincount(((x.flatten(1) > 0) * weights).sum(1), minlength=int(2 ** x[0].numel()))
+    expected = small.log_prob(all_items(small).float()).double().exp() * n
+    rare = expected < 5
+    observed = torch.cat([counts[~rare].double(), counts[rare].sum()[None].double()])
+    predicted = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    kept = predicted > 0
+    assert chisquare(observed[kept], predicted[kept] * observed[kept].sum() / predicted[kept].sum()).pvalue > 1e-3
+
+
+def test_uniform_models_have_the_bits_that_arithmetic_says():
+    x = torch.zeros(2, 1, 28, 28)
+    flat = Output(1, 256, "categorical").distribution(torch.zeros(2, 256, 28, 28)).log_prob(x - 1 / 255)
+    assert torch.allclose(-flat / (784 * math.log(2)), torch.full((2,), 8.0))
+    coin = Output(1, 2).distribution(torch.zeros(2, 1, 28, 28)).log_prob(torch.ones(2, 1, 28, 28))
+    assert torch.allclose(-coin, torch.full((2,), 784 * math.log(2)))
+
+
+def test_a_likelihood_that_does_not_suit_is_refused():
+    for levels, likelihood in ((256, "bernoulli"), (2, "logistic-mixture"), (None, "categorical"), (2, "gaussian")):
+        with pytest.raises(ValueError, match="is one of"):
+            Output(1, levels, likelihood)
+
+
+def test_the_model_of_another_bit_depth_refuses_the_pixels():
+    model = make(MODELS["gated-mixture"])
+    fine = torch.full((1, *model.modality.shape), Images(3, 4, 5).levels / 255 - 1, dtype=torch.float64)
+    with pytest.raises(MediaError, match="32 levels"):
+        model.log_prob(fine)
