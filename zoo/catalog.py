@@ -10,6 +10,7 @@ FAMILIES = {
     "probabilistic-pca": "zoo.linear.pca:ProbabilisticPCA",
     "autoencoder": "zoo.variational.autoencoder:Autoencoder",
     "vae": "zoo.variational.vae:VAE",
+    "pixelcnn": "zoo.autoregressive.pixelcnn:PixelCNN",
     "gated-pixelcnn": "zoo.autoregressive.gated_pixelcnn:GatedPixelCNN",
     "gaussian-mixture": "zoo.baselines:GaussianMixture",
     "kernel-density": "zoo.baselines:KernelDensity",

@@ -14,6 +14,7 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
 from zoo.distributions import Path
@@ -57,6 +58,7 @@ REAL = {
     "autoencoder-series": lambda: Autoencoder(SERIES, **SMALL),
     "gated-pixelcnn": lambda: GatedPixelCNN(toys.BINARY, width=6, layers=2, head=6),
     "gated-pixelcnn-conditional": lambda: GatedPixelCNN(Images(3, 4, 3, 32), 6, 2, head=6, classes=3, components=2),
+    "pixelcnn": lambda: PixelCNN(toys.BINARY, width=6, blocks=2, head=6),
     "pca": lambda: fitted(PCA, GREY, components=4),
     "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
     "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),

@@ -7,6 +7,7 @@ import torch
 
 from modalities.images import Images
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.pixelcnn import PixelCNN
 
 
 def binary(height, width, channels=1):
@@ -17,6 +18,10 @@ def _gated(medium, **arguments):
     return GatedPixelCNN(medium, **dict(width=6, layers=3, head=6, first_kernel=5, components=3) | arguments)
 
 
+def _plain(medium, **arguments):
+    return PixelCNN(medium, **dict(width=6, blocks=2, head=6, components=3) | arguments)
+
+
 MODELS = {
     "gated": lambda: _gated(binary(5, 7)),
     "gated-classes": lambda: _gated(binary(5, 7), classes=3),
@@ -24,12 +29,18 @@ MODELS = {
     "gated-mixture": lambda: _gated(Images(3, 4, 5, 32)),
     "gated-categorical": lambda: _gated(Images(3, 3, 4, 32), likelihood="categorical"),
     "gated-codes": lambda: _gated(Images(1, 4, 5, 32), likelihood="categorical", embedding=3),
+    "plain": lambda: _plain(binary(5, 7)),
+    "plain-colours": lambda: _plain(binary(4, 5, 3)),
+    "plain-mixture": lambda: _plain(Images(3, 4, 5, 32)),
+    "plain-categorical": lambda: _plain(Images(3, 3, 4, 32), likelihood="categorical"),
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 
 ENUMERABLE = {
     "gated": lambda: _gated(binary(3, 3)),
     "gated-colours": lambda: _gated(binary(2, 2, 3)),
+    "plain": lambda: _plain(binary(3, 3)),
+    "plain-colours": lambda: _plain(binary(2, 2, 3)),
 }
 """Binary models with at most 12 elements: all items can be listed."""
 

@@ -1,0 +1,109 @@
+"""PixelCNN: one stack of masked convolutions in residual blocks.
+
+Source: van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016. Where the paper leaves it
+open: a block's ReLUs come before its convolutions, and a pixel's colours are blocks of channels.
+
+Whatever its depth, the network has a blind spot: every step to the right costs a step up, so that of the row d above a
+pixel nothing beyond d columns to the right is seen, but for what the first, larger kernel adds. `GatedPixelCNN` has two
+stacks in order to see the rest.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modalities import Modality
+from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
+from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+
+
+class PixelCNN(Autoregressive):
+    """p(x) over the pixels in raster order, every conditional from one pass of masked convolutions.
+
+    Arguments:
+        modality: images, or other grids [channels, height, width].
+        width: feature maps inside a block, half of those between blocks; for colours drawn in turn a multiple of their
+            number.
+        blocks: residual blocks, each with one 3 x 3 convolution, after a first one of 7 x 7.
+        head: feature maps between the two last convolutions.
+        likelihood, components: see `Output`.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        width: int = 32,
+        blocks: int = 15,
+        head: int = 32,
+        likelihood: Likelihood | None = None,
+        components: int = 10,
+    ):
+        super().__init__()
+        self._describe(modality, likelihood, components)
+        if len(self.positions) != 2 or blocks < 1:
+            raise ValueError(
+                f"expected items [channels, height, width] and at least 1 block, got {modality.shape} and {blocks}"
+            )
+        self.groups = self.output.turns
+        self.first = MaskedConv2d(self.output.channels, 2 * width, 3, 3, "A", self.groups)
+        self.blocks = nn.ModuleList(Block(width, self.groups) for _ in range(blocks))
+        self.hidden = MaskedConv2d(2 * width, head, 0, 0, "B", self.groups)
+        self.last = MaskedConv2d(head, self.output.size, 0, 0, "B", self.groups)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        h = self.first(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            h = block(h)
+        return self.last(F.relu(self.hidden(F.relu(h))))
+
+    def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
+        return _Rows(self, n)
+
+
+class Block(nn.Module):
+    """A residual block: 1 x 1 to half the feature maps, masked 3 x 3, 1 x 1 back, each after a ReLU."""
+
+    def __init__(self, width: int, groups: int):
+        super().__init__()
+        self.reduce = MaskedConv2d(2 * width, width, 0, 0, "B", groups)
+        self.spread = MaskedConv2d(width, width, 1, 1, "B", groups)
+        self.restore = MaskedConv2d(width, 2 * width, 0, 0, "B", groups)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Shape [batch, 2 * width, height, width], in and out."""
+        return h + self.restore(F.relu(self.spread(F.relu(self.reduce(F.relu(h))))))
+
+
+class _Rows(Incremental):
+    """At the start of a row what the rows above give to every convolution; then pixels through all of them."""
+
+    def __init__(self, model: PixelCNN, n: int):
+        self.model, self.width = model, model.positions[1]
+        blocks: list[Block] = list(model.blocks)  # type: ignore[arg-type]
+        self.first = RowConv2d(model.first, n, self.width)
+        self.blocks = [
+            (PointConv2d(block.reduce, n), RowConv2d(block.spread, n, self.width), PointConv2d(block.restore, n))
+            for block in blocks
+        ]
+        self.head = PointConv2d(model.hidden, n), PointConv2d(model.last, n)
+
+    def state(self) -> list[Tensor]:
+        convolutions = [self.first, *(spread for _, spread, _ in self.blocks)]
+        return [tensor for conv in convolutions for tensor in conv.state()]
+
+    def begin(self, phase: int) -> None:
+        self.first.begin()
+        for _, spread, _ in self.blocks:
+            spread.begin()
+
+    def step(self, column: int, turn: int) -> Tensor:
+        h = self.first.step(column, turn)
+        for reduce, spread, restore in self.blocks:
+            spread.write(column, F.relu(reduce(F.relu(h), turn)), turn)
+            h = h + restore(F.relu(spread.step(column, turn)), turn)
+        hidden, last = self.head
+        return last(F.relu(hidden(F.relu(h), turn)), turn)
+
+    def write(self, column: int, turn: int, value: Tensor) -> None:
+        self.first.write(column, value.to(self.model.dtype), turn if self.model.groups > 1 else 0)
