@@ -10,8 +10,11 @@ FAMILIES = {
     "probabilistic-pca": "zoo.linear.pca:ProbabilisticPCA",
     "autoencoder": "zoo.variational.autoencoder:Autoencoder",
     "vae": "zoo.variational.vae:VAE",
+    "vq-vae": "zoo.variational.vq:VQVAE",
     "pixelcnn": "zoo.autoregressive.pixelcnn:PixelCNN",
     "gated-pixelcnn": "zoo.autoregressive.gated_pixelcnn:GatedPixelCNN",
+    "wavenet": "zoo.autoregressive.wavenet:WaveNet",
+    "made": "zoo.autoregressive.made:MADE",
     "gaussian-mixture": "zoo.baselines:GaussianMixture",
     "kernel-density": "zoo.baselines:KernelDensity",
 }

@@ -14,7 +14,9 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
 from zoo.distributions import Path
@@ -59,6 +61,10 @@ REAL = {
     "gated-pixelcnn": lambda: GatedPixelCNN(toys.BINARY, width=6, layers=2, head=6),
     "gated-pixelcnn-conditional": lambda: GatedPixelCNN(Images(3, 4, 3, 32), 6, 2, head=6, classes=3, components=2),
     "pixelcnn": lambda: PixelCNN(toys.BINARY, width=6, blocks=2, head=6),
+    "wavenet": lambda: WaveNet(SERIES, width=4, layers=3, skip=6, components=2),
+    "wavenet-conditional": lambda: WaveNet(SERIES, width=4, layers=2, skip=6, components=2, classes=3),
+    "made": lambda: MADE(PLANE, width=8, layers=2, components=3),
+    "made-conditional": lambda: MADE(PLANE, width=8, layers=1, components=2, classes=3),
     "pca": lambda: fitted(PCA, GREY, components=4),
     "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
     "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),

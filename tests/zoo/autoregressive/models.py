@@ -3,11 +3,18 @@
 A new family is one more name here. Weights are random and biases far from zero, so that a leak or a hole shows.
 """
 
+import dataclasses
+
 import torch
 
+from modalities import Modality
 from modalities.images import Images
+from modalities.points import Points
+from modalities.signals import Signals
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.wavenet import WaveNet
 
 
 def binary(height, width, channels=1):
@@ -22,6 +29,32 @@ def _plain(medium, **arguments):
     return PixelCNN(medium, **dict(width=6, blocks=2, head=6, components=3) | arguments)
 
 
+def _wavenet(medium, **arguments):
+    return WaveNet(medium, **dict(width=5, layers=3, cycles=2, skip=6, components=3) | arguments)
+
+
+def _made(medium, **arguments):
+    return MADE(medium, **dict(width=5, layers=2, components=3) | arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps(Modality):
+    """Series [channels, time], or a vector [time] for no channels, of values with levels."""
+
+    channels: int
+    length: int
+    values: int
+    kind = "steps"
+
+    @property
+    def shape(self):
+        return (self.channels, self.length) if self.channels else (self.length,)
+
+    @property
+    def levels(self):
+        return self.values
+
+
 MODELS = {
     "gated": lambda: _gated(binary(5, 7)),
     "gated-classes": lambda: _gated(binary(5, 7), classes=3),
@@ -33,6 +66,13 @@ MODELS = {
     "plain-colours": lambda: _plain(binary(4, 5, 3)),
     "plain-mixture": lambda: _plain(Images(3, 4, 5, 32)),
     "plain-categorical": lambda: _plain(Images(3, 3, 4, 32), likelihood="categorical"),
+    "wavenet": lambda: _wavenet(Signals(channels=2, length=11)),
+    "wavenet-classes": lambda: _wavenet(Signals(channels=1, length=8), classes=3),
+    "wavenet-mixture": lambda: _wavenet(Steps(2, 10, 32)),
+    "wavenet-categorical": lambda: _wavenet(Steps(1, 9, 32), likelihood="categorical", layers=2),
+    "made": lambda: _made(Points(2)),
+    "made-classes": lambda: _made(Points(2), classes=3),
+    "made-binary": lambda: _made(Steps(0, 9, 2), classes=3),
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 
@@ -41,6 +81,8 @@ ENUMERABLE = {
     "gated-colours": lambda: _gated(binary(2, 2, 3)),
     "plain": lambda: _plain(binary(3, 3)),
     "plain-colours": lambda: _plain(binary(2, 2, 3)),
+    "wavenet": lambda: _wavenet(Steps(1, 9, 2), layers=2),
+    "made": lambda: _made(Steps(0, 8, 2)),
 }
 """Binary models with at most 12 elements: all items can be listed."""
 

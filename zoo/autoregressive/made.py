@@ -1,0 +1,112 @@
+"""MADE for real vectors: one masked residual network gives every coordinate's density given those before it.
+
+Source: Germain, Gregor, Murray, Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015; a mixture a
+coordinate as in Uria, Murray, Larochelle, "RNADE: The Real-valued Neural Autoregressive Density-estimator", 2013.
+Where this departs from them: hidden units see prefixes of equal steps in place of drawn ones, the coordinates keep one
+order, and the hidden layers are residual blocks, whose blocks of units keep their prefixes along the sum.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modalities import Modality
+from zoo.autoregressive.chain import Autoregressive, Incremental
+from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+
+
+class MADE(Autoregressive):
+    """p(x) over the coordinates of a vector in their order, every conditional a mixture of logistics.
+
+    Arguments:
+        modality: vectors [d], real or with levels (of 2, a conditional is a Bernoulli distribution).
+        width: hidden units a coordinate; those of coordinate k see the coordinates before it.
+        layers: residual blocks, each of two masked layers.
+        components: logistics of a conditional.
+        classes: the number of classes, if samples shall be conditioned on one.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        width: int = 64,
+        layers: int = 3,
+        components: int = 10,
+        classes: int | None = None,
+    ):
+        super().__init__()
+        if len(modality.shape) != 1 or min(width, layers, components) < 1:
+            raise ValueError(
+                f"expected items [d], and at least 1 unit, 1 layer and 1 component, got {list(modality.shape)}, "
+                f"{width}, {layers}, {components}"
+            )
+        self._describe(modality, None, components)
+        d = modality.shape[0]
+        self.classes, hidden = classes, d * width
+        # A vector is an image of one pixel, a coordinate a group of its channels.
+        self.first = MaskedConv2d(d, hidden, 0, 0, "A", groups=d)
+        self.layers = nn.ModuleList(MaskedBlock(hidden, d, layers) for _ in range(layers))
+        self.last = MaskedConv2d(hidden, d * self.output.size, 0, 0, "B", groups=d)
+        self.condition = nn.Embedding(classes, hidden) if classes else None
+
+    def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        h = linear(self.first, x[:, 0].to(self.dtype))
+        if self.condition is not None:
+            h = h + self.condition(condition)
+        for layer in self.layers:
+            h = layer(h)
+        return linear(self.last, F.silu(h)).unflatten(1, (-1, self.output.size)).transpose(1, 2)
+
+    def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
+        return _Coordinates(self, n, condition)
+
+
+class MaskedBlock(nn.Module):
+    """h + linear(SiLU(linear(SiLU(h)))), a coordinate's units from those of coordinates up to it.
+
+    The last layer starts smaller by the square root of the number of blocks, so that the sum of all keeps its size.
+    """
+
+    def __init__(self, hidden: int, groups: int, depth: int):
+        super().__init__()
+        self.first = MaskedConv2d(hidden, hidden, 0, 0, "B", groups)
+        self.second = MaskedConv2d(hidden, hidden, 0, 0, "B", groups)
+        self.second.weight.data /= math.sqrt(depth)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Shape [batch, hidden], in and out."""
+        return h + linear(self.second, F.silu(linear(self.first, F.silu(h))))
+
+
+def linear(conv: MaskedConv2d, x: Tensor) -> Tensor:
+    """A 1 x 1 masked convolution of vectors [batch, inputs], which is faster as a matrix product."""
+    return F.linear(x, (conv.weight * conv.mask).flatten(1), conv.bias)
+
+
+class _Coordinates(Incremental):
+    """One row of all coordinates; a step computes the units of its own coordinate."""
+
+    def __init__(self, model: MADE, n: int, condition: Tensor | None):
+        self.width = model.positions[0]
+        self.extra = None if model.condition is None else model.condition(condition)[:, :, None, None]
+        self.first = RowConv2d(model.first, n, 1)
+        layers: list[MaskedBlock] = list(model.layers)  # type: ignore[arg-type]
+        self.layers = [(PointConv2d(layer.first, n), PointConv2d(layer.second, n)) for layer in layers]
+        self.last = PointConv2d(model.last, n)
+
+    def state(self) -> list[Tensor]:
+        points = [point for layer in self.layers for point in layer]
+        return [*self.first.state(), *(point.inputs for point in [*points, self.last])]
+
+    def begin(self, phase: int) -> None:
+        self.first.begin(self.extra)
+
+    def step(self, column: int, turn: int) -> Tensor:
+        h = self.first.step(0, column)
+        for first, second in self.layers:
+            h = h + second(F.silu(first(F.silu(h), column)), column)
+        return self.last(F.silu(h), column)
+
+    def write(self, column: int, turn: int, value: Tensor) -> None:
+        self.first.write(0, value, column)

@@ -1,0 +1,180 @@
+"""WaveNet: series by stacks of dilated causal convolutions, which see far back at few layers.
+
+Source: van den Oord, Dieleman, Zen, Simonyan, Vinyals, Graves, Kalchbrenner, Senior, Kavukcuoglu, "WaveNet: A
+Generative Model for Raw Audio", 2016; the sampler: Le Paine, Khorrami, Chang, Zhang, Ramachandran, Hasegawa-Johnson,
+Huang, "Fast Wavenet Generation Algorithm", 2016. Where the first leaves it open: the first convolution has a kernel of
+one step, the step before; and a step's values are a mixture of logistics, of all channels together, in place of classes
+of companded amplitudes (as in van den Oord et al., "Parallel WaveNet", 2018).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modalities import Modality
+from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
+
+
+class WaveNet(Autoregressive):
+    """p(x) over the steps of a series, every step from the `receptive_field` steps before it.
+
+    Arguments:
+        modality: series [channels, time].
+        width: channels of the residual path, and of either half of a gate.
+        layers: layers of a cycle, with dilations 1, 2, 4, ..., 2^(layers - 1).
+        cycles: how often the dilations start anew.
+        skip: channels of the sum of skip connections, and of the head.
+        classes: the number of classes, if samples shall be conditioned on one.
+        likelihood, components: see `Output`. Series of more than one channel take the mixture alone.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        width: int = 32,
+        layers: int = 7,
+        cycles: int = 2,
+        skip: int = 64,
+        classes: int | None = None,
+        likelihood: Likelihood | None = None,
+        components: int = 10,
+    ):
+        super().__init__()
+        self._describe(modality, likelihood, components)
+        if len(modality.shape) != 2 or min(width, layers, cycles, skip) < 1:
+            raise ValueError(
+                f"expected items [channels, time], and at least 1 channel, layer, cycle and skip channel, got "
+                f"{list(modality.shape)}, {width}, {layers}, {cycles}, {skip}"
+            )
+        if self.output.turns > 1:
+            raise ValueError(
+                f"the channels of a step are drawn together, by the logistic-mixture; the likelihood "
+                f"{self.output.likelihood!r} draws {self.output.turns} channels in turn"
+            )
+        self.classes = classes
+        dilations = [2**layer for layer in range(layers)] * cycles
+        self.receptive_field = sum(dilations) + 1
+        """How many steps before its own a step's distribution sees."""
+        # A series is an image of one row, channels last: the fastest of the equal forms.
+        self.first = nn.Conv2d(self.output.channels, width, 1)
+        self.layers = nn.ModuleList(
+            DilatedLayer(width, dilation, classes, len(dilations), last=index == len(dilations) - 1)
+            for index, dilation in enumerate(dilations)
+        )
+        self.skip = nn.Conv2d(width * len(dilations), skip, 1)
+        self.hidden = nn.Conv2d(skip, skip, 1)
+        self.last = nn.Conv2d(skip, self.output.size, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        before = F.pad(x.to(self.dtype)[:, :, None, :-1], (1, 0))
+        h = self.first(before.contiguous(memory_format=torch.channels_last))
+        gates = []
+        for layer in self.layers:
+            h, gate = layer(h, condition)
+            gates.append(gate)
+        # The sum of the layers' 1 x 1 skip convolutions is one of all their gates side by side.
+        h = self.skip(torch.cat(gates, 1))
+        return self.last(F.relu(self.hidden(F.relu(h))))[:, :, 0]
+
+    def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
+        return _Steps(self, n, condition)
+
+
+class DilatedLayer(nn.Module):
+    """tanh(a) sigmoid(b), with a and b from a step and the one `dilation` earlier, and its 1 x 1 residual.
+
+    The residual's weights start smaller by the square root of the number of layers, so that the sum of all keeps the
+    size of its input. The last layer of a network has none: nothing comes after it but the skip connections.
+    """
+
+    def __init__(self, width: int, dilation: int, classes: int | None, depth: int, last: bool):
+        super().__init__()
+        self.dilation = dilation
+        self.dilated = nn.Conv2d(width, 2 * width, (1, 2), dilation=(1, dilation))
+        self.classes = nn.Embedding(classes, 2 * width) if classes else None
+        self.residual = None if last else nn.Conv2d(width, width, 1)
+        if self.residual is not None:
+            self.residual.weight.data /= math.sqrt(depth)
+
+    def forward(self, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The residual path, shape [batch, width, 1, time], in and out; and the gate, of the same shape."""
+        both = self.dilated(F.pad(h, (self.dilation, 0)))
+        if self.classes is not None:
+            both = both + self.classes(condition)[:, :, None, None]
+        a, b = both.chunk(2, 1)
+        gate = torch.tanh(a) * torch.sigmoid(b)
+        return h if self.residual is None else h + self.residual(gate), gate
+
+
+class _Steps(Incremental):
+    """Every layer keeps its inputs of the last `dilation` steps in a ring, and what they will give to the next ones.
+
+    As soon as a ring is full, the products with the earlier tap are made for all its steps at once, so that a step of a
+    layer is two small matrix products.
+    """
+
+    def __init__(self, model: WaveNet, n: int, condition: Tensor | None):
+        layers: list[DilatedLayer] = list(model.layers)  # type: ignore[arg-type]
+        # One turn of the longest ring, so that a column's places in all rings are the same in every row.
+        self.width = max(layer.dilation for layer in layers)
+        self.before = model.first.weight.new_zeros(n, model.output.channels)
+        self.first, self.skip, self.hidden, self.last = map(
+            _matrix, (model.first, model.skip, model.hidden, model.last)
+        )
+        self.gates = self.before.new_zeros(n, model.skip.in_channels)
+        slots = self.gates.chunk(len(layers), 1)
+        self.layers = [_Ring(layer, n, slot, condition) for layer, slot in zip(layers, slots, strict=True)]
+
+    def state(self) -> list[Tensor]:
+        return [self.before, *(tensor for layer in self.layers for tensor in (layer.inputs, layer.base))]
+
+    def begin(self, phase: int) -> None:
+        pass
+
+    def step(self, column: int, turn: int) -> Tensor:
+        h = torch.addmm(self.first[1], self.before, self.first[0])
+        for layer in self.layers:
+            h = layer.step(column, h)
+        h = torch.addmm(self.skip[1], self.gates, self.skip[0]).relu_()
+        h = torch.addmm(self.hidden[1], h, self.hidden[0]).relu_()
+        return torch.addmm(self.last[1], h, self.last[0])
+
+    def write(self, column: int, turn: int, value: Tensor) -> None:
+        self.before.copy_(value)
+
+
+class _Ring:
+    """A `DilatedLayer` step by step: its gate goes to `gate`, a part of the network's tensor of gates."""
+
+    def __init__(self, layer: DilatedLayer, n: int, gate: Tensor, condition: Tensor | None):
+        self.dilation, self.gate = layer.dilation, gate
+        self.earlier, self.present = (tap.T.contiguous() for tap in layer.dilated.weight.detach()[:, :, 0].unbind(2))
+        bias = layer.dilated.bias.detach().expand(n, -1)  # type: ignore[union-attr]
+        if layer.classes is not None:
+            bias = bias + layer.classes(condition)
+        self.bias = bias.repeat(layer.dilation, 1)
+        self.residual = None if layer.residual is None else _matrix(layer.residual)
+        self.inputs = bias.new_zeros(layer.dilation * n, gate.shape[1])
+        self.base = self.bias.clone()  # what steps before the first give: nothing
+        self.slots, self.bases = self.inputs.chunk(layer.dilation), self.base.chunk(layer.dilation)
+
+    def step(self, column: int, h: Tensor) -> Tensor:
+        """The residual path at a step, shape [n, width], in and out."""
+        place = column % self.dilation
+        self.slots[place].copy_(h)
+        a, b = torch.addmm(self.bases[place], h, self.present).chunk(2, 1)
+        torch.mul(a.tanh_(), b.sigmoid_(), out=self.gate)
+        if place == self.dilation - 1:
+            torch.addmm(self.bias, self.inputs, self.earlier, out=self.base)
+        if self.residual is None:
+            return h
+        weight, bias = self.residual
+        return torch.addmm(h + bias, self.gate, weight)
+
+
+def _matrix(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """A 1 x 1 convolution as a matrix [inputs, outputs] and a vector."""
+    return conv.weight.detach()[:, :, 0, 0].T.contiguous(), conv.bias.detach()  # type: ignore[union-attr]
