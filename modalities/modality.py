@@ -16,6 +16,7 @@ KINDS = {
     "points": "modalities.points:Points",
     "signals": "modalities.signals:Signals",
     "images": "modalities.images:Images",
+    "latents": "modalities.latents:Latents",
 }
 """Every medium's name and its adapter, as "module:Class", imported when it is needed."""
 
