@@ -6,6 +6,7 @@ score a lower bound.
 
 import abc
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
@@ -109,7 +110,7 @@ class GenerativeModel(
         return self._reference().dtype
 
     def _reference(self) -> Tensor:
-        for tensor in [*self.parameters(), *self.buffers()]:
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(0)

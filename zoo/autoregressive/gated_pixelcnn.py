@@ -5,6 +5,8 @@ Decoders", 2016. Where the paper leaves it open: the residual of the first layer
 convolutions after ReLUs, and a pixel's colours are blocks of channels.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -161,12 +163,12 @@ class _Rows(Incremental):
             row = gate(v + down)[:, :, 0]
 
     def step(self, column: int, turn: int) -> Tensor:
-        h = self.residual[0](gate(self.horizontal[0].step(column, turn)), turn)
-        for horizontal, residual in zip(self.horizontal[1:], self.residual[1:], strict=True):
-            horizontal.write(column, h, turn)
-            h = h + residual(gate(horizontal.step(column, turn)), turn)
+        h = None
+        for index, (horizontal, residual) in enumerate(zip(self.horizontal, self.residual, strict=True)):
+            out = self.horizontal[index + 1].slot(column, turn) if index + 1 < len(self.horizontal) else None
+            h = residual(gate(horizontal.step(column, turn)), turn, h, out)
         hidden, last = self.head
-        return last(F.relu(hidden(F.relu(h), turn)), turn)
+        return last(F.relu(hidden(F.relu(cast(Tensor, h)), turn)), turn)
 
     def write(self, column: int, turn: int, value: Tensor) -> None:
         self.horizontal[0].write(column, self.model.embed(value), turn if self.model.groups > 1 else 0)

@@ -75,7 +75,7 @@ class RowConv2d:
         left = weight[:, :, conv.above, : reach + 1].permute(2, 1, 0).flatten(0, 1)
         by_group = left.unflatten(1, (conv.parts, groups, -1)).permute(2, 0, 1, 3).flatten(2)
         sizes = [reach * conv.inputs + (group + conv.own) * own for group in range(groups)]
-        self.left = [by_group[group, :size].contiguous() for group, size in enumerate(sizes)]
+        self.left = [by_group[group, :size].contiguous() if size else None for group, size in enumerate(sizes)]
         # Slices of tensors that stay are made once: making them costs as much as the product.
         starts = [column * conv.inputs for column in range(width)]
         self.seen = [[self.row[:, start : start + size] for size in sizes] for start in starts]
@@ -108,10 +108,15 @@ class RowConv2d:
         grouped = above.unflatten(1, (conv.parts, conv.groups, -1)).permute(4, 2, 0, 1, 3)
         self.base.unflatten(3, (conv.parts, -1)).copy_(grouped)
 
+    def slot(self, column: int, group: int = 0) -> Tensor:
+        """Where the inputs of one group at a column are kept, for what computes them to write to."""
+        return self.slots[column][group]
+
     def step(self, column: int, group: int = 0) -> Tensor:
         """The outputs of one group at a column, shape [n, outputs / groups]: the group's block of every part."""
         base = self.above_columns[column][group]
-        return torch.addmm(base, self.seen[column][group], self.left[group]) if len(self.left[group]) else base
+        left = self.left[group]
+        return base if left is None else torch.addmm(base, self.seen[column][group], left)
 
     def write(self, column: int, value: Tensor, group: int = 0) -> None:
         """Take in the inputs of one group at a column, shape [n, inputs / groups]."""
@@ -131,9 +136,15 @@ class PointConv2d:
         self.seen = [self.inputs[:, :size] for size in sizes]
         self.slots = self.inputs.chunk(groups, 1)
 
-    def __call__(self, value: Tensor, group: int = 0) -> Tensor:
-        """The outputs of a group, given its inputs [n, inputs / groups]; those of earlier groups are remembered."""
+    def __call__(
+        self, value: Tensor, group: int = 0, residual: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """The outputs of a group, given its inputs [n, inputs / groups]; those of earlier groups are remembered.
+
+        `residual` is added; `out` is where the outputs go.
+        """
         if len(self.weights) > 1:
             self.slots[group].copy_(value)
             value = self.seen[group]
-        return torch.addmm(self.biases[group], value, self.weights[group])
+        base = self.biases[group] if residual is None else residual + self.biases[group]
+        return torch.addmm(base, value, self.weights[group], out=out)
