@@ -4,8 +4,8 @@
     PYTHONPATH=pytorch-generative python -m benchmarks.autoregressive
 
 The networks see binary 28 x 28 images. The peer is pytorch-generative's gated PixelCNN with as many layers of as many
-channels; its `sample` runs one full pass for each of the 784 pixels, so its time is 784 times that of a pass (a median),
-which spares the quarter of an hour. Times of ours are whole samples. Without the peer, ours is timed alone. Run it
+channels; its `sample` runs one full pass for each of the 784 pixels, so its time is 784 times the median of a pass,
+which spares a quarter of an hour. Times of ours are whole samples. Without the peer, ours is timed alone. Run it
 without other load.
 """
 
@@ -13,6 +13,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,11 +90,11 @@ def sampling(config: Config, device: str) -> Table:
         model: Any = network.to(device).eval()
         for n in config.batches:
             x = images(n, device)
-            whole = median(lambda: model.sample(n), config.runs, device)
-            own = median(lambda: model.outputs(x), config.runs, device)
+            whole = median(partial(model.sample, n), config.runs, device)
+            own = median(partial(model.outputs, x), config.runs, device)
             row = [name, str(n), f"{whole:.3f}", f"{own:.3f}", f"{whole / own:.2f}"]
             if theirs is not None and isinstance(network, GatedPixelCNN):
-                naive = PIXELS * median(lambda: theirs.to(device)(x), config.runs, device)
+                naive = PIXELS * median(partial(theirs.to(device), x), config.runs, device)
                 row += [f"{naive:.1f}", f"{naive / whole:.0f}"]
             table.add_row(*row)
     return table

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from zoo.autoregressive.chain import Autoregressive
 from zoo.card import read_figures
 from zoo.catalog import Bundled, format_size, models
 from zoo.hub import load
@@ -86,6 +87,13 @@ def _lines(model: GenerativeModel) -> list[tuple[str, str, str]]:
     samples = ("Samples", "Drawn from the model.", "model.modality.show(x)")
     if model.classes is not None and model.modality.kind != "points":
         samples = ("Samples", "Drawn from the model, a column a class.", f"model.modality.show(x, columns={columns})")
+    if isinstance(model, Autoregressive) and model.modality.kind in ("images", "signals"):
+        half = model.positions[0] // 2
+        known = f"torch.arange({model.positions[0]}){'[:, None]' * (len(model.positions) - 1)} < {half}"
+        ends = f"model.complete(x[:4].repeat_interleave(8, 0), {known}, generator=torch.Generator().manual_seed(1)"
+        condition = "" if model.classes is None else ", condition=y[:4].repeat_interleave(8)"
+        caption = "The first half of four samples, completed eight times each: a row a sample."
+        return [samples, ("Completion", caption, f"model.modality.show({ends}{condition}), columns=8)")]
     if not isinstance(model, Latent) or model.modality.shape == (1,):
         return [samples]  # on a line there is nothing to see of a walk
     steps, row = (33, "a trail") if model.modality.kind == "points" else (9, "a row")
@@ -115,6 +123,8 @@ def _ability(model: GenerativeModel) -> str:
         parts.append("scores exactly" if model.exact else "scores by a lower bound")
     if isinstance(model, Latent):
         parts.append("has a latent space")
+    if isinstance(model, Autoregressive):
+        parts.append("completes what has begun")
     return ", ".join(parts)
 
 

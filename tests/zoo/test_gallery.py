@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests import toys
 from zoo import catalog
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.card import Card, Figure
 from zoo.cli import main
 from zoo.gallery import write_gallery
@@ -26,6 +27,9 @@ def folder(tmp_path_factory):
         for name in toys.NAMES:
             card = Card(f"<The toy> {name}.", "Made up.", figures=(figure,) if name == "vae" else ())
             save(toys.make(name), place / "checkpoints" / name, card)
+        for name, classes in (("chain", None), ("conditional-chain", 3)):
+            model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, classes=classes).eval()
+            save(model, place / "checkpoints" / name, Card("A chain.", "Made up."))
         write_gallery(place / "out")
     return place / "out"
 
@@ -42,10 +46,11 @@ def test_every_model_has_its_pictures(folder):
     for name in toys.NAMES:
         latent = name not in ("pixelcnn", "gan")
         assert sum(file.startswith(f"{name}-") for file in files) == (3 if latent else 1)
+    assert {"chain-samples.png", "chain-completion.png", "conditional-chain-completion.png"} <= set(files)
     assert sorted(files) == sorted(path.name for path in folder.glob("*.png"))
 
 
-@pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchy", "ppca"])
+@pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchy", "ppca", "chain", "conditional-chain"])
 def test_the_printed_code_makes_the_picture(folder, name, monkeypatch):
     monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent / "checkpoints")
     page = (folder / "index.html").read_text()
