@@ -7,6 +7,7 @@ import torch
 
 from zoo.distributions import (
     Bernoulli,
+    Categorical,
     DiagonalGaussian,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
@@ -165,6 +166,30 @@ def test_uncoupled_mixture_of_one_is_the_discretised_logistic():
     one = DiscretizedLogisticMixture(torch.zeros(3, 1, 4, 4), mean[:, None], log_scale[:, None])
     assert torch.allclose(one.log_prob(x), DiscretizedLogistic(mean, log_scale).log_prob(x), atol=1e-3)
     assert one.log_prob(x.expand(5, *x.shape)).shape == (5, 3)
+
+
+def test_categorical_agrees_with_torch_and_samples_its_mass():
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(3, 2, 5, 4, dtype=torch.float64)  # five levels at two channels of four positions
+    ours = Categorical(logits)
+    theirs = torch.distributions.Categorical(logits=logits.movedim(2, -1))
+    index = torch.randint(5, (3, 2, 4))
+    x = grid(5)[index]
+    assert torch.allclose(ours.log_prob(x), theirs.log_prob(index).sum((1, 2)))
+    assert torch.allclose(ours.log_prob(torch.stack([x, -x])), torch.stack([ours.log_prob(x), ours.log_prob(-x)]))
+    assert torch.equal(ours.mode, grid(5)[theirs.mode])
+    draws = ours.sample((20_000,), generator=generator())
+    share = (draws.unsqueeze(-1) - grid(5)).abs().lt(1e-9).double().mean(0)
+    assert torch.allclose(share, theirs.probs, atol=0.02) and torch.allclose(draws.mean(0), ours.mean, atol=0.03)
+
+
+def test_noise_near_the_ends_of_its_range_leads_to_levels():
+    logits = torch.tensor([0.0, 30.0, 0.0]).reshape(1, 1, 3, 1)
+    for u in (1e-7, 1 - 1e-7):
+        assert Categorical(logits).from_noise(torch.full((1, 1, 1), u)).item() in (-1, 0, 1)
+    mixture = DiscretizedLogisticMixture(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1, 1), torch.full((1, 2, 1, 1), 9.0))
+    for u in (1e-7, 1 - 1e-7):
+        assert abs(mixture.from_noise(torch.full((1, 2, 1), u)).item()) == 1
 
 
 def test_bernoulli_is_refused_reparameterised_samples():
