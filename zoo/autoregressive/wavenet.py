@@ -112,67 +112,85 @@ class DilatedLayer(nn.Module):
 class _Steps(Incremental):
     """Every layer keeps its inputs of the last `dilation` steps in a ring, and what they will give to the next ones.
 
-    As soon as a ring is full, the products with the earlier tap are made for all its steps at once, so that a step of a
-    layer is two small matrix products.
+    As soon as a ring is full, the products with the earlier tap are made for all its steps at once, so that a layer's
+    step is two matrix products and the gate. All views are made once: making one costs as much as the gate.
     """
 
     def __init__(self, model: WaveNet, n: int, condition: Tensor | None):
-        layers: list[DilatedLayer] = list(model.layers)  # type: ignore[arg-type]
         # One turn of the longest ring, so that a column's places in all rings are the same in every row.
-        self.width = max(layer.dilation for layer in layers)
-        self.before = model.first.weight.new_zeros(n, model.output.channels)
-        self.first, self.skip, self.hidden, self.last = map(
-            _matrix, (model.first, model.skip, model.hidden, model.last)
-        )
-        self.gates = self.before.new_zeros(n, model.skip.in_channels)
-        slots = self.gates.chunk(len(layers), 1)
-        self.layers = [_Ring(layer, n, slot, condition) for layer, slot in zip(layers, slots, strict=True)]
+        self.width = max(layer.dilation for layer in model.layers)  # type: ignore[type-var, return-value]
+        self.first, shift = _matrix(model.first)
+        skip, bias = _matrix(model.skip)
+        self.head = [(skip / 2, bias), _matrix(model.hidden), _matrix(model.last)]
+        self.before = shift.new_zeros(n, model.output.channels)
+        self.gates = shift.new_zeros(n, len(skip))
+        self.rings: list[_Ring] = []
+        for layer, gate in zip(model.layers, self.gates.chunk(len(model.layers), 1), strict=True):
+            self.rings.append(_Ring(layer, n, gate, shift, condition))  # type: ignore[arg-type]
+            if layer.residual is not None:
+                shift = shift + layer.residual.bias.detach()  # type: ignore[union-attr, operator]
+        self.links = list(zip(self.rings, [*self.rings[1:], None], strict=True))
 
     def state(self) -> list[Tensor]:
-        return [self.before, *(tensor for layer in self.layers for tensor in (layer.inputs, layer.base))]
+        return [self.before, *(tensor for ring in self.rings for tensor in (ring.inputs, ring.base))]
 
     def begin(self, phase: int) -> None:
         pass
 
     def step(self, column: int, turn: int) -> Tensor:
-        h = torch.addmm(self.first[1], self.before, self.first[0])
-        for layer in self.layers:
-            h = layer.step(column, h)
-        h = torch.addmm(self.skip[1], self.gates, self.skip[0]).relu_()
-        h = torch.addmm(self.hidden[1], h, self.hidden[0]).relu_()
-        return torch.addmm(self.last[1], h, self.last[0])
+        torch.mm(self.before, self.first, out=self.rings[0].at(column))
+        for ring, after in self.links:
+            ring.step(column, None if after is None else after.at(column))
+        h = self.gates
+        for weight, bias in self.head[:-1]:
+            h = torch.addmm(bias, h, weight).relu_()
+        weight, bias = self.head[-1]
+        return torch.addmm(bias, h, weight)
 
     def write(self, column: int, turn: int, value: Tensor) -> None:
         self.before.copy_(value)
 
 
 class _Ring:
-    """A `DilatedLayer` step by step: its gate goes to `gate`, a part of the network's tensor of gates."""
+    """A `DilatedLayer` step by step.
 
-    def __init__(self, layer: DilatedLayer, n: int, gate: Tensor, condition: Tensor | None):
+    The residual path runs without its biases: all that have been left out up to a layer are its `shift`, which the
+    layer's own bias takes up. As sigmoid(b) = (1 + tanh(b / 2)) / 2, one tanh serves both halves of a gate, and `gate`
+    receives twice its value; the matrices that it enters are halved.
+    """
+
+    def __init__(self, layer: DilatedLayer, n: int, gate: Tensor, shift: Tensor, condition: Tensor | None):
         self.dilation, self.gate = layer.dilation, gate
-        self.earlier, self.present = (tap.T.contiguous() for tap in layer.dilated.weight.detach()[:, :, 0].unbind(2))
+        width = len(shift)
+        halved = torch.cat([torch.ones_like(shift), torch.full_like(shift, 0.5)])
+        earlier, present = layer.dilated.weight.detach()[:, :, 0].unbind(2)
         bias = layer.dilated.bias.detach().expand(n, -1)  # type: ignore[union-attr]
         if layer.classes is not None:
             bias = bias + layer.classes(condition)
-        self.bias = bias.repeat(layer.dilation, 1)
-        self.residual = None if layer.residual is None else _matrix(layer.residual)
-        self.inputs = bias.new_zeros(layer.dilation * n, gate.shape[1])
-        self.base = self.bias.clone()  # what steps before the first give: nothing
+        self.earlier, self.present = (earlier.T * halved).contiguous(), (present.T * halved).contiguous()
+        # The steps before the first give nothing, not even the shift.
+        self.base = (bias * halved + (shift[:, None] * self.present).sum(0)).repeat(layer.dilation, 1)
+        self.bias = self.base + (shift[:, None] * self.earlier).sum(0)
+        self.residual = None if layer.residual is None else _matrix(layer.residual)[0] / 2
+        self.inputs = self.base.new_zeros(layer.dilation * n, width)
         self.slots, self.bases = self.inputs.chunk(layer.dilation), self.base.chunk(layer.dilation)
+        self.both = self.base.new_zeros(n, 2 * width)
+        self.halves = self.both.chunk(2, 1)
 
-    def step(self, column: int, h: Tensor) -> Tensor:
-        """The residual path at a step, shape [n, width], in and out."""
+    def at(self, column: int) -> Tensor:
+        """Where the input of a step belongs, shape [n, width]."""
+        return self.slots[column % self.dilation]
+
+    def step(self, column: int, output: Tensor | None) -> None:
+        """Take the step's input from its place; write the gate, and the residual path to `output`."""
         place = column % self.dilation
-        self.slots[place].copy_(h)
-        a, b = torch.addmm(self.bases[place], h, self.present).chunk(2, 1)
-        torch.mul(a.tanh_(), b.sigmoid_(), out=self.gate)
+        torch.addmm(self.bases[place], self.slots[place], self.present, out=self.both).tanh_()
+        a, b = self.halves
+        torch.addcmul(a, a, b, out=self.gate)
         if place == self.dilation - 1:
             torch.addmm(self.bias, self.inputs, self.earlier, out=self.base)
-        if self.residual is None:
-            return h
-        weight, bias = self.residual
-        return torch.addmm(h + bias, self.gate, weight)
+        if output is not None:
+            torch.addmm(self.slots[place], self.gate, self.residual, out=output)
 
 
 def _matrix(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
