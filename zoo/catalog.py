@@ -13,6 +13,7 @@ FAMILIES = {
     "vq-vae": "zoo.variational.vq:VQVAE",
     "pixelcnn": "zoo.autoregressive.pixelcnn:PixelCNN",
     "gated-pixelcnn": "zoo.autoregressive.gated_pixelcnn:GatedPixelCNN",
+    "pixelrnn": "zoo.autoregressive.pixelrnn:PixelRNN",
     "pixelcnn-pp": "zoo.autoregressive.pixelcnn_pp:PixelCNNPlusPlus",
     "wavenet": "zoo.autoregressive.wavenet:WaveNet",
     "made": "zoo.autoregressive.made:MADE",

@@ -16,6 +16,7 @@ from tests import toys
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
@@ -65,6 +66,8 @@ REAL = {
     "wavenet-conditional": lambda: WaveNet(SERIES, width=4, layers=2, skip=6, components=2, classes=3),
     "made": lambda: MADE(PLANE, width=8, layers=2, components=3),
     "made-conditional": lambda: MADE(PLANE, width=8, layers=1, components=2, classes=3),
+    "pixelrnn-row": lambda: PixelRNN(toys.BINARY, "row", width=4, layers=2, head=6),
+    "pixelrnn-diagonal": lambda: PixelRNN(Images(3, 4, 3, 32), width=4, layers=2, head=6, components=2),
     "pca": lambda: fitted(PCA, GREY, components=4),
     "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
     "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),

@@ -14,6 +14,7 @@ from modalities.signals import Signals
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.wavenet import WaveNet
 
 
@@ -55,6 +56,10 @@ class Steps(Modality):
         return self.values
 
 
+def _recurrent(medium, kind, **arguments):
+    return PixelRNN(medium, kind, **dict(width=6, layers=2, head=6, components=3) | arguments)
+
+
 MODELS = {
     "gated": lambda: _gated(binary(5, 7)),
     "gated-classes": lambda: _gated(binary(5, 7), classes=3),
@@ -73,6 +78,12 @@ MODELS = {
     "made": lambda: _made(Points(2)),
     "made-classes": lambda: _made(Points(2), classes=3),
     "made-binary": lambda: _made(Steps(0, 9, 2), classes=3),
+    "row": lambda: _recurrent(binary(5, 7), "row"),
+    "row-colours": lambda: _recurrent(binary(4, 3, 3), "row"),
+    "row-mixture": lambda: _recurrent(Images(3, 4, 5, 32), "row"),
+    "diagonal": lambda: _recurrent(binary(5, 7), "diagonal"),
+    "diagonal-colours": lambda: _recurrent(binary(4, 3, 3), "diagonal"),
+    "diagonal-mixture": lambda: _recurrent(Images(3, 4, 5, 32), "diagonal"),
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 
@@ -83,6 +94,9 @@ ENUMERABLE = {
     "plain-colours": lambda: _plain(binary(2, 2, 3)),
     "wavenet": lambda: _wavenet(Steps(1, 9, 2), layers=2),
     "made": lambda: _made(Steps(0, 8, 2)),
+    "row": lambda: _recurrent(binary(3, 3), "row"),
+    "diagonal": lambda: _recurrent(binary(3, 3), "diagonal"),
+    "diagonal-colours": lambda: _recurrent(binary(2, 2, 3), "diagonal"),
 }
 """Binary models with at most 12 elements: all items can be listed."""
 
