@@ -173,9 +173,10 @@ class VQVAE(Latent):
 
     @torch.no_grad()
     def _revive(self, z: Tensor, generator: torch.Generator | None) -> None:
-        """Start codes that are hardly used at encoder outputs of the batch, as if they had been in even use.
+        """Start codes that are hardly used at encoder outputs of the batch.
 
-        So a code has some time to find its outputs before it is judged again.
+        They start with twice the use that it takes to stay: little enough to follow their outputs at once, where a
+        young encoder moves faster than the averages, and to start again soon if they find none.
         """
         vectors = z.movedim(1, -1).flatten(0, -2)
         u = uniform_noise((len(self.codebook),), vectors, generator)
@@ -185,9 +186,10 @@ class VQVAE(Latent):
             torch.distributed.broadcast(chosen, 0)
             torch.distributed.all_reduce(even)
         even /= len(self.codebook)
-        dead = self.usage < self.revival * even
+        least = self.revival * even
+        dead = self.usage < least
         self.codebook.copy_(torch.where(dead[:, None], chosen.to(self.codebook), self.codebook))
-        self.usage.copy_(torch.where(dead, even.to(self.usage), self.usage))
+        self.usage.copy_(torch.where(dead, 2 * least.to(self.usage), self.usage))
 
     @torch.no_grad()
     def _step(self, z: Tensor, codes: Tensor) -> None:
