@@ -117,8 +117,6 @@ class _Steps(Incremental):
     """
 
     def __init__(self, model: WaveNet, n: int, condition: Tensor | None):
-        # One turn of the longest ring, so that a column's places in all rings are the same in every row.
-        self.width = max(layer.dilation for layer in model.layers)  # type: ignore[type-var, return-value]
         self.first, shift = _matrix(model.first)
         skip, bias = _matrix(model.skip)
         self.head = [(skip / 2, bias), _matrix(model.hidden), _matrix(model.last)]
@@ -129,6 +127,8 @@ class _Steps(Incremental):
             self.rings.append(_Ring(layer, n, gate, shift, condition))  # type: ignore[arg-type]
             if layer.residual is not None:
                 shift = shift + layer.residual.bias.detach()  # type: ignore[union-attr, operator]
+        # One turn of the longest ring, so that a column's places in all rings are the same in every row.
+        self.width = max(ring.dilation for ring in self.rings)
         self.links = list(zip(self.rings, [*self.rings[1:], None], strict=True))
 
     def state(self) -> list[Tensor]:
@@ -189,7 +189,7 @@ class _Ring:
         torch.addcmul(a, a, b, out=self.gate)
         if place == self.dilation - 1:
             torch.addmm(self.bias, self.inputs, self.earlier, out=self.base)
-        if output is not None:
+        if output is not None and self.residual is not None:
             torch.addmm(self.slots[place], self.gate, self.residual, out=output)
 
 
