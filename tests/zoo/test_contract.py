@@ -16,7 +16,9 @@ from tests import toys
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.pixelrnn import PixelRNN
+from zoo.autoregressive.prior import LatentPrior, latent_medium
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
@@ -25,11 +27,13 @@ from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import Explicit, Latent, Variational, point
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
+from zoo.variational.vq import VQVAE
 
 GREY = Images(1, 6, 5, 256)
 SERIES = Signals(channels=2, length=9)
 PLANE = Points(dimensions=2)
 SMALL = dict(latent=3, width=4, hidden=8)
+CODES = dict(codes=5, dimensions=3, downsampling=2, width=4, blocks=1)
 
 
 def seeded(make):
@@ -50,6 +54,15 @@ def cls_with(medium):
     return types.SimpleNamespace(modality=medium)
 
 
+def prior_of(model, classes=None):
+    """A small prior of a model's latents: a network over a grid of codes, or over a vector."""
+    medium = latent_medium(model)
+    if medium.levels is None:
+        return LatentPrior(model, MADE(medium, width=4, layers=1, components=2, classes=classes))
+    shape = dict(width=6, layers=2, head=6, first_kernel=3, likelihood="categorical", embedding=3)
+    return LatentPrior(model, GatedPixelCNN(medium, classes=classes, **shape))
+
+
 REAL = {
     "vae-binary": lambda: VAE(toys.BINARY, **SMALL),
     "vae-conditional": lambda: VAE(toys.BINARY, classes=3, **SMALL),
@@ -66,8 +79,13 @@ REAL = {
     "wavenet-conditional": lambda: WaveNet(SERIES, width=4, layers=2, skip=6, components=2, classes=3),
     "made": lambda: MADE(PLANE, width=8, layers=2, components=3),
     "made-conditional": lambda: MADE(PLANE, width=8, layers=1, components=2, classes=3),
+    "vq-vae": lambda: VQVAE(Images(1, 4, 8, 2), **CODES),
+    "vq-vae-grey": lambda: VQVAE(Images(3, 8, 4, 256), **CODES),
+    "latent-prior-codes": lambda: prior_of(VQVAE(Images(1, 4, 8, 2), **CODES), classes=3),
+    "latent-prior": lambda: prior_of(VAE(toys.BINARY, **SMALL)),
     "pixelrnn-row": lambda: PixelRNN(toys.BINARY, "row", width=4, layers=2, head=6),
     "pixelrnn-diagonal": lambda: PixelRNN(Images(3, 4, 3, 32), width=4, layers=2, head=6, components=2),
+    "pixelcnn-pp": lambda: PixelCNNPlusPlus(Images(3, 8, 8, 32), 4, 1, dropout=0.5, classes=3, components=2),
     "pca": lambda: fitted(PCA, GREY, components=4),
     "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
     "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),
@@ -155,6 +173,9 @@ def test_loss_is_finite_and_gradients_reach_every_parameter(model):
         assert all(torch.isfinite(value) for value in terms.values())
         terms["loss"].backward()
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # the model below a prior
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
