@@ -29,6 +29,9 @@ class PixelCNNPlusPlus(Autoregressive):
     The stream u sees the rows above a pixel; the stream ul sees those and what is to the left, and takes in u. Both
     halve their resolution twice on the way down, and take what they were on the way down back in on the way up.
 
+    No pixel is hidden for good, but far ones need depth: the coarse features are those of even rows, so a pixel of an
+    odd row sees its own row and the one above only up to 4 * blocks + 2 columns away.
+
     Arguments:
         modality: images, or other grids [channels, height, width], with height and width divisible by 4. Values of 3
             or more levels and real numbers are a mixture of logistics; 2 levels need a single channel.

@@ -14,6 +14,7 @@ from modalities.signals import Signals
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.wavenet import WaveNet
 
@@ -60,6 +61,10 @@ def _recurrent(medium, kind, **arguments):
     return PixelRNN(medium, kind, **dict(width=6, layers=2, head=6, components=3) | arguments)
 
 
+def _pp(medium, **arguments):
+    return PixelCNNPlusPlus(medium, **dict(width=4, blocks=1, components=3) | arguments)
+
+
 MODELS = {
     "gated": lambda: _gated(binary(5, 7)),
     "gated-classes": lambda: _gated(binary(5, 7), classes=3),
@@ -84,6 +89,10 @@ MODELS = {
     "diagonal": lambda: _recurrent(binary(5, 7), "diagonal"),
     "diagonal-colours": lambda: _recurrent(binary(4, 3, 3), "diagonal"),
     "diagonal-mixture": lambda: _recurrent(Images(3, 4, 5, 32), "diagonal"),
+    "pp-mixture": lambda: _pp(Images(3, 8, 4, 32)),
+    "pp-grey": lambda: _pp(Images(1, 4, 8, 32)),
+    "pp-binary": lambda: _pp(binary(4, 8), dropout=0.5),
+    "pp-classes": lambda: _pp(Images(1, 8, 4, 32), classes=3),
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 
