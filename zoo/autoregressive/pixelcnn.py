@@ -100,7 +100,7 @@ class _Rows(Incremental):
     def step(self, column: int, turn: int) -> Tensor:
         h = self.first.step(column, turn)
         for reduce, spread, restore in self.blocks:
-            spread.write(column, F.relu(reduce(F.relu(h), turn)), turn)
+            reduce(F.relu(h), turn, out=spread.slot(column, turn)).relu_()
             h = h + restore(F.relu(spread.step(column, turn)), turn)
         hidden, last = self.head
         return last(F.relu(hidden(F.relu(h), turn)), turn)
