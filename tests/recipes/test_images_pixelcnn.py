@@ -38,6 +38,8 @@ def test_smoke_learns_draws_and_resumes_for_nothing(smoke):
         assert 1 <= int(timed["batch 4, fixed-point"].split()[0]) <= 64 and timed["batch 4, naive"].startswith("64 ")
         assert nll in (smoke.output / name / "README.md").read_text()
 
+    title, other = images_pixelcnn.counterpart(config)
+    assert title == "PixelCNN" and torch.equal(other.last.weight, load(smoke.output / "pixelcnn-digits").last.weight)
     trained = load(smoke.output / name)
     images_pixelcnn.main(config)
     again = load(smoke.output / name)
