@@ -431,9 +431,9 @@ class _PointConv:
         above = F.conv2d(self.inputs, self.above, self.bias, (1, self.stride))
         _to_columns(above + addition, self.base)
 
-    def step(self, column: int) -> Tensor:
+    def step(self, column: int, out: Tensor | None = None) -> Tensor:
         """The outputs at a column, shape [n, outputs]."""
-        return torch.addmm(self.columns[column], self.seen[column], self.weight)
+        return torch.addmm(self.columns[column], self.seen[column], self.weight, out=out)
 
 
 class _PointResnet:
@@ -447,6 +447,13 @@ class _PointResnet:
         self.link = link[:, :mine]
         self.inner, self.outer = _PointConv(block.inner, n, width, skip), _PointConv(block.outer, n, width)
         self.bias = block.bias(condition)
+        # Where `concat_elu` of the input, of the skip and of what lies between goes: the halves, and both.
+        self.input, self.skip, self.hidden = (
+            [(*slot.chunk(2, 1), slot) for slot in slots]
+            for slots in (self.inner.own, self.inner.others if skip is not None else [], self.outer.own)
+        )
+        self.gate = link.new_zeros(n, mine)
+        self.a, self.b = self.gate.chunk(2, 1)
 
     def state(self) -> list[Tensor]:
         return self.inner.state() + self.outer.state()
@@ -456,11 +463,21 @@ class _PointResnet:
         self.outer.begin(self.bias)
 
     def step(self, column: int, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        self.inner.own[column].copy_(concat_elu(x))
+        plus, minus, both = self.input[column]
+        plus.copy_(x)
+        torch.neg(x, out=minus)
+        F.elu_(both)
         if skip is not None:
-            self.inner.others[column].copy_(concat_elu(skip))
-        self.outer.own[column].copy_(concat_elu(self.inner.step(column)))
-        return x + gate(self.outer.step(column))
+            plus, minus, both = self.skip[column]
+            plus.copy_(skip)
+            torch.neg(skip, out=minus)
+            F.elu_(both)
+        plus, minus, both = self.hidden[column]
+        self.inner.step(column, out=plus)
+        torch.neg(plus, out=minus)
+        F.elu_(both)
+        self.outer.step(column, out=self.gate)
+        return torch.addcmul(x, self.a, self.b.sigmoid_())
 
 
 class _GrowRow:
