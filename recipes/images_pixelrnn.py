@@ -4,7 +4,7 @@
     python -m recipes.images_pixelrnn --data mnist --kind row
     python -m recipes.images_pixelrnn --data folder/of/pictures --levels 256
 
-A step on 32 MNIST images takes one thread of an AMD EPYC 0.3 s (Row LSTM) or 0.5 s (Diagonal BiLSTM). Likelihoods are
+A step on 32 MNIST images takes one thread of an AMD EPYC 0.25 s (Row LSTM) or 0.4 s (Diagonal BiLSTM). Likelihoods are
 exact, and a sample costs the work of one pass.
 """
 

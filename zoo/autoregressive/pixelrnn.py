@@ -236,6 +236,8 @@ class _Sweep(torch.autograd.Function):
     With pixels p in the order of the fronts: x [directions, p, batch, inputs], weight [directions, inputs, 4 h], bias
     [directions, 4 h], states [directions, taps, h, 4 h], the initial h and c [directions, h]. Returns [p, batch, h]:
     the first direction's states and, a row down and mirrored, the second's.
+
+    tanh(a) is 2 sigmoid(2 a) - 1, so that one function, over contiguous memory, serves for all four gates.
     """
 
     @staticmethod
@@ -244,23 +246,23 @@ class _Sweep(torch.autograd.Function):
     ) -> Tensor:
         directions, pixels, n, _ = x.shape
         width = h0.shape[1]
-        gates = torch.baddbmm(bias[:, None], x.flatten(1, 2), weight)
+        scale = torch.ones_like(bias[0])
+        scale[3 * width :] = 2
+        gates = torch.baddbmm((bias * scale)[:, None], x.flatten(1, 2), weight * scale)
         h = h0[:, None].expand(-1, fronts.slots * n, -1).contiguous()
         c = c0[:, None].expand(-1, fronts.slots * n, -1).contiguous()
-        taps = states.unbind(1)
+        taps = (states * scale).unbind(1)
         for count, start, block, place in fronts.steps:
             size, at = count * n, place * n
             gate = gates[:, start * n : start * n + size]
             for tap, kernel in enumerate(taps):
                 seen = (block + tap) * n
                 torch.baddbmm(gate, h[:, seen : seen + size], kernel, out=gate)
-            gate[..., : 3 * width].sigmoid_()
-            gate[..., 3 * width :].tanh_()
-            out, forget, let, content = gate.chunk(4, -1)
+            out, forget, let, content = gate.sigmoid_().chunk(4, -1)
             own, memory = (block + 1) * n, c[:, at : at + size]
             torch.mul(forget, c[:, own : own + size], out=memory)
-            memory.addcmul_(let, content)
-            torch.mul(out, memory.tanh(), out=h[:, at : at + size])
+            memory.addcmul_(let, content, value=2).sub_(let)
+            torch.mul(out, _tanh(memory), out=h[:, at : at + size])
         h, c = h.unflatten(1, (-1, n)), c.unflatten(1, (-1, n))
         result = h[0].index_select(0, fronts.places)
         if directions == 2:
@@ -277,16 +279,16 @@ class _Sweep(torch.autograd.Function):
         directions, pixels, n, _ = x.shape
         width = states.shape[2]
         out, forget, let, content = gates.chunk(4, -1)
-        squashed = c.index_select(1, fronts.places).tanh_().flatten(1, 2)
-        old = c.index_select(1, fronts.neighbours[1]).flatten(1, 2)
-        # d gate / d its sum: times the gradient of h for the first gate, of c for the others.
-        slopes = torch.empty_like(gates)
-        d_out, d_forget, d_let, d_content = slopes.chunk(4, -1)
-        torch.mul(squashed * out, 1 - out, out=d_out)
-        torch.mul(old * forget, 1 - forget, out=d_forget)
-        torch.mul(content * let, 1 - let, out=d_let)
-        torch.mul(let, 1 - content.square(), out=d_content)
-        to_cell = out * (1 - squashed.square())
+        squashed = _tanh(c.index_select(1, fronts.places)).flatten(1, 2)
+        # How the new cell, and for the first gate the state, moves with the sum of a gate.
+        slopes = torch.addcmul(gates, gates, gates, value=-1)
+        for slope, factor in zip(
+            slopes.chunk(4, -1),
+            (squashed, c.index_select(1, fronts.neighbours[1]).flatten(1, 2), 2 * content - 1, 4 * let),
+            strict=True,
+        ):
+            slope.mul_(factor)
+        to_cell = torch.addcmul(out, out * squashed, squashed, value=-1)
         dh, dc = torch.zeros_like(h), torch.zeros_like(c).flatten(1, 2)
         dh[0].index_copy_(0, fronts.places, grad)
         if directions == 2:
@@ -312,6 +314,11 @@ class _Sweep(torch.autograd.Function):
         d_weight = x.flatten(1, 2).transpose(1, 2) @ slopes
         dh0, dc0 = (d.unflatten(1, (-1, n)).index_select(1, fronts.outside).sum((1, 2)) for d in (dh, dc))
         return None, dx, d_weight, slopes.sum(1), d_states, dh0, dc0
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """On a processor by way of the sigmoid, which takes a sixth of the time there."""
+    return torch.tanh(x) if x.is_cuda else torch.sigmoid(2 * x).mul_(2).sub_(1)
 
 
 class _Rows(Incremental):
