@@ -246,7 +246,9 @@ PRESETS = {
             head=16,
             components=2,
             test_items=50,
-            training=TrainingConfig(steps=100, batch_size=32, log_every=20),
+            training=TrainingConfig(
+                steps=100, batch_size=32, learning_rate=1e-2, warmup_steps=10, ema=0.95, log_every=20
+            ),
         ),
     ),
     "laptop": ("MNIST on two cores, within 90 minutes", Config()),
