@@ -4,7 +4,12 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.autoregressive.chain import Autoregressive
 
 Config = TypeVar("Config")
 
@@ -58,3 +63,24 @@ def write_figures(figures: Mapping[str, Any], output: Path) -> None:
     (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     for name, value in figures.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def completions(model: "Autoregressive", x: "torch.Tensor", times: int, generator: "torch.Generator") -> "torch.Tensor":
+    """Images, the same with their lower halves hidden in grey, and so many rows of completions of what is left."""
+    import torch
+
+    known = torch.arange(x.shape[2])[:, None] < x.shape[2] // 2
+    drawn = model.complete(x.repeat(times, 1, 1, 1), known, generator=generator).cpu()
+    return torch.cat([x, torch.where(known, x, 0.0), drawn.to(x.dtype)])
+
+
+def influence(model: "Autoregressive", x: "torch.Tensor", row: int, column: int) -> "torch.Tensor":
+    """The mean absolute derivative of a pixel's numbers with respect to every pixel, shape [height, width]."""
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(model).double()  # in single precision a faint path may give exactly zero
+    x = x.to(model.device, torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(model.outputs(x)[:, :, row, column].sum(), x)
+    return gradient.abs().mean((0, 1)).cpu()

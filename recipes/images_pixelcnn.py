@@ -7,7 +7,6 @@
 Likelihoods are exact. Samples by all three samplers are the same pictures; what differs is the time.
 """
 
-import copy
 import dataclasses
 import math
 import statistics
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from modalities.images import Images
 from modalities.modality import batches
-from recipes.common import machine, run, write_figures
+from recipes.common import completions, influence, machine, run, write_figures
 from zoo.autoregressive.chain import Autoregressive, Sampler
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -286,19 +285,12 @@ def draw(config: Config, model: Autoregressive, test: Any) -> "Image":
     samples = model.sample(6 * COLUMNS, generator=_seeded(config))
     pictures = {
         "samples": show(samples, COLUMNS),
-        "completions": show(complete(model, real[:COLUMNS], _seeded(config)), min(COLUMNS, len(real))),
+        "completions": show(completions(model, real[:COLUMNS], COMPLETIONS, _seeded(config)), min(COLUMNS, len(real))),
         "receptive_field": draw_receptive_fields(config, model, real),
     }
     for name, picture in pictures.items():
         picture.save(config.output / config.model / f"{name}.png")
     return pictures["samples"]
-
-
-def complete(model: Autoregressive, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Test images, the same with their lower halves hidden in grey, and rows of completions of what is left."""
-    known = torch.arange(x.shape[2])[:, None] < x.shape[2] // 2
-    drawn = model.complete(x.repeat(COMPLETIONS, 1, 1, 1), known, generator=generator).cpu()
-    return torch.cat([x, torch.where(known, x, 0.0), drawn.to(x.dtype)])
 
 
 def draw_receptive_fields(config: Config, model: Autoregressive, x: Tensor) -> "Image":
@@ -346,15 +338,6 @@ def counterpart(config: Config) -> tuple[str, Autoregressive]:
     plain = dataclasses.replace(config.plain, blocks=max(1, config.gated.layers - 1))
     network = build(dataclasses.replace(config, model=other, gated=gated, plain=plain), config.medium)
     return f"{TITLES[other]}, as initialised", network
-
-
-def influence(model: Autoregressive, x: Tensor, row: int, column: int) -> Tensor:
-    """The mean absolute derivative of a pixel's numbers with respect to every pixel, shape [height, width]."""
-    model = copy.deepcopy(model).double()  # in single precision a faint path may give exactly zero
-    x = x.to(model.device, torch.float64).requires_grad_()
-    numbers = model.outputs(x)[:, :, row, column].sum()
-    (gradient,) = torch.autograd.grad(numbers, x)
-    return gradient.abs().mean((0, 1)).cpu()
 
 
 def _seeded(config: Config) -> torch.Generator:

@@ -8,7 +8,6 @@ A step on 32 MNIST images takes one thread of an AMD EPYC 0.25 s (Row LSTM) or 0
 exact, and a sample costs the work of one pass.
 """
 
-import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from modalities.images import Images
 from modalities.modality import batches
-from recipes.common import machine, run, write_figures
+from recipes.common import completions, influence, machine, run, write_figures
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
@@ -70,7 +69,7 @@ class Config:
     """Height and width; pictures of other sizes are cropped and resized. None is 28, and 32 for colour pictures."""
     width: int = 16
     """The length h of an LSTM's state."""
-    layers: int = 7
+    layers: int = 3
     """LSTM layers."""
     head: int = 32
     """Feature maps between the two last convolutions."""
@@ -84,7 +83,7 @@ class Config:
     """What the card says of the data; None knows MNIST and CIFAR-10."""
     push: str | None = None
     """Publish the model under this name, "org/name"."""
-    training: TrainingConfig = TrainingConfig(steps=10_000, batch_size=32, learning_rate=2e-3)
+    training: TrainingConfig = TrainingConfig(steps=7_000, batch_size=32, learning_rate=2e-3)
     """Its training."""
 
     @property
@@ -175,19 +174,12 @@ def draw(config: Config, model: PixelRNN, test: Any) -> "Image":
     samples = model.sample(6 * COLUMNS, generator=_seeded(config))
     pictures = {
         "samples": show(samples, COLUMNS),
-        "completions": show(complete(model, real[:COLUMNS], _seeded(config)), min(COLUMNS, len(real))),
+        "completions": show(completions(model, real[:COLUMNS], COMPLETIONS, _seeded(config)), min(COLUMNS, len(real))),
         "receptive_field": draw_receptive_fields(config, model, real),
     }
     for name, picture in pictures.items():
         picture.save(config.folder / f"{name}.png")
     return pictures["samples"]
-
-
-def complete(model: PixelRNN, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Test images, the same with their lower halves hidden in grey, and rows of completions of what is left."""
-    known = torch.arange(x.shape[2])[:, None] < x.shape[2] // 2
-    drawn = model.complete(x.repeat(COMPLETIONS, 1, 1, 1), known, generator=generator).cpu()
-    return torch.cat([x, torch.where(known, x, 0.0), drawn.to(x.dtype)])
 
 
 def draw_receptive_fields(config: Config, model: PixelRNN, x: Tensor) -> "Image":
@@ -223,14 +215,6 @@ def counterpart(config: Config) -> tuple[str, PixelRNN]:
     return f"{TITLES[other]}, as initialised", build(config)
 
 
-def influence(model: PixelRNN, x: Tensor, row: int, column: int) -> Tensor:
-    """The mean absolute derivative of a pixel's numbers with respect to every pixel, shape [height, width]."""
-    model = copy.deepcopy(model).double()  # so that no path gives exactly zero
-    x = x.to(model.device, torch.float64).requires_grad_()
-    (gradient,) = torch.autograd.grad(model.outputs(x)[:, :, row, column].sum(), x)
-    return gradient.abs().mean((0, 1)).cpu()
-
-
 def _seeded(config: Config) -> torch.Generator:
     return torch.Generator().manual_seed(config.training.seed)
 
@@ -256,6 +240,7 @@ PRESETS = {
         "MNIST on one large card in pieces of ten minutes; run again to go on",
         Config(
             width=64,
+            layers=7,
             head=128,
             test_items=10_000,
             training=TrainingConfig(steps=40_000, batch_size=256, learning_rate=2e-3, minutes=7),
@@ -263,7 +248,7 @@ PRESETS = {
     ),
     "paper": (
         "the published size and batch for MNIST; its length is not published: 100 epochs",
-        Config(test_items=10_000, training=TrainingConfig(steps=375_000, batch_size=16)),
+        Config(layers=7, test_items=10_000, training=TrainingConfig(steps=375_000, batch_size=16)),
     ),
 }
 

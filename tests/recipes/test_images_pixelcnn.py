@@ -9,6 +9,7 @@ from PIL import Image
 
 from modalities.images import Images
 from recipes import images_pixelcnn
+from recipes.common import completions, influence
 from recipes.images_pixelcnn import Config, Gated, Mixture, Plain
 from zoo import load
 from zoo.card import read_figures
@@ -84,7 +85,9 @@ def test_published_figures_stand_beside_the_sets_and_metrics_that_they_are_of(sm
 def test_hidden_halves_are_drawn_and_known_ones_kept(smoke):
     model = images_pixelcnn.build(smoke, smoke.medium)
     x = torch.where(torch.rand(5, 1, 8, 8) < 0.5, 1.0, -1.0)
-    original, hidden, *drawn = images_pixelcnn.complete(model, x, torch.Generator().manual_seed(0)).split(5)
+    original, hidden, *drawn = completions(
+        model, x, images_pixelcnn.COMPLETIONS, torch.Generator().manual_seed(0)
+    ).split(5)
     assert torch.equal(original, x) and len(drawn) == images_pixelcnn.COMPLETIONS
     assert torch.equal(hidden[:, :, :4], x[:, :, :4]) and not hidden[:, :, 4:].any()
     for one in drawn:
@@ -98,8 +101,8 @@ def test_the_gated_network_sees_into_the_blind_spot_of_a_plain_one_of_its_depth(
     title, plain = images_pixelcnn.counterpart(config)
     assert title == "PixelCNN, as initialised" and len(plain.blocks) == 3
     x = torch.where(torch.rand(20, 1, 14, 14) < 0.5, 1.0, -1.0)
-    gated = images_pixelcnn.influence(images_pixelcnn.build(config, config.medium), x, 6, 4)
-    seen = images_pixelcnn.influence(plain, x, 6, 4)
+    gated = influence(images_pixelcnn.build(config, config.medium), x, 6, 4)
+    seen = influence(plain, x, 6, 4)
     assert (gated[5, :11] > 0).all() and not gated[5, 11:].any()
     assert (seen[5, :8] > 0).all() and not seen[5, 8:].any()
     assert not gated[7:].any() and not gated[6, 4:].any()

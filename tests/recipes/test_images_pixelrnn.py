@@ -8,7 +8,8 @@ import torch
 
 from modalities.images import Images
 from recipes import images_pixelrnn
-from recipes.images_pixelrnn import NAMES, complete, counterpart, influence
+from recipes.common import completions, influence
+from recipes.images_pixelrnn import COMPLETIONS, NAMES, counterpart
 from zoo import load
 from zoo.training import TrainingConfig, TrainingError
 
@@ -57,7 +58,7 @@ def test_kinds_train_side_by_side_and_are_shown_together(smoke):
 def test_completions_keep_the_upper_half(smoke):
     model = images_pixelrnn.build(smoke)
     x = torch.ones(2, *smoke.medium.shape)
-    shown = complete(model, x, torch.Generator().manual_seed(0))
+    shown = completions(model, x, COMPLETIONS, torch.Generator().manual_seed(0))
     assert shown.shape == (2 * (2 + images_pixelrnn.COMPLETIONS), *smoke.medium.shape)
     assert torch.equal(shown[2:4, :, 4:], torch.zeros(2, 1, 4, 8))
     assert (shown[4:, :, :4] == 1).all() and (shown[4:, :, 4:] == -1).any()

@@ -93,8 +93,8 @@ class Incremental(abc.ABC):
 
     Positions are visited in rows of `width`: `begin` at the start of a row does what needs only the rows before it;
     then for every column, and for every turn at it, `step` gives the numbers of the output, and `write` takes in the
-    values that were drawn. All state is in tensors that stay where they are, zero at the start and changed in place,
-    and nothing depends on their values: a row can be recorded as a CUDA graph and replayed.
+    values that were drawn. All state is in tensors that stay where they are and are changed in place, and what is done
+    does not depend on their values: a row can be recorded as a CUDA graph and replayed.
     """
 
     width: int
@@ -104,7 +104,7 @@ class Incremental(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> list[Tensor]:
-        """Every tensor that is carried from one position to another; zero at the start."""
+        """Every tensor that is carried from one position to another."""
 
     @abc.abstractmethod
     def begin(self, phase: int) -> None:
