@@ -63,7 +63,7 @@ class Config:
     """Residual blocks of its encoder, and of its decoder."""
     prior_width: int = 64
     """Feature maps of the prior."""
-    prior_layers: int = 8
+    prior_layers: int = 6
     """Gated layers of the prior."""
     embedding: int = 64
     """The length of the prior's own vector of a code."""
@@ -75,9 +75,9 @@ class Config:
     """What the card says of the data."""
     push: str | None = None
     """Publish the checkpoint under this name, "org/name"."""
-    vq: TrainingConfig = TrainingConfig(steps=8_000, precision="bf16")
+    vq: TrainingConfig = TrainingConfig(steps=6_000, precision="bf16")
     """Training of the VQ-VAE."""
-    prior: TrainingConfig = TrainingConfig(steps=8_000, precision="bf16")
+    prior: TrainingConfig = TrainingConfig(steps=8_000, batch_size=64, precision="bf16")
     """Training of the prior."""
 
 

@@ -230,11 +230,11 @@ def test_sigkill_loses_at_most_the_steps_since_the_last_checkpoint(name, tmp_pat
 def two_processes(tmp_path_factory):
     """A folder of runs that two processes shared."""
     folder = tmp_path_factory.mktemp("two")
-    finish(launch(["autoencoder,pixelcnn,vae,hierarchy,sometimes", folder, 50], processes=2))
+    finish(launch(["autoencoder,pixelcnn,vae,hierarchy,sometimes,codes,restarts", folder, 50], processes=2))
     return folder
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "pixelcnn"])
+@pytest.mark.parametrize("name", ["autoencoder", "pixelcnn", "codes"])
 def test_two_processes_give_the_losses_of_one(name, two_processes, tmp_path):
     worker.run(name, tmp_path)
     one, two = losses(tmp_path), losses(two_processes / name)
@@ -253,3 +253,14 @@ def test_two_processes_lie_within_the_spread_of_seeds(name, two_processes, tmp_p
 def test_a_player_may_sit_out_on_two_processes(two_processes):
     history = json.loads((two_processes / "sometimes" / "history.json").read_text())
     assert "discriminator_loss" in history[0] and "discriminator_loss" not in history[1]
+
+
+@pytest.mark.parametrize("name", ["codes", "restarts"])
+def test_two_processes_share_one_codebook(name, two_processes, tmp_path):
+    first, second = (json.loads((two_processes / name / f"codebook-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    worker.run(name, tmp_path)
+    vectors, usage = json.loads((tmp_path / "codebook-0.json").read_text())
+    assert sum(first[1]) == pytest.approx(sum(usage), rel=0.2)  # counted over all processes, not over one
+    if name == "codes":
+        assert torch.allclose(torch.tensor(first[0]), torch.tensor(vectors), atol=1e-4)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from modalities.images import Images
 from modalities.modality import Arrays
 from tests import toys
 from zoo.model import unpack
 from zoo.training import TrainingConfig, train
+from zoo.variational.vq import VQVAE
 
 
 class Sometimes(toys.ToyGAN):
@@ -51,11 +53,23 @@ def run(name, folder, steps=50, pause=0.0, seed=0):
     elif name == "sometimes":
         model = Sometimes(toys.Points(dimensions=2))
     else:
-        model = toys.make(name)
+        model = toys.make(name) if name in toys.NAMES else codebook(name)
     config = TrainingConfig(steps=steps, batch_size=16, log_every=1, checkpoint_every=5, sample_every=10**9, seed=seed)
     history = train(model, Slow(toys.data_for(model), pause), config, folder)
-    if int(os.environ.get("RANK", 0)) == 0:
+    rank = int(os.environ.get("RANK", 0))
+    if rank == 0:
         (folder / "history.json").write_text(json.dumps(history))
+    if isinstance(model, VQVAE):
+        (folder / f"codebook-{rank}.json").write_text(json.dumps([model.codebook.tolist(), model.usage.tolist()]))
+
+
+def codebook(name):
+    """A VQ-VAE: "codes", all in use from the start; or "restarts", where all start at outputs chosen at random."""
+    model = VQVAE(Images(1, 4, 4, 2), codes=5, dimensions=3, downsampling=2, width=4, blocks=1)
+    if name == "codes":
+        model.codebook *= 0.3
+        model.usage += 20
+    return model
 
 
 if __name__ == "__main__":
