@@ -4,7 +4,11 @@
     python -m recipes.images_pixelcnn --data mnist --model plain
     python -m recipes.images_pixelcnn --data folder/of/pictures --model mixture
 
-Likelihoods are exact. Samples by all three samplers are the same pictures; what differs is the time.
+On one busy core of an AMD EPYC the first takes 83 minutes and gives the first 1,000 test images of MNIST 83.7 ± 0.7
+nats, the second takes 30 minutes and gives 87.7 ± 0.7. Likelihoods are exact. Both networks are shallow: a pixel sees
+eleven rows up and no further, so that a second stroke begins below some samples and below some completions. Samples by
+all three samplers are the same pictures; what differs is the time: one digit
+of the gated network takes 0.25 s, the naive way 5 s; sixteen take 0.31 s and 68 s.
 """
 
 import dataclasses
