@@ -3,8 +3,8 @@
     python -m recipes.points_autoregressive
     python -m recipes.points_autoregressive --data old_faithful.csv
 
-Seven minutes on a busy core of an AMD EPYC for three sets, and 0.325 nats on the two moons (0.302 the truth), 2.174 on
-the checkerboard (2.079), 0.748 on the spiral (0.711). Every conditional is a mixture of logistics, so
+It takes 7 minutes on a busy core of an AMD EPYC for three sets, and gives 0.325 nats on the two moons (0.302 the
+truth), 2.174 on the checkerboard (2.079), 0.748 on the spiral (0.711). Every conditional is a mixture of logistics, so
 that the density is exact and has no hole to bridge: the first coordinate's mixture is that of its margin, and the
 second's may jump where the first moves on.
 """
