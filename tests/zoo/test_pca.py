@@ -397,3 +397,11 @@ def test_digits_take_about_as_many_components_as_published(shared_data):
     x = Images(1, 28, 28).dataset(shared_data / "mnist", "train").x[:20_000]
     model = PCA.fit(x, Images(1, 28, 28), components=0.9)
     assert 84 <= len(model.variance) <= 90
+
+
+def test_directions_without_variance_are_orthonormal_too():
+    torch.manual_seed(0)
+    x = torch.randn(20, 3) @ torch.randn(3, 600)
+    axes = principal_axes(x, (600,), 6, solver="gram")
+    assert torch.allclose(axes.basis @ axes.basis.T, torch.eye(6), atol=1e-5)
+    assert torch.all(axes.variance[3:] < 1e-4 * axes.variance[2])

@@ -101,7 +101,6 @@ class RowConv2d:
             above = F.conv2d(self.rows, self.upper, self.bias)
         else:
             above = self.bias[None, :, None, None]
-        self.row.zero_()
         if extra is not None:
             above = above + extra
         above = above.expand(n, conv.outputs, 1, self.width)[:, :, 0]

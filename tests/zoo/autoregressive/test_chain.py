@@ -115,6 +115,30 @@ def test_completion_keeps_the_known_and_draws_the_rest_as_ancestral_sampling_doe
         assert same(model, done, whole)
 
 
+@torch.no_grad()
+def test_completions_of_items_that_the_noise_would_not_give_go_on_from_them(model):
+    x = items(model, 3, seed=8)
+    known = (torch.arange(math.prod(model.positions)) < math.prod(model.positions) // 2).reshape(model.positions)
+    naive, fixed, done = (
+        model.complete(x, known, condition=condition(model), generator=generator(5), sampler=sampler)
+        for sampler in ("naive", "fixed-point", "incremental")
+    )
+    mask = known.expand(x.shape)
+    assert torch.equal(done[mask], x[mask]) and same(model, done, naive) and same(model, fixed, naive)
+
+
+@torch.no_grad()
+def test_densities_follow_the_scale_of_the_data(model):
+    if model.discrete:
+        return
+    x = items(model, 2)
+    before = model.log_prob(x, condition=condition(model))
+    model.standardise.mean *= 2
+    model.standardise.std *= 2
+    after = model.log_prob(2 * x, condition=condition(model))
+    assert torch.allclose(after, before - x[0].numel() * math.log(2))
+
+
 def test_what_is_known_must_be_a_prefix(model):
     x = items(model, 2)
     shape = model.modality.shape
@@ -188,6 +212,18 @@ def test_uniform_models_have_the_bits_that_arithmetic_says():
     assert torch.allclose(-flat / (784 * math.log(2)), torch.full((2,), 8.0))
     coin = Output(1, 2).distribution(torch.zeros(2, 1, 28, 28)).log_prob(torch.ones(2, 1, 28, 28))
     assert torch.allclose(-coin, torch.full((2,), 784 * math.log(2)))
+
+
+def test_a_temperature_divides_logits_and_multiplies_scales():
+    for levels in (None, 32):
+        numbers = torch.randn(2, 3 * (1 + 2 * 3 + 3), 4)
+        warm, cool = (Output(3, levels, components=3).distribution(numbers, t) for t in (1.0, 0.5))
+        assert torch.allclose(cool.logits, 2 * warm.logits) and torch.equal(cool.location, warm.location)
+        assert torch.allclose(cool.log_scale, warm.log_scale - math.log(2))
+    for likelihood in ("bernoulli", "categorical"):
+        numbers = torch.randn(2, 3 * (2 if likelihood == "categorical" else 1), 4)
+        warm, cool = (Output(3, 2, likelihood).distribution(numbers, t) for t in (1.0, 0.5))
+        assert torch.allclose(cool.logits, 2 * warm.logits)
 
 
 def test_a_likelihood_that_does_not_suit_is_refused():
