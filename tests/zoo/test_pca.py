@@ -12,7 +12,7 @@ from modalities.modality import Arrays
 from modalities.points import Points
 from zoo.linear import solver as solvers
 from zoo.linear.pca import PCA, ProbabilisticPCA, nearest
-from zoo.linear.solver import Moments, Room, choose, principal_axes
+from zoo.linear.solver import Moments, Room, _orthonormal, choose, principal_axes
 
 EXACT = ("svd", "covariance", "gram")
 SHAPES = {"tall": (90, 20), "wide": (20, 90), "square": (40, 40)}
@@ -401,7 +401,16 @@ def test_digits_take_about_as_many_components_as_published(shared_data):
 
 def test_directions_without_variance_are_orthonormal_too():
     torch.manual_seed(0)
-    x = torch.randn(20, 3) @ torch.randn(3, 600)
-    axes = principal_axes(x, (600,), 6, solver="gram")
-    assert torch.allclose(axes.basis @ axes.basis.T, torch.eye(6), atol=1e-5)
-    assert torch.all(axes.variance[3:] < 1e-4 * axes.variance[2])
+    for rank in (1, 3):
+        x = torch.randn(20, rank) @ torch.randn(rank, 600)
+        axes = principal_axes(x, (600,), 6, solver="gram")
+        assert torch.allclose(axes.basis @ axes.basis.T, torch.eye(6), atol=1e-5)
+        assert torch.all(axes.variance[rank:] < 1e-4 * axes.variance[rank - 1])
+
+
+def test_nearly_parallel_rows_become_orthonormal():
+    torch.manual_seed(0)
+    first = torch.randn(1, 600)
+    rows = torch.cat([first, first + 1e-4 * torch.randn(3, 600)])
+    found = _orthonormal(rows)
+    assert torch.allclose(found @ found.T, torch.eye(4), atol=1e-5)
