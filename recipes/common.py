@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
     from zoo.autoregressive.chain import Autoregressive
 
@@ -72,6 +73,21 @@ def completions(model: "Autoregressive", x: "torch.Tensor", times: int, generato
     known = torch.arange(x.shape[2])[:, None] < x.shape[2] // 2
     drawn = model.complete(x.repeat(times, 1, 1, 1), known, generator=generator).cpu()
     return torch.cat([x, torch.where(known, x, 0.0), drawn.to(x.dtype)])
+
+
+def draw_pixel_model(
+    model: "Autoregressive", x: "torch.Tensor", receptive_field: "Image", folder: Path, generator: "torch.Generator"
+) -> "Image":
+    """Write samples, completions of the first images of `x` and the given picture; return the samples."""
+    columns = min(10, len(x))
+    pictures = {
+        "samples": model.modality.show(model.sample(60, generator=generator), 10),
+        "completions": model.modality.show(completions(model, x[:columns], 4, generator), columns),
+        "receptive_field": receptive_field,
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / f"{name}.png")
+    return pictures["samples"]
 
 
 def influence(model: "Autoregressive", x: "torch.Tensor", row: int, column: int) -> "torch.Tensor":

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from modalities.images import Images
 from modalities.modality import batches
-from recipes.common import completions, influence, machine, run, write_figures
+from recipes.common import draw_pixel_model, influence, machine, run, write_figures
 from zoo.autoregressive.chain import Autoregressive, Sampler
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -38,11 +38,6 @@ from zoo.training import TrainingConfig, seconds_trained, train
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-COLUMNS = 10
-"""How many images a row of a picture shows."""
-COMPLETIONS = 4
-"""How often every test image's lower half is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,17 +279,10 @@ def seconds(work: Callable[[], object], limit: float = 10.0, runs: int = 5) -> f
 
 def draw(config: Config, model: Autoregressive, test: Any) -> "Image":
     """Write the pictures; the samples are returned for the card."""
-    show = model.modality.show
     real = next(iter(batches(test, 64, torch.Generator().manual_seed(0))))
-    samples = model.sample(6 * COLUMNS, generator=_seeded(config))
-    pictures = {
-        "samples": show(samples, COLUMNS),
-        "completions": show(completions(model, real[:COLUMNS], COMPLETIONS, _seeded(config)), min(COLUMNS, len(real))),
-        "receptive_field": draw_receptive_fields(config, model, real),
-    }
-    for name, picture in pictures.items():
-        picture.save(config.output / config.model / f"{name}.png")
-    return pictures["samples"]
+    field = draw_receptive_fields(config, model, real)
+    generator = torch.Generator().manual_seed(config.training.seed)
+    return draw_pixel_model(model, real, field, config.output / config.model, generator)
 
 
 def draw_receptive_fields(config: Config, model: Autoregressive, x: Tensor) -> "Image":
@@ -342,10 +330,6 @@ def counterpart(config: Config) -> tuple[str, Autoregressive]:
     plain = dataclasses.replace(config.plain, blocks=max(1, config.gated.layers - 1))
     network = build(dataclasses.replace(config, model=other, gated=gated, plain=plain), config.medium)
     return f"{TITLES[other]}, as initialised", network
-
-
-def _seeded(config: Config) -> torch.Generator:
-    return torch.Generator().manual_seed(config.training.seed)
 
 
 _QUICK = TrainingConfig(steps=100, batch_size=32, learning_rate=5e-3, warmup_steps=10, ema=0.9, log_every=20)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from modalities.images import Images
 from modalities.modality import batches
-from recipes.common import completions, influence, machine, run, write_figures
+from recipes.common import draw_pixel_model, influence, machine, run, write_figures
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
@@ -29,11 +29,6 @@ from zoo.training import TrainingConfig, seconds_trained, train
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-COLUMNS = 10
-"""How many images a row of a picture shows."""
-COMPLETIONS = 4
-"""How often every test image's lower half is drawn."""
 
 Kind = Literal["row", "diagonal"]
 NAMES = {"row": "row-lstm", "diagonal": "diagonal-bilstm"}
@@ -171,17 +166,10 @@ def measure(model: PixelRNN, test: Any, config: Config) -> list[Figure]:
 
 def draw(config: Config, model: PixelRNN, test: Any) -> "Image":
     """Write the pictures; the samples are returned for the card."""
-    show = model.modality.show
     real = next(iter(batches(test, 64, torch.Generator().manual_seed(0))))
-    samples = model.sample(6 * COLUMNS, generator=_seeded(config))
-    pictures = {
-        "samples": show(samples, COLUMNS),
-        "completions": show(completions(model, real[:COLUMNS], COMPLETIONS, _seeded(config)), min(COLUMNS, len(real))),
-        "receptive_field": draw_receptive_fields(config, model, real),
-    }
-    for name, picture in pictures.items():
-        picture.save(config.folder / f"{name}.png")
-    return pictures["samples"]
+    field = draw_receptive_fields(config, model, real)
+    generator = torch.Generator().manual_seed(config.training.seed)
+    return draw_pixel_model(model, real, field, config.folder, generator)
 
 
 def draw_receptive_fields(config: Config, model: PixelRNN, x: Tensor) -> "Image":
@@ -215,10 +203,6 @@ def counterpart(config: Config) -> tuple[str, PixelRNN]:
         if isinstance(network, PixelRNN) and network.modality == config.medium:
             return TITLES[other], network
     return f"{TITLES[other]}, as initialised", build(config)
-
-
-def _seeded(config: Config) -> torch.Generator:
-    return torch.Generator().manual_seed(config.training.seed)
 
 
 PRESETS = {
