@@ -17,6 +17,7 @@ KINDS = {
     "signals": "modalities.signals:Signals",
     "images": "modalities.images:Images",
     "latents": "modalities.latents:Latents",
+    "meshes": "modalities.meshes:Meshes",
 }
 """Every medium's name and its adapter, as "module:Class", imported when it is needed."""
 

@@ -8,6 +8,7 @@ from typing import Any
 FAMILIES = {
     "pca": "zoo.linear.pca:PCA",
     "probabilistic-pca": "zoo.linear.pca:ProbabilisticPCA",
+    "morphable-model": "zoo.linear.morphable:MorphableModel",
     "autoencoder": "zoo.variational.autoencoder:Autoencoder",
     "vae": "zoo.variational.vae:VAE",
     "vq-vae": "zoo.variational.vq:VQVAE",
