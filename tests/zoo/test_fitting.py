@@ -1,0 +1,241 @@
+"""Morphable models under observations, against dense Gaussian conditioning and faces whose coefficients are known."""
+
+import pytest
+import torch
+
+from modalities.meshes import Meshes
+from zoo.linear.camera import Camera, fit_camera, rotation_matrix
+from zoo.linear.fitting import complete, fit_landmarks, posterior
+from zoo.linear.morphable import Axes, MorphableModel
+
+
+def toy(vertices=10, shape=6, expression=3, noise=0.0, dtype=torch.float64):
+    """A model of random directions; those of shape and expression are not orthogonal."""
+    generator = torch.Generator().manual_seed(0)
+
+    def axes(k, largest):
+        rows = torch.linalg.qr(torch.randn(3 * vertices, k, dtype=torch.float64, generator=generator))[0].T
+        return Axes(rows.to(dtype), torch.linspace(largest, 9, k).to(dtype))
+
+    faces = torch.randint(vertices, (12, 3), generator=generator)
+    mean = 50 * torch.randn(vertices, 3, dtype=torch.float64, generator=generator).to(dtype)
+    return MorphableModel.assemble(
+        Meshes(vertices).on(faces),
+        mean,
+        axes(shape, 900),
+        axes(expression, 300) if expression else None,
+        noise=noise,
+        landmarks=torch.arange(min(8, vertices)),
+    )
+
+
+def covariance(model):
+    """Of all coordinates, shape [3 * vertices, 3 * vertices]."""
+    modes = model.scaled_modes()
+    return modes.T @ modes
+
+
+def observed(model, count=3):
+    """Some vertices and where they might be."""
+    generator = torch.Generator().manual_seed(1)
+    vertices = torch.tensor([7, 1, 4, 0, 9])[:count]
+    return vertices, model.mean[vertices] + 5 * torch.randn(count, 3, dtype=torch.float64, generator=generator)
+
+
+def camera(yaw=30.0, pitch=10.0, scale=1.7):
+    return Camera(rotation_matrix(yaw, pitch, 5.0), torch.tensor(scale).double(), torch.tensor([100.0, 120.0]).double())
+
+
+@pytest.mark.parametrize("expression", [0, 3])
+@pytest.mark.parametrize("own", [0.0, 0.5])
+@pytest.mark.parametrize("noise", ["deviation", "covariances"])
+def test_the_posterior_model_is_dense_conditioning(expression, own, noise):
+    model = toy(expression=expression, noise=own)
+    vertices, positions = observed(model)
+    root = torch.randn(3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    given = 1.5 if noise == "deviation" else root @ root.mT + 0.1 * torch.eye(3)
+    blocks = [1.5**2 * torch.eye(3)] * 3 if noise == "deviation" else list(given)
+    columns = (3 * vertices[:, None] + torch.arange(3)).flatten()
+    prior = covariance(model)
+    seen = prior[columns][:, columns] + torch.block_diag(*blocks) + own * torch.eye(9)
+    gain = torch.linalg.solve(seen, prior[columns]).T
+    mean = model.mean.flatten() + gain @ (positions - model.mean[vertices]).flatten()
+    found = posterior(model, vertices, positions, given)
+    assert torch.allclose(found.mean.flatten(), mean, rtol=0, atol=1e-9)
+    assert torch.allclose(covariance(found), prior - gain @ prior[columns], rtol=0, atol=1e-9)
+    basis = found.shape_basis
+    assert torch.allclose(basis @ basis.T, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=1e-10)
+    assert (found.shape_variance.diff() <= 0).all()
+
+
+def test_the_posterior_of_many_vertices_takes_products_and_agrees():
+    model = toy(vertices=40)
+    vertices, positions = torch.arange(40), model.sample(1)[0]
+    found = posterior(model, vertices, positions, 2.0)
+    gain = torch.linalg.solve(covariance(model) + 4 * torch.eye(120), covariance(model)).T
+    mean = model.mean.flatten() + gain @ (positions - model.mean).flatten()
+    assert torch.allclose(found.mean.flatten(), mean, rtol=0, atol=1e-9)
+    assert torch.allclose(covariance(found), covariance(model) - gain @ covariance(model), rtol=0, atol=1e-9)
+
+
+def test_small_noise_interpolates_and_large_noise_gives_the_prior():
+    model = toy()
+    vertices, positions = observed(model, 2)
+    for noise in (1e-2, 1e-4, 1e-7):
+        exact = posterior(model, vertices, positions, noise)
+        assert (exact.mean[vertices] - positions).abs().max() < noise / 2
+        samples = exact.sample(50, generator=torch.Generator().manual_seed(0))
+        assert 0.5 * noise < samples[:, vertices].std(0).mean() < 1.5 * noise
+        assert samples.std(0)[5].min() > 1
+    vague = posterior(model, vertices, positions, 1e7)
+    assert torch.allclose(vague.mean, model.mean, rtol=0, atol=1e-6)
+    assert torch.allclose(covariance(vague), covariance(model), rtol=0, atol=1e-6)
+
+
+def test_a_partial_mesh_is_completed():
+    model = toy(vertices=60, dtype=torch.float32)
+    face = model.sample(1, generator=torch.Generator().manual_seed(3))[0]
+    partial = face.clone()
+    partial[20:] = torch.nan
+    completed = complete(model, partial, 1e-3)
+    assert (completed.mean - face).norm(dim=1).max() < 0.05 < (model.mean - face).norm(dim=1).max()
+    with pytest.raises(ValueError, match="all have NaN"):
+        complete(model, partial * torch.nan)
+    with pytest.raises(ValueError, match=r"\[60, 3\]"):
+        complete(model, partial[:5])
+
+
+def test_observations_are_checked():
+    model = toy()
+    vertices, positions = observed(model)
+    cases = [
+        ((torch.tensor([0, 1, 10]), positions, 1.0), r"0 to 9, got \[10\]"),
+        ((torch.tensor([0, -1, 3]), positions, 1.0), r"0 to 9, got \[-1\]"),
+        ((torch.tensor([4, 1, 4]), positions, 1.0), r"given twice: \[4\]"),
+        ((vertices, positions[:2], 1.0), "each of 3 vertices"),
+        ((vertices, positions.clone().index_fill_(0, torch.tensor(1), torch.nan), 1.0), r"vertices \[1\] are not"),
+        ((vertices, positions, 0.0), "above 0"),
+        ((vertices, positions, torch.nan), "above 0"),
+        ((vertices, positions, -torch.eye(3).repeat(3, 1, 1)), "positive definite"),
+        ((vertices, positions, torch.eye(3)), r"\[3, 3, 3\]"),
+        ((vertices.double(), positions, 1.0), "whole numbers"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            posterior(model, *arguments)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 35.0, -90.0, 170.0])
+def test_a_camera_is_recovered(yaw):
+    positions = 40 * torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    truth = camera(yaw)
+    points = torch.cat([truth.project(positions), torch.full((1, 2), torch.nan)])
+    found = fit_camera(torch.cat([positions, positions[:1]]), points)
+    assert torch.allclose(found.rotation, truth.rotation, rtol=0, atol=1e-6)
+    assert torch.allclose(found.scale, truth.scale, rtol=0, atol=1e-6)
+    assert torch.allclose(found.translation, truth.translation, rtol=0, atol=1e-4)
+
+
+def test_pictures_have_y_down_and_are_not_mirrored():
+    upright = Camera(torch.eye(3), torch.tensor(2.0), torch.tensor([100.0, 120.0]))
+    left_eye, crown = torch.tensor([30.0, 0.0, 50.0]), torch.tensor([0.0, 90.0, 0.0])
+    assert upright.project(left_eye).tolist() == [160, 120] and upright.project(crown).tolist() == [100, -60]
+    turned = Camera(rotation_matrix(90.0).float(), torch.tensor(2.0), torch.tensor([100.0, 120.0]))
+    nose = turned.project(torch.tensor([0.0, 0.0, 80.0]))
+    assert torch.allclose(nose, torch.tensor([260.0, 120.0]))
+
+
+def test_noisy_points_give_the_least_error_of_all_cameras():
+    generator = torch.Generator().manual_seed(0)
+    positions = 40 * torch.randn(12, 3, dtype=torch.float64, generator=generator)
+    points = camera().project(positions) + 8 * torch.randn(12, 2, dtype=torch.float64, generator=generator)
+    found = fit_camera(positions, points)
+    least = (found.project(positions) - points).square().sum()
+    for step in 0.01 * torch.randn(50, 6, dtype=torch.float64, generator=generator):
+        rotation = rotation_matrix(*(57 * step[:3]).tolist()) @ found.rotation
+        other = Camera(rotation, found.scale * step[3].exp(), found.translation + step[4:])
+        assert (other.project(positions) - points).square().sum() > least
+
+
+def test_coplanar_points_fit_exactly_and_keep_to_the_front():
+    positions = 40 * torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    positions[:, 2] = 5 + 0.2 * positions[:, 0]
+    for yaw in (15.0, -25.0):
+        points = camera(yaw).project(positions)
+        found = fit_camera(positions, points)
+        assert (found.project(positions) - points).abs().max() < 1e-8
+        assert found.rotation.trace() >= camera(yaw).rotation.trace() - 1e-9
+    noisy = points + 0.1 * torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert (fit_camera(positions, noisy).project(positions) - points).abs().max() < 0.5
+
+
+def test_cameras_refuse_what_cannot_be_solved():
+    line = torch.linspace(0, 1, 6, dtype=torch.float64)[:, None] * torch.tensor([10.0, 20.0, 30.0])
+    spread = 40 * torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="collinear"):
+        fit_camera(line, camera().project(line))
+    with pytest.raises(ValueError, match="at least 4 points, got 3"):
+        fit_camera(spread[:3], camera().project(spread[:3]))
+    with pytest.raises(ValueError, match="one line or are one"):
+        fit_camera(spread, torch.ones(6, 2))
+    with pytest.raises(ValueError, match=r"\[6, 3\] and \[5, 2\]"):
+        fit_camera(spread, torch.ones(5, 2))
+    with pytest.raises(ValueError, match="determinant 1"):
+        Camera(torch.diag(torch.tensor([1.0, 1.0, -1.0])), torch.tensor(1.0), torch.zeros(2))
+    with pytest.raises(ValueError, match="above 0"):
+        Camera(torch.eye(3), torch.tensor(0.0), torch.zeros(2))
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_landmarks_give_back_pose_and_coefficients(pictures):
+    model = toy(vertices=60, shape=8, expression=4)
+    vertices = torch.arange(40)
+    z = torch.randn(pictures, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z[:, :8] = z[0, :8].clone()
+    cameras = [camera(*angles) for angles in ((30, 10), (-40, 5), (5, -20))][:pictures]
+    points = [c.project(x[vertices]) for c, x in zip(cameras, model.decode(z).mean, strict=True)]
+    points[0][3] = torch.nan
+    fit = fit_landmarks(model, points if pictures > 1 else points[0], vertices, noise=1e-5)
+    assert torch.allclose(fit.coefficients, z, rtol=0, atol=1e-4)
+    assert fit.residuals.isnan().sum() == 1 and fit.residuals.nan_to_num().max() < 1e-3
+    for found, truth in zip(fit.cameras, cameras, strict=True):
+        assert torch.allclose(found.rotation, truth.rotation, rtol=0, atol=1e-5)
+        assert torch.allclose(found.translation, truth.translation, rtol=0, atol=1e-3)
+
+
+def test_a_landmark_fit_is_the_most_probable_and_shrinks_with_noise():
+    model = toy(vertices=60, shape=8, expression=4, noise=0.5)
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(1, 12, dtype=torch.float64, generator=generator)
+    points = camera().project(model.decode(z).mean[0, :8])
+    points += 3 * torch.randn(8, 2, dtype=torch.float64, generator=generator)
+    norms = [fit_landmarks(model, points, noise=noise).coefficients.norm() for noise in (0.1, 1.0, 10.0, 1e3)]
+    assert norms == sorted(norms, reverse=True) and norms[-1] < 1e-2
+
+    fit = fit_landmarks(model, points, noise=2.0)
+
+    def objective(z, camera):
+        own = 0.5 * camera.scale.square()
+        errors = camera.project(model.decode(z).mean[0, :8]) - points
+        return (errors.square() / (4 + own)).sum() + z.square().sum()
+
+    least = objective(fit.coefficients, fit.cameras[0])
+    for step in 0.05 * torch.randn(50, 12, dtype=torch.float64, generator=generator):
+        assert objective(fit.coefficients + step, fit.cameras[0]) > least
+
+
+def test_landmark_fits_are_checked():
+    model = toy(vertices=20)
+    points = camera().project(model.mean[:8])
+    few = points.clone()
+    few[3:] = torch.nan
+    with pytest.raises(ValueError, match="at least 4 points, got 3"):
+        fit_landmarks(model, few)
+    with pytest.raises(ValueError, match=r"8 landmarks, shape \[8, 2\], got \[7, 2\]"):
+        fit_landmarks(model, points[:7])
+    with pytest.raises(ValueError, match="0 to 19"):
+        fit_landmarks(model, points, torch.arange(13, 21))
+    with pytest.raises(ValueError, match="above 0 pixels"):
+        fit_landmarks(model, points, noise=0.0)
+    with pytest.raises(ValueError, match="no landmarks of its own"):
+        fit_landmarks(MorphableModel.assemble(model.modality, model.mean, model.axes("shape")), points)
