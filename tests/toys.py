@@ -8,6 +8,7 @@ from torch import nn
 
 from modalities import Modality
 from modalities.images import Images
+from modalities.meshes import Meshes
 from modalities.points import Points
 from zoo.catalog import FAMILIES
 from zoo.distributions import Bernoulli, DiagonalGaussian, Path, normal_noise
@@ -209,12 +210,24 @@ def make(name: str) -> GenerativeModel:
     return {"vae": ToyVAE, "hierarchy": ToyHierarchy, "pixelcnn": ToyPixelCNN}[name](BINARY).eval()
 
 
+def grid(rows: int, columns: int, spacing: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A flat sheet: its vertices [rows * columns, 3] and its triangles."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    number = torch.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = (part.flatten() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]))
+    faces = torch.cat([torch.stack([a, b, d], 1), torch.stack([a, d, c], 1)])
+    return spacing * torch.stack([x, y, torch.zeros_like(x)], 2).reshape(-1, 3).float(), faces
+
+
 def data_for(model: GenerativeModel, n: int = 64) -> torch.Tensor:
     """Items of the model's medium; the binary ones have structure to learn: rows are all one value."""
     torch.manual_seed(1)
     if isinstance(model.modality, Images):
         rows = torch.rand(n, 1, model.modality.height, 1) < 0.5
         return torch.where(rows, 1.0, -1.0).expand(n, *model.modality.shape).contiguous()
+    if isinstance(model.modality, Meshes):
+        positions, colours = torch.randn(n, model.modality.vertices, 3), torch.rand(n, model.modality.vertices, 3)
+        return torch.cat([20 * positions, colours], 2) if model.modality.colours else 20 * positions
     return torch.randn(n, *model.modality.shape)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load, load_file, save_file
 
 from modalities.images import Images
+from modalities.meshes import Meshes
 from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
@@ -23,6 +24,7 @@ from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
 from zoo.distributions import Path
+from zoo.linear.morphable import MorphableModel
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import Explicit, Latent, Variational, point
 from zoo.variational.autoencoder import Autoencoder
@@ -47,6 +49,18 @@ def seeded(make):
 
 def fitted(cls, medium, **arguments):
     return cls.fit(toys.data_for(cls_with(medium), 60), medium, **arguments)
+
+
+def face(colours):
+    """A morphable model with all of its parts, or with shape alone."""
+    _, faces = toys.grid(3, 4)
+    medium = Meshes(12, colours).on(faces, torch.rand(12, 2) if colours else None)
+    if not colours:
+        return fitted(MorphableModel, medium, shape=5)
+    x = toys.data_for(cls_with(medium), 60)
+    pairs = (x[:20] + 5 * torch.randn_like(x[:20]), x[:20])
+    model = MorphableModel.fit(x, medium, shape=4, colour=2, expression=3, expressions=pairs, landmarks=torch.arange(3))
+    return model.with_segments({"nose": torch.arange(5)}).with_attributes(x, {"age": torch.randn(60)})
 
 
 def cls_with(medium):
@@ -89,6 +103,8 @@ REAL = {
     "pca": lambda: fitted(PCA, GREY, components=4),
     "probabilistic-pca-images": lambda: fitted(ProbabilisticPCA, GREY, components=2),
     "probabilistic-pca-points": lambda: fitted(ProbabilisticPCA, PLANE, components=1),
+    "morphable-model": lambda: face(colours=True),
+    "morphable-model-shape": lambda: face(colours=False),
     "gaussian-mixture": lambda: fitted(GaussianMixture, PLANE, components=2),
     "kernel-density": lambda: fitted(KernelDensity, PLANE, bandwidth=0.3),
 }

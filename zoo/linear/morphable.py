@@ -4,15 +4,29 @@ Sources: Blanz, Vetter, "A Morphable Model for the Synthesis of 3D Faces", 1999;
 Vetter, "A 3D Face Model for Pose and Illumination Invariant Face Recognition", 2009.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from modalities import MediaError
 from modalities.meshes import Meshes
+from modalities.modality import Arrays
 from zoo.distributions import DiagonalGaussian, Point
-from zoo.model import Latent, check_count
+from zoo.linear.solver import PrincipalAxes, Rows, principal_axes
+from zoo.model import Latent, check_count, check_temperature
+
+PARTS = ("shape", "expression", "colour")
+REST = "surrounding"
+"""The segment of the vertices that no region names."""
+BLOCK = 2**22
+"""How many numbers are computed in double precision at once."""
 
 
 class Axes(NamedTuple):
@@ -29,7 +43,10 @@ class MorphableModel(Latent):
 
     positions = mean + shape_basis^T diag(shape_variance)^(1/2) z_shape + the same of expression; colours likewise.
     z = (z_shape, z_expression, z_colour) ~ N(0, I), shape [batch, shape + expression + colour]: coefficients are in
-    standard deviations.
+    standard deviations. What the modes leave out, `noise`, is no part of a sample: it would roughen the surface.
+
+        model = MorphableModel.fit(x, medium, shape=50).with_segments({"nose": nose}).with_attributes(x, {"age": age})
+        model.sample(4, segmented=True), model.edit(x, "age", 20.0), model.caricature(x, 1.5)
 
     Arguments:
         modality: meshes; with colours, if `colour` is above 0.
@@ -41,16 +58,33 @@ class MorphableModel(Latent):
         landmarks: how many vertices are marked.
     """
 
+    precise: ClassVar[tuple[str, ...]] = (
+        "mean",
+        "noise",
+        "uv",
+        "weights",
+        "directions",
+        "shape_variance",
+        "expression_variance",
+        "colour_variance",
+    )
+
     faces: Tensor
     """Triangles, shape [faces, 3]."""
+    uv: Tensor | None
+    """Texture coordinates, shape [vertices, 2]."""
     mean: Tensor
     """Shape of an item, [vertices, 3 or 6]."""
     shape_basis: Tensor
-    """Orthonormal rows [shape, 3 * vertices], as in `Axes`; `shape_variance` [shape] is in square millimetres."""
+    """Orthonormal rows [shape, 3 * vertices], as in `Axes`."""
+    shape_variance: Tensor
+    """The variance along each, shape [shape], square millimetres summed over vertices."""
     expression_basis: Tensor
     """As `shape_basis`; not orthogonal to it."""
+    expression_variance: Tensor
     colour_basis: Tensor
     """As `shape_basis`, of red, green and blue."""
+    colour_variance: Tensor
     noise: Tensor
     """The variance of a coordinate that the modes leave out, square millimetres, a scalar."""
     weights: Tensor
@@ -75,17 +109,26 @@ class MorphableModel(Latent):
         landmarks: int = 0,
     ):
         super().__init__()
-        check_count(shape, "shape")
+        if not isinstance(modality, Meshes):
+            raise TypeError(f"a morphable model needs meshes, got {modality!r}")
+        size = 3 * modality.vertices
+        self.sizes = (shape, expression, colour)
+        for name, modes in zip(PARTS, self.sizes, strict=True):
+            if modes or name == "shape":
+                check_count(modes, name)
+            if modes > size:
+                raise ValueError(f"{modality.vertices} vertices have at most {size} modes of {name}, got {modes}")
         if colour and not modality.colours:
             raise ValueError(f"{colour} modes of colour need meshes with colours, got {modality}")
+        for names in (segments, attributes):
+            if len(set(names)) < len(names):
+                raise ValueError(f"the names of segments and of attributes must differ, got {list(names)}")
         self.medium = modality
         self.segments, self.attributes = tuple(segments), tuple(attributes)
-        self.sizes = (shape, expression, colour)
-        size = 3 * modality.vertices
         self.register_buffer("faces", torch.zeros(faces, 3, dtype=torch.int32))
         self.register_buffer("uv", torch.zeros(modality.vertices, 2) if uv else None)
         self.register_buffer("mean", torch.zeros(modality.shape))
-        for name, modes in zip(("shape", "expression", "colour"), self.sizes, strict=True):
+        for name, modes in zip(PARTS, self.sizes, strict=True):
             self.register_buffer(f"{name}_basis", torch.eye(modes, size))
             self.register_buffer(f"{name}_variance", torch.ones(modes))
         self.register_buffer("noise", torch.zeros(()))
@@ -114,82 +157,610 @@ class MorphableModel(Latent):
         landmarks: Tensor | None = None,
         count: int = 0,
     ) -> Self:
-        """The model of parts that are known: `medium` has a topology, `mean` the shape of an item."""
+        """The model of parts that are known: `medium` has a topology, `mean` the shape of an item.
+
+        Arguments:
+            segments: the weights of the vertices by name, shape [vertices] each, which sum to 1.
+            attributes: the step in z by name, shape [K] each.
+            landmarks: numbers of vertices.
+
+        Raises `MediaError` for parts that do not fit together.
+        """
         segments, attributes = segments or {}, attributes or {}
         uv = medium.topology.uv if medium.topology is not None else None
+        empty = Axes(mean.new_zeros(0, 3 * medium.vertices), mean.new_zeros(0))
+        axes = dict(zip(PARTS, (shape, expression or empty, colour or empty), strict=True))
         model = cls(
             Meshes(medium.vertices, medium.colours),
             len(medium.faces),
-            len(shape.basis),
-            0 if expression is None else len(expression.basis),
-            0 if colour is None else len(colour.basis),
+            len(axes["shape"].basis),
+            len(axes["expression"].basis),
+            len(axes["colour"].basis),
             uv=uv is not None,
             segments=list(segments),
             attributes=list(attributes),
             landmarks=0 if landmarks is None else len(landmarks),
         ).to(mean)
-        model.faces.copy_(medium.faces)
-        model.mean.copy_(mean)
-        for name, axes in (("shape", shape), ("expression", expression), ("colour", colour)):
-            if axes is not None:
-                getattr(model, f"{name}_basis").copy_(axes.basis)
-                getattr(model, f"{name}_variance").copy_(axes.variance)
+        _check_numbers(medium.faces, medium.vertices, "faces")
+        _put(model.faces, medium.faces, "faces")
+        _put(model.mean, mean, "mean")
+        for name, part in axes.items():
+            _put(getattr(model, f"{name}_basis"), part.basis, f"the basis of {name}")
+            _put(getattr(model, f"{name}_variance"), part.variance, f"the variance of {name}")
+            if (part.variance < 0).any():
+                raise MediaError(f"the variance of {name} must be at least 0, got {part.variance.min().item():.4g}")
         model.noise.fill_(noise)
         model.count.fill_(count)
         if uv is not None:
-            model.uv.copy_(uv)
+            _put(model.uv, uv, "uv")  # type: ignore[arg-type]
         if landmarks is not None:
-            model.landmarks.copy_(landmarks)
-        for place, weight in enumerate(segments.values()):
-            model.weights[place] = weight
-        for place, direction in enumerate(attributes.values()):
-            model.directions[place] = direction
+            _check_numbers(landmarks, medium.vertices, "landmarks")
+            _put(model.landmarks, landmarks, "landmarks")
+        for row, (name, weight) in zip(model.weights, segments.items(), strict=True):
+            _put(row, weight, f"the weights of the segment {name!r}")
+        for row, (name, direction) in zip(model.directions, attributes.items(), strict=True):
+            _put(row, direction, f"the direction of {name!r}")
+        if segments and (model.weights.double().sum(0) - 1).abs().max() > 1e-3:
+            raise MediaError("the weights of a vertex must sum to 1 over the segments")
         return model.eval()
 
-    def axes(self, name: str) -> Axes:
+    @classmethod
+    def fit(
+        cls,
+        data: Tensor | Dataset | Arrays,
+        medium: Meshes,
+        *,
+        shape: int | float,
+        colour: int | float = 0,
+        expression: int | float = 0,
+        expressions: "tuple[Tensor, Tensor] | Dataset | Arrays | None" = None,
+        align: Literal["none", "rigid", "similarity"] = "none",
+        landmarks: Tensor | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Learn from meshes in correspondence: a tensor [n, vertices, 3 or 6], or a data set, which is read in batches,
+        several times, and never held in memory.
+
+        `noise` becomes the mean variance of a coordinate that the modes leave out.
+
+        Arguments:
+            data: neutral meshes, if there are expressions.
+            medium: with a topology.
+            shape, colour, expression: how many modes of each, at most one less than there are meshes; or the fraction
+                of variance in (0, 1) that the fewest possible shall exceed.
+            expressions: pairs of an expressive mesh and the same person's neutral one: two tensors [m, vertices, 3 or
+                6] or a data set of pairs. The modes are those of the offsets about zero: z_expression = 0 is neutral.
+            align: take out, before, how meshes are placed and turned ("rigid") and also their size ("similarity").
+            landmarks: numbers of marked vertices, which the model keeps.
+            seed: of the solver, where it is a randomised one.
+
+        Raises `MediaError` for items of another shape and for NaN, ValueError for too few meshes and for more modes
+        than the meshes have.
+        """
+        if align not in ("none", "rigid", "similarity"):
+            raise ValueError(f"align is none, rigid or similarity, got {align!r}")
+        if colour and not medium.colours:
+            raise ValueError(f"{colour} modes of colour need meshes with colours, got {medium}")
+        if bool(expression) != (expressions is not None):
+            raise ValueError(
+                f"modes of expression need pairs in expressions, got {expression!r} and {expressions!r:.60}"
+            )
+        _ = medium.faces  # before the work, not after it
+
+        scale = align == "similarity"
+        reference = None if align == "none" else _generalised(data, medium, scale, seed)
+
+        def placed(x: Tensor, target: Tensor | None = reference) -> Tensor:
+            positions = _fitting(x, medium)[:, :, :3]
+            return positions if target is None else superimpose(positions, target.to(positions), scale=scale)
+
+        def offsets(expressive: Tensor, neutral: Tensor) -> Tensor:
+            if reference is None:
+                return placed(expressive) - placed(neutral)
+            rows = zip(expressive.split(1), placed(neutral), strict=True)
+            return torch.cat([placed(row, target) - target for row, target in rows])
+
+        found = _modes(_each(data, placed), medium, "shape", shape, seed)
+        axes: dict[str, Any] = {"shape": Axes(found.basis, found.variance)}
+        mean, left = found.mean.unflatten(0, (-1, 3)), found.total - found.variance.double().sum().item()
+        if expressions is not None:
+            pairs = Arrays(*expressions) if isinstance(expressions, tuple) else expressions
+            smiles = _modes(_each(pairs, offsets, pairs=True), medium, "expression", expression, seed)
+            # The modes about the mean offset and this offset itself span the modes about zero.
+            spanning = torch.cat([smiles.basis * smiles.variance.sqrt()[:, None], smiles.mean[None]]).double()
+            every, _ = _principal(spanning)
+            most = expression if isinstance(expression, int) else len(smiles.basis) + 1
+            axes["expression"] = Axes(every.basis[:most].to(mean), every.variance[:most].to(mean))
+            total = smiles.total + smiles.mean.double().square().sum().item()
+            left += total - every.variance[:most].sum().item()
+        if colour:
+            colours = _modes(_each(data, lambda x: x[:, :, 3:]), medium, "colour", colour, seed)
+            axes["colour"] = Axes(colours.basis, colours.variance)
+            mean = torch.cat([mean, colours.mean.unflatten(0, (-1, 3))], 1)
+        elif medium.colours:
+            mean = torch.cat([mean, _mean(_each(data, lambda x: x[:, :, 3:]), medium, seed).to(mean)], 1)
+        noise = max(0.0, left) / (3 * medium.vertices)
+        return cls.assemble(medium, mean, **axes, noise=noise, landmarks=landmarks, count=found.count)
+
+    def axes(self, part: str) -> Axes:
         """The modes of "shape", "expression" or "colour"."""
-        return Axes(getattr(self, f"{name}_basis"), getattr(self, f"{name}_variance"))
+        _choose(part, PARTS, "part")
+        return Axes(getattr(self, f"{part}_basis"), getattr(self, f"{part}_variance"))
+
+    def explained(self, part: str = "shape") -> Tensor:
+        """The share of the variance of positions (or, for "colour", of the modes of colour) along each mode, shape [k].
+
+        The whole is that of shape, of expression and of `noise` together.
+        """
+        variance = self.axes(part).variance.double()
+        if part == "colour":
+            return variance / variance.sum()
+        whole = self.shape_variance.double().sum() + self.expression_variance.double().sum()
+        return variance / (whole + self.noise.double() * 3 * self.medium.vertices)
 
     def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, sum(self.sizes))
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
     def decode(self, z: Tensor, *, condition: Any = None) -> Point:
-        """The meshes with these coefficients, shape [batch, vertices, 3 or 6]. Colours may leave [0, 1]."""
-        shape, expression, colour = z.to(self.mean).split(self.sizes, 1)
-        offset = (shape * self.shape_variance.sqrt()) @ self.shape_basis
-        if expression.shape[1]:
-            offset = offset + (expression * self.expression_variance.sqrt()) @ self.expression_basis
-        parts = [offset.unflatten(1, (-1, 3))]
-        if self.medium.colours:
-            parts.append(((colour * self.colour_variance.sqrt()) @ self.colour_basis).unflatten(1, (-1, 3)))
-        return Point(self.mean + torch.cat(parts, 2))
+        """The meshes with these coefficients, shape [batch, vertices, 3 or 6]. Colours may leave [0, 1].
+
+        z has the shape [batch, K], or [batch, segments, K]: coefficients for each segment, blended at the borders.
+        """
+        z = z.to(self.mean)
+        expected = (sum(self.sizes),) if z.ndim == 2 else (len(self._need_segments()), sum(self.sizes))
+        if tuple(z.shape[1:]) != expected:
+            raise ValueError(f"expected coefficients of shape [batch, {str(expected)[1:-1]}], got {list(z.shape)}")
+        if z.ndim == 2:
+            return Point(self._moved(z, self.mean))
+        x = self.mean.expand(len(z), -1, -1)
+        for weight, part in zip(self.weights, z.unbind(1), strict=True):
+            x = torch.addcmul(x, weight[:, None], self._offset(part))
+        return Point(x)
 
     def encode(self, x: Tensor, *, condition: Any = None) -> Tensor:
         """The coefficients of meshes, shape [batch, shape + expression + colour].
 
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
-        orthogonal, are found together.
+        orthogonal, are found together. A mode without variance gets 0.
         """
-        centred = (self.modality.check(x).to(self.mean) - self.mean).double()
-        z = _ridge(self.scaled_modes(), centred[:, :, :3].flatten(1), float(self.noise))
+        centred = self.modality.check(x).to(self.mean.device).double() - self.mean.double()
+        positions = [self.axes("shape"), self.axes("expression")]
+        z = _ridge(positions, centred[:, :, :3].flatten(1), self.noise.item())
         if self.medium.colours:
-            z = torch.cat([z, _ridge(_scaled(self.axes("colour")), centred[:, :, 3:].flatten(1), 0.0)], 1)
+            z = torch.cat([z, _ridge([self.axes("colour")], centred[:, :, 3:].flatten(1), 0.0)], 1)
         return z.to(self.mean)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Any = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        generator: torch.Generator | None = None,
+        segmented: bool = False,
+    ) -> Tensor:
+        """Draw n meshes; if `segmented`, every segment has coefficients of its own, and there is more variety."""
+        if not segmented:
+            return super().sample(n, condition=condition, temperature=temperature, mean=mean, generator=generator)
+        check_count(n)
+        check_temperature(temperature)
+        self.prepare_condition(condition, n, generator)
+        segments = len(self._need_segments())
+        z = self.prior(n=n * segments, temperature=temperature).sample(generator=generator)
+        return self.decode(z.unflatten(0, (n, segments))).mean
+
+    @torch.no_grad()
+    def blend(self, x: Tensor, other: Tensor, segments: str | Sequence[str]) -> Tensor:
+        """Give the meshes x these segments of the other meshes, shape of x. What the modes cannot show of x stays."""
+        names = [segments] if isinstance(segments, str) else segments
+        chosen = [_choose(name, self._need_segments(), "segment") for name in names]
+        offset = self._offset(self.encode(other) - self.encode(x))
+        return x + self.weights[chosen].sum(0)[:, None] * offset
+
+    @torch.no_grad()
+    def edit(self, x: Tensor, attribute: str, amount: float | Tensor) -> Tensor:
+        """Raise the label of the meshes x by an amount, a number or one a mesh, shape of x.
+
+        The meshes change by the most probable step that does it; what the modes cannot show of x stays.
+        """
+        step = self._offset(self.direction(attribute)[None])
+        amounts = torch.as_tensor(amount).to(step).reshape(-1, 1, 1)
+        return self.modality.check(x) + amounts * step
+
+    @torch.no_grad()
+    def caricature(self, x: Tensor, factor: float, attribute: str | None = None) -> Tensor:
+        """The meshes x with their distance from the mean times a factor, shape of x; an attribute alone if it is named.
+
+        Above 1 exaggerates, 0 gives the mean (of the attribute), -1 the opposite.
+        """
+        if attribute is None:
+            return self.mean + factor * (self.modality.check(x) - self.mean)
+        direction = self.direction(attribute)
+        level = self.encode(x) @ direction / direction.square().sum()
+        return self.edit(x, attribute, (factor - 1) * level)
+
+    def direction(self, attribute: str) -> Tensor:
+        """The step in z that raises the label of an attribute by one, shape [K]; `traverse` takes it."""
+        return self.directions[_choose(attribute, self.attributes, "attribute")]
+
+    @torch.no_grad()
+    def with_attributes(self, data: Tensor | Dataset | Arrays, labels: Mapping[str, Tensor]) -> Self:
+        """The model with directions learned from labels: under each name one number a mesh, such as age, or 0 and 1.
+
+        Directions of these names are replaced. Broken files of a data set are left out together with their labels. See
+        `minimal_step`.
+        """
+        z, kept = self._coefficients(data)
+        steps = {}
+        for name, given in labels.items():
+            values = torch.as_tensor(given, dtype=torch.float64)
+            if values.shape != (len(data),):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"{name}: expected one label a mesh, shape [{len(data)}], got {list(values.shape)}"  # type: ignore[arg-type]
+                )
+            steps[name] = minimal_step(z, values[kept], name)
+        return self._with(attributes=dict(zip(self.attributes, self.directions, strict=True)) | steps)
+
+    def with_segments(self, regions: Mapping[str, Tensor], width: float = 10.0) -> Self:
+        """The model with segments: by name the vertices of a region, their numbers or a mask of all.
+
+        The vertices of no region make the segment "surrounding". Borders are smooth: a Gaussian of standard deviation
+        `width`, in millimetres along the surface of the mean. For the labels of regions: {"nose": labels == 3, ...}.
+        """
+        if not width > 0:
+            raise ValueError(f"width is a positive number of millimetres, got {width!r}")
+        masks = {name: self._mask(region, f"the region {name!r}") for name, region in regions.items()}
+        rest = ~torch.stack(list(masks.values())).any(0) if masks else torch.ones(self.medium.vertices).bool()
+        if rest.any():
+            masks[REST] = masks.get(REST, torch.zeros_like(rest)) | rest
+        inside = torch.stack(list(masks.values())).double()
+        weights = diffuse(inside / inside.sum(0), self.mean[:, :3].cpu(), self.faces.cpu(), width)
+        return self._with(segments=dict(zip(masks, weights.to(self.mean), strict=True)))
+
+    def truncated(self, shape: int | None = None, expression: int | None = None, colour: int | None = None) -> Self:
+        """The model with the first modes only; None keeps all. The variance of positions that goes joins `noise`."""
+        kept = [size if k is None else k for size, k in zip(self.sizes, (shape, expression, colour), strict=True)]
+        for name, size, k in zip(PARTS, self.sizes, kept, strict=True):
+            if not isinstance(k, int) or not (name == "shape") <= k <= size:
+                raise ValueError(f"the model has {size} modes of {name}, and keeps {int(name == 'shape')} or more: {k}")
+        axes = {name: Axes(*(a[:k] for a in self.axes(name))) for name, k in zip(PARTS, kept, strict=True)}
+        gone = sum(self.axes(name).variance[k:].double().sum() for name, k in zip(PARTS[:2], kept, strict=False))
+        noise = self.noise.double() + gone / (3 * self.medium.vertices)
+        rows = [part[:k] for part, k in zip(self._eye().split(self.sizes), kept, strict=True)]
+        return self._with(**axes, noise=float(noise), attributes=self._turned(torch.cat(rows)))
+
+    def marginal(self, vertices: Tensor) -> Self:
+        """The model of some vertices alone, their numbers or a mask, and of the triangles among them.
+
+        It has the same distribution there; its coefficients are others, and fewer where the vertices have less freedom.
+        Landmarks stay if all are among the vertices.
+        """
+        mask = self._mask(vertices, "vertices")
+        chosen = mask.nonzero()[:, 0] if vertices.dtype == torch.bool else vertices.to(mask.device).long()
+        if len(chosen) < 3 or len(chosen.unique()) < len(chosen):
+            raise ValueError(f"expected at least 3 vertices, each once, got {len(chosen)}")
+        number = torch.full_like(mask, -1, dtype=torch.long)
+        number[chosen] = torch.arange(len(chosen), device=mask.device)
+        triangles = number[self.faces.long()]
+        coordinates = (3 * chosen[:, None] + torch.arange(3, device=mask.device)).flatten()
+        axes, turns = {}, []
+        for name in PARTS:
+            part, turn = _principal(_scaled(self.axes(name))[:, coordinates])
+            axes[name] = Axes(part.basis.to(self.mean), part.variance.to(self.mean))
+            turns.append(turn)
+        landmarks = number[self.landmarks.long()]
+        medium = Meshes(len(chosen), self.medium.colours).on(
+            triangles[(triangles >= 0).all(1)], None if self.uv is None else self.uv[chosen]
+        )
+        return self._with(
+            medium=medium,
+            mean=self.mean[chosen],
+            **axes,
+            segments=dict(zip(self.segments, self.weights[:, chosen], strict=True)),
+            attributes=self._turned(torch.block_diag(*turns)),
+            landmarks=None if (landmarks < 0).any() else landmarks,
+        )
 
     def scaled_modes(self) -> Tensor:
         """How positions move by one standard deviation of each coefficient of shape and expression, float64, shape
         [shape + expression, 3 * vertices]."""
         return torch.cat([_scaled(self.axes("shape")), _scaled(self.axes("expression"))])
 
+    def _moved(self, z: Tensor, start: Tensor) -> Tensor:
+        """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
+        shape, expression, colour = z.split(self.sizes, 1)
+        x = torch.addmm(start[:, :3].reshape(-1), shape * self.shape_variance.sqrt(), self.shape_basis)
+        if expression.shape[1]:
+            x.addmm_(expression * self.expression_variance.sqrt(), self.expression_basis)
+        x = x.unflatten(1, (-1, 3))
+        if not self.medium.colours:
+            return x
+        colours = torch.addmm(start[:, 3:].reshape(-1), colour * self.colour_variance.sqrt(), self.colour_basis)
+        return torch.cat([x, colours.unflatten(1, (-1, 3))], 2)
+
+    def _offset(self, z: Tensor) -> Tensor:
+        return self._moved(z, torch.zeros_like(self.mean))
+
+    def _need_segments(self) -> tuple[str, ...]:
+        if not self.segments:
+            raise ValueError("this model has no segments; make some: model.with_segments(regions)")
+        return self.segments
+
+    def _mask(self, vertices: Tensor, name: str) -> Tensor:
+        """Vertices, as numbers or as a mask, as a mask."""
+        if vertices.dtype == torch.bool:
+            if vertices.shape != (self.medium.vertices,):
+                raise MediaError(f"{name}: expected a mask of {self.medium.vertices}, got {list(vertices.shape)}")
+            mask = vertices.to(self.mean.device)
+        else:
+            _check_numbers(vertices, self.medium.vertices, name)
+            mask = torch.zeros(self.medium.vertices, dtype=torch.bool, device=self.mean.device)
+            mask[vertices.to(mask.device).long()] = True
+        if not mask.any():
+            raise MediaError(f"{name} has no vertex")
+        return mask
+
+    def _eye(self) -> Tensor:
+        return torch.eye(sum(self.sizes), dtype=torch.float64, device=self.mean.device)
+
+    def _turned(self, turn: Tensor) -> dict[str, Tensor]:
+        """The attributes' directions in other coefficients, turn z, of which there may be fewer.
+
+        The slope of a label in z is step / |step|^2, and turns as z does.
+        """
+        slopes = self.directions.double() @ turn.T / self.directions.double().square().sum(1, keepdim=True)
+        steps = slopes / slopes.square().sum(1, keepdim=True)
+        return dict(zip(self.attributes, steps.to(self.mean), strict=True))
+
+    def _with(self, **changes: Any) -> Self:
+        """A copy, with other parts."""
+        parts: dict[str, Any] = {
+            "medium": self.modality,
+            "mean": self.mean,
+            **{name: self.axes(name) for name in PARTS},
+            "noise": self.noise.item(),
+            "segments": dict(zip(self.segments, self.weights, strict=True)),
+            "attributes": dict(zip(self.attributes, self.directions, strict=True)),
+            "landmarks": self.landmarks,
+            "count": self.count.item(),
+        }
+        return self.assemble(**parts | changes)
+
+    def _coefficients(self, data: Tensor | Dataset | Arrays) -> tuple[Tensor, list[int]]:
+        """The coefficients of the meshes that can be read, shape [kept, K], and their places in the data."""
+        if isinstance(data, Tensor):
+            return torch.cat([self.encode(block) for block in data.split(64)]), list(range(len(data)))
+        rows, kept = [], []
+        for place in range(len(data)):  # type: ignore[arg-type]
+            try:
+                item = data[place]
+            except MediaError as error:
+                warnings.warn(f"skipped: {error}", stacklevel=3)
+                continue
+            rows.append(self.encode((item[0] if isinstance(item, (tuple, list)) else item)[None]))
+            kept.append(place)
+        if not rows:
+            raise MediaError("not one mesh could be read")
+        return torch.cat(rows), kept
+
+
+def minimal_step(z: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
+    """The most probable step in standard normal coefficients that raises a label by one, shape [K].
+
+    With the regression label = slope . z + c that is slope / |slope|^2: of all steps with this effect the one of least
+    Mahalanobis length. The ridge of the regression is the one of least leave-one-out error, so that few labels do; the
+    limit of a large one is Blanz and Vetter's sum of label-weighted deviations from the mean.
+
+    Arguments:
+        z: coefficients, shape [n, K].
+        labels: numbers, shape [n].
+        name: of the labels, for errors.
+
+    Raises ValueError for fewer than 3 labels, for NaN and for labels that are all equal.
+
+    Sources: Blanz, Vetter, "A Morphable Model for the Synthesis of 3D Faces", 1999; for the leave-one-out error Allen,
+    "The Relationship between Variable Selection and Data Augmentation and a Method for Prediction", 1974.
+    """
+    if len(labels) < 3 or not torch.isfinite(labels).all():
+        raise ValueError(f"{name}: expected at least 3 finite numbers, got {labels.tolist()!s:.60}")
+    y = labels.to(z.device).double()
+    y = y - y.mean()
+    if y.abs().max() <= torch.finfo(torch.float32).eps * labels.abs().max():
+        raise ValueError(f"{name}: all labels are equal: an attribute that never changes has no direction")
+    centred = z.double() - z.double().mean(0)
+    u, s, v = torch.linalg.svd(centred, full_matrices=False)
+    live = s > 1e-7 * s[0]
+    if not live.any():
+        raise ValueError(f"{name}: all meshes are equal: no direction leads from one to another")
+    u, s, v = u[:, live], s[live], v[live]
+    scores = u.T @ y
+    beyond = (1 - 1 / len(y) - u.square().sum(1)).clamp(min=0)
+    best, slope = torch.inf, v[0]
+    for ridge in s[0] ** 2 * torch.logspace(-8, 3, 45, dtype=torch.float64, device=s.device):
+        lost = ridge / (s.square() + ridge)
+        residual = y - u @ ((1 - lost) * scores)
+        error = (residual / (beyond + u.square() @ lost)).square().sum().item()
+        if error < best:
+            best, slope = error, v.T @ (s / (s.square() + ridge) * scores)
+    # The ridge shortens the slope; the labels themselves say how long it is.
+    along = centred @ slope
+    slope = slope * (along @ y) / along.square().sum()
+    return (slope / slope.square().sum()).to(z)
+
+
+def diffuse(values: Tensor, positions: Tensor, faces: Tensor, width: float) -> Tensor:
+    """Smooth values of vertices, shape [rows, vertices], as heat spreads over the surface; float64.
+
+    Three implicit steps of the heat equation with finite elements, nearly a Gaussian of standard deviation `width`, in
+    the units of the positions [vertices, 3]. Values stay within their range, and rows that sum to 1 still do. Vertices
+    in one place count as joined, so that seams of a texture are no borders.
+
+    Source: Desbrun, Meyer, Schroeder, Barr, "Implicit Fairing of Irregular Meshes using Diffusion and Curvature Flow",
+    1999.
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
+    steps = 3
+    points, place = np.unique(positions.double().numpy(), axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    corners = place[faces.long().numpy()]
+    shape = (len(points), len(points))
+    stiffness, mass = sparse.csc_matrix(shape), np.zeros(len(points))
+    for turn in range(3):
+        a, b, c = np.roll(corners, turn, 1).T
+        left, right = points[b] - points[a], points[c] - points[a]
+        double_area = np.linalg.norm(np.cross(left, right), axis=1)
+        np.add.at(mass, a, double_area / 6)
+        # Obtuse and flat corners would give weights below zero or without bound, and values outside their range.
+        cotangent = (left * right).sum(1) / np.maximum(double_area, np.finfo(float).tiny)
+        stiffness += sparse.csc_matrix((np.clip(cotangent, 0, 100) / 2, (b, c)), shape)
+    stiffness += stiffness.T
+    mass[mass == 0] = 1.0
+    laplacian = sparse.diags(np.asarray(stiffness.sum(1)).ravel()) - stiffness
+    solver = splu((sparse.diags(mass) + width**2 / (2 * steps) * laplacian).tocsc(), permc_spec="MMD_AT_PLUS_A")
+    shared = sparse.csr_matrix((np.ones(len(place)), (place, np.arange(len(place)))), (len(points), len(place)))
+    smooth = shared @ values.double().numpy().T / np.bincount(place)[:, None]
+    for _ in range(steps):
+        smooth = solver.solve(mass[:, None] * smooth)
+    return torch.from_numpy(np.ascontiguousarray(smooth[place].T))
+
+
+def _modes(data: Any, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
+    """The principal axes of a part. More modes than the meshes have directions are refused: the surplus is noise."""
+    found = principal_axes(data, (medium.vertices, 3), modes, seed=seed)
+    rank = int((found.variance > torch.finfo(torch.float32).eps * found.variance.max()).sum())
+    if rank < len(found.variance) and isinstance(modes, int):
+        raise ValueError(f"{found.count} meshes vary in {rank} directions of {part}, fewer than {modes}")
+    return dataclasses.replace(found, basis=found.basis[:rank], variance=found.variance[:rank])
+
+
+def _mean(data: Any, medium: Meshes, seed: int) -> Tensor:
+    """The mean of positions or colours, shape [vertices, 3], float64."""
+    total, count = torch.zeros(3 * medium.vertices, dtype=torch.float64), 0
+    for rows in Rows(data, (medium.vertices, 3), seed):
+        total, count = total.to(rows.device) + rows.double().sum(0), count + len(rows)
+    return (total / count).unflatten(0, (-1, 3))
+
+
+def superimpose(x, target, scale):
+    from modalities.procrustes import align
+
+    return align(x, target, scale=scale)
+
+
+def _generalised(data: Any, medium: Meshes, scale: bool, seed: int) -> Tensor:
+    """The mean of meshes that are superimposed on it, where and as the first one lies, shape [vertices, 3].
+
+    With `scale`, meshes take the mean of their sizes: the root of the mean squared distance from the centroid.
+    """
+    positions = _each(data, lambda x: _fitting(x, medium)[:, :, :3])
+    first = next(iter(Rows(positions, (medium.vertices, 3), seed)))[0].unflatten(0, (-1, 3))
+    reference = first.double()
+    size = _mean(_each(positions, lambda x: _size(x).expand_as(x)), medium, seed)[0, 0]
+    for _ in range(20):
+        aligned = _each(positions, lambda x, target=reference: superimpose(x, target.to(x), scale=scale))
+        mean = _mean(aligned, medium, seed)
+        if scale:
+            mean = mean.mean(0) + (mean - mean.mean(0)) * size / _size(mean)
+        step = torch.linalg.vector_norm(mean - reference, dim=1).mean()
+        reference = mean
+        if step < 1e-6 * size:
+            break
+    return reference
+
+
+def _size(x: Tensor) -> Tensor:
+    """The root of the mean squared distance of vertices from their centroid, shape [..., 1, 1]."""
+    return (x - x.mean(-2, keepdim=True)).square().sum((-2, -1), keepdim=True).div(x.shape[-2]).sqrt()
+
+
+def _fitting(x: Tensor, medium: Meshes) -> Tensor:
+    """The batch, if its shape is that of the medium."""
+    if tuple(x.shape[1:]) != medium.shape:
+        expected = ", ".join(map(str, medium.shape))
+        raise MediaError(f"expected meshes of shape [batch, {expected}], got {list(x.shape)}")
+    return x
+
+
+def _each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Dataset:
+    """The data with every item changed, without what it comes with, or every one of `pairs`; `change` takes batches."""
+    if isinstance(data, Arrays) and data.noise is None:
+        return change(data.x, data.labels) if pairs else change(data.x)
+    return change(data) if isinstance(data, Tensor) else _Changed(data, change, pairs)
+
+
+class _Changed(Dataset):
+    """Another data set, every item changed when it is read."""
+
+    def __init__(self, data: Any, change: Callable[..., Tensor], pairs: bool):
+        self.data, self.change, self.pairs = data, change, pairs
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        item = self.data[index]
+        parts = item if isinstance(item, (tuple, list)) else (item,)
+        return self.change(*(part[None] for part in (parts if self.pairs else parts[:1])))[0]
+
 
 def _scaled(axes: Axes) -> Tensor:
     return axes.variance.double().sqrt()[:, None] * axes.basis.double()
 
 
-def _ridge(modes: Tensor, y: Tensor, noise: float) -> Tensor:
+def _principal(modes: Tensor) -> tuple[Axes, Tensor]:
+    """The principal axes of y = z modes, z ~ N(0, I), and the matrix [k, K] that turns z into their coefficients.
+
+    Modes are float64, shape [K, d]. Axes whose variance is a rounding error are left out.
+    """
+    values, vectors = torch.linalg.eigh(modes @ modes.T)
+    values, vectors = values.flip(0), vectors.flip(1).T
+    live = values > 1e-10 * values.max() if len(values) else values > 0
+    values, turn = values[live], vectors[live]
+    basis = turn @ modes / values.sqrt()[:, None]
+    sign = torch.where(basis.gather(1, basis.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0).to(basis)
+    return Axes(sign * basis, values), sign * turn
+
+
+def _ridge(axes: Sequence[Axes], y: Tensor, noise: float) -> Tensor:
     """The coefficients c [batch, k] that minimise |y - c modes|^2 + noise |c|^2; modes without variance get 0."""
-    gram = modes @ modes.T
-    floor = torch.finfo(torch.float32).eps * gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
-    gram.diagonal().add_(torch.where(gram.diagonal() > floor, noise, floor))
-    return torch.cholesky_solve(modes @ y.T, torch.linalg.cholesky(gram)).T if len(gram) else y.new_zeros(len(y), 0)
+    scale = torch.cat([part.variance for part in axes]).double().sqrt()
+    if not len(scale):
+        return y.new_zeros(len(y), 0)
+    gram, right = y.new_zeros(len(scale), len(scale)), y.new_zeros(len(scale), len(y))
+    for start in range(0, y.shape[1], width := max(256, BLOCK // len(scale))):
+        basis = torch.cat([part.basis[:, start : start + width] for part in axes]).double()
+        gram.addmm_(basis, basis.T)
+        right.addmm_(basis, y[:, start : start + width].T)
+    live = scale.square() > torch.finfo(torch.float32).eps * scale.square().max()
+    scale = torch.where(live, scale, 0.0)
+    gram *= scale[:, None] * scale
+    # A modest floor, for modes that are no longer independent; it also holds those without variance at 0.
+    gram.diagonal().add_(torch.where(live, max(noise, 1e-12 * gram.max().item()), 1.0))
+    return torch.cholesky_solve(scale[:, None] * right, torch.linalg.cholesky(gram)).T
+
+
+def _choose(name: str, names: Sequence[str], kind: str) -> int:
+    """The place of a name; an unknown one is answered with the nearest."""
+    if name in names:
+        return list(names).index(name)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names
+    raise ValueError(
+        f"no {kind} is called {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else "none is there")
+    )
+
+
+def _put(target: Tensor, source: Tensor, name: str) -> None:
+    """Copy without broadcasting."""
+    if target.shape != source.shape:
+        raise MediaError(f"{name}: expected shape {list(target.shape)}, got {list(source.shape)}")
+    target.copy_(source)
+
+
+def _check_numbers(numbers: Tensor, vertices: int, name: str) -> None:
+    if numbers.is_floating_point() or (numbers.numel() and not 0 <= numbers.min() <= numbers.max() < vertices):
+        raise MediaError(f"{name} are numbers of vertices, 0 to {vertices - 1}, got {numbers.flatten().tolist()!s:.60}")
