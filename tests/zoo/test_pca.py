@@ -10,9 +10,11 @@ from modalities import MediaError
 from modalities.images import Images
 from modalities.modality import Arrays
 from modalities.points import Points
-from zoo.linear import solver as solvers
+from zoo.linear import streaming
+from zoo.linear.dense import Room, orthonormal
+from zoo.linear.passes import Moments
 from zoo.linear.pca import PCA, ProbabilisticPCA, nearest
-from zoo.linear.solver import Moments, Room, _orthonormal, choose, principal_axes
+from zoo.linear.solver import choose, principal_axes
 
 EXACT = ("svd", "covariance", "gram")
 SHAPES = {"tall": (90, 20), "wide": (20, 90), "square": (40, 40)}
@@ -47,7 +49,7 @@ class Listed(torch.utils.data.Dataset):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("solver", [*EXACT, "randomized"])
 def test_solvers_agree_with_the_definition(shape, solver, monkeypatch):
-    monkeypatch.setattr(solvers, "BLOCK", 64)  # many blocks, so that their merging counts
+    monkeypatch.setattr(streaming, "BLOCK", 64)  # many blocks, so that their merging counts
     x = data(*shape)
     k = 6
     axes = fit(x, k, solver)
@@ -156,7 +158,8 @@ def test_a_fraction_keeps_the_fewest_components_that_exceed_it():
 
 @pytest.mark.parametrize("solver", ["covariance", "randomized"])
 def test_a_data_set_is_streamed_to_the_same_axes(solver, monkeypatch):
-    monkeypatch.setattr(solvers, "STREAM_ROWS", 16)
+    monkeypatch.setattr(streaming, "STREAM_ROWS", 16)
+    monkeypatch.setattr(streaming, "HELD", 0)
     x = data(70, 12).float()
     expected = fit(x, 4, "svd")
     for source in (Listed(x), Arrays(x, torch.zeros(len(x))), Arrays(x, noise=lambda batch, generator: batch)):
@@ -166,6 +169,9 @@ def test_a_data_set_is_streamed_to_the_same_axes(solver, monkeypatch):
         assert torch.allclose(axes.variance, expected.variance, rtol=1e-4)
     with pytest.raises(ValueError, match="in memory"):
         principal_axes(Listed(x), (12,), 4, "gram")
+    monkeypatch.undo()
+    axes = principal_axes(Listed(x), (12,), 4, "gram")  # few items are held
+    assert torch.allclose(axes.basis, expected.basis, atol=1e-4)
 
 
 def test_bad_data_and_arguments_are_refused():
@@ -375,8 +381,8 @@ def test_fitted_models_have_no_loss_and_check_their_items(kind):
 
 
 def test_nearest_finds_the_closest_item_across_blocks(monkeypatch):
-    monkeypatch.setattr(solvers, "BLOCK", 64)
-    monkeypatch.setattr(solvers, "STREAM_ROWS", 16)
+    monkeypatch.setattr(streaming, "BLOCK", 64)
+    monkeypatch.setattr(streaming, "STREAM_ROWS", 16)
     x, samples = images(100), images(7, seed=3)
     distances = (samples[:, None] - x).flatten(2).norm(dim=2)
     for source in (x, Listed(x)):
@@ -408,9 +414,9 @@ def test_directions_without_variance_are_orthonormal_too():
         assert torch.all(axes.variance[rank:] < 1e-4 * axes.variance[rank - 1])
 
 
-def test_nearly_parallel_rows_become_orthonormal():
+def test_nearly_parallel_rows_becomeorthonormal():
     torch.manual_seed(0)
     first = torch.randn(1, 600)
     rows = torch.cat([first, first + 1e-4 * torch.randn(3, 600)])
-    found = _orthonormal(rows)
+    found = orthonormal(rows)
     assert torch.allclose(found @ found.T, torch.eye(4), atol=1e-5)

@@ -1,32 +1,33 @@
 """Principal axes: four routes to the leading eigenvectors of a covariance, and the rule that picks one by its cost.
 
-Everything that is summed over items lives in `Moments` and in `_scatter_times`, a block of rows at a time: that is
-what a fit over several machines has to add up. Blocks are centred before they are multiplied, so that a mean far from
-zero costs no digits, and the centred data are never held whole.
+Everything that is summed over items is summed in `zoo.linear.passes`, a block of rows at a time: that is what a fit
+over several machines has to add up. Blocks are centred before they are multiplied, so that a mean far from zero costs
+no digits, and the centred data are never held whole.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from modalities import MediaError
-from modalities.modality import Arrays, batches
-from zoo.distributions import full_precision, normal_noise
+from zoo.linear import streaming
+from zoo.linear.dense import Room, gram, numpy_threads, orthonormal, product, top_eigenvectors
+from zoo.linear.krylov import randomized
+from zoo.linear.passes import Fit, Moments, refuse_constant
+from zoo.linear.streaming import Data, Processes, Report, Rows, Saved
 
 Solver = Literal["auto", "svd", "covariance", "gram", "randomized"]
 
-BLOCK = 2**22
-"""How many numbers are centred at once."""
-STREAM_ROWS = 512
-"""How many items of a data set are read at once."""
 SMALL = 500
 """Up to this many items or dimensions an exact route is fast enough."""
+WIDEST = 4096
+"""Up to this many dimensions the covariance of a stream is kept: 134 MB."""
+PASSES = 4
+"""What the randomized route usually takes over a stream."""
+UNKNOWN = 10**9
+"""A stream of unknown length is taken for so many items."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,151 +46,104 @@ class PrincipalAxes:
     """n, the number of items."""
 
 
-class Rows:
-    """The items of a tensor or of a data set as rows of numbers, visited block by block as often as it takes.
-
-    A data set is read again at every visit and never held; noise that belongs to it is the same at each. Half precision
-    is computed in single.
-    """
-
-    def __init__(self, data: Tensor | Dataset | Arrays, shape: tuple[int, ...], seed: int):
-        if isinstance(data, Arrays) and data.noise is None:
-            data = data.x
-        self.data, self.shape, self.seed = data, shape, seed
-        self.in_memory = isinstance(data, Tensor)
-        self.count = len(data)  # type: ignore[arg-type]
-        self.width = math.prod(shape)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if isinstance(self.data, Tensor):
-            yield from self.matrix().split(max(16, BLOCK // self.width))
-            return
-        for batch in batches(self.data, STREAM_ROWS, torch.Generator().manual_seed(self.seed)):  # type: ignore[arg-type]
-            yield self._flat(batch[0] if isinstance(batch, (tuple, list)) else batch)
-
-    def matrix(self) -> Tensor:
-        """All items of a tensor, shape [n, d]; `flatten` copies nothing where the items are contiguous."""
-        return self._flat(self.data)  # type: ignore[arg-type]
-
-    def _flat(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != self.shape or not x.is_floating_point():
-            expected = ", ".join(["n", *map(str, self.shape)])
-            raise MediaError(f"expected floating-point items of shape [{expected}], got {x.dtype} {list(x.shape)}")
-        return full_precision(x.detach()).flatten(1)
-
-
-class Room:
-    """Memory for one centred block, used again for the next: fresh memory costs more than the subtraction."""
-
-    def __init__(self) -> None:
-        self.memory = torch.empty(0)
-
-    def centred(self, block: Tensor, mean: Tensor) -> Tensor:
-        """The rows less the mean; it stands until the next call."""
-        if self.memory.numel() < block.numel() or self.memory.dtype != block.dtype:
-            self.memory = block.new_empty(block.numel())
-        return torch.sub(block, mean, out=self.memory[: block.numel()].view(block.shape))
-
-
-@dataclasses.dataclass
-class Moments:
-    """The count, the mean and the summed squares of deviations of some rows; those of two sets of rows merge.
-
-    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
-    """
-
-    count: int
-    mean: Tensor
-    """Shape [d], float64."""
-    squares: float
-    """The squared deviations summed over items and dimensions: the trace of the scatter."""
-    scatter: Tensor | None
-    """The sum of (x - mean)(x - mean)^T, shape [d, d], float64, where it is wanted."""
-    like: Tensor
-    """An empty tensor with the type and the device of the rows."""
-
-    @classmethod
-    def of(cls, block: Tensor, solver: str, room: "Room") -> "Moments":
-        """What a solver needs of a block of rows, shape [rows, d]; the Gram matrix will tell the squares by itself."""
-        mean = torch.from_numpy(block.numpy().mean(0)) if block.device.type == "cpu" else block.mean(0)
-        if not torch.isfinite(mean).all():
-            raise MediaError("the data hold NaN or infinite values; remove or replace them first")
-        scatter, squares = None, 0.0
-        if solver == "covariance":
-            scatter = _gram(room.centred(block, mean).T).double()
-            squares = scatter.trace().item()
-        elif solver != "gram":
-            squares = torch.linalg.vector_norm(room.centred(block, mean), dim=1).double().square().sum().item()
-        return cls(len(block), mean.double(), squares, scatter, block.new_empty(0))
-
-    def merge(self, other: "Moments") -> None:
-        """Take in the moments of other rows."""
-        count = self.count + other.count
-        step = other.mean - self.mean
-        weight = self.count * other.count / count
-        if self.scatter is not None and other.scatter is not None:
-            self.scatter.add_(other.scatter).addr_(step, step, alpha=weight)
-        self.squares += other.squares + weight * step.square().sum().item()
-        self.mean = self.mean + step * (other.count / count)
-        self.count = count
-
-
 def principal_axes(
-    data: Tensor | Dataset | Arrays,
+    data: Data,
     shape: tuple[int, ...],
     components: int | float,
     solver: Solver = "auto",
     seed: int = 0,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
 ) -> PrincipalAxes:
     """The mean and the directions of largest variance.
 
+    A stream (anything but a tensor or an array in memory) is read in one pass for its covariance, or in about four by
+    the randomized solver; one of up to `streaming.HELD` bytes is read once and held where that serves better. Memory
+    is that of the result, some ten times over, or of the covariance, and of a few blocks; it does not grow with the
+    items. Where processes fit together (torchrun, with a group initialised), every one brings its own share, of any
+    size, and all get the axes of all items, whichever way these are shared out.
+
     Arguments:
-        data: items of `shape`, a floating-point tensor [n, ...] or a map-style data set, which is read several times.
+        data: floating-point items of `shape`: a tensor or an array [n, ...], also memory-mapped; a map-style data set;
+            an iterable of items or of batches, of any length; a function that returns one. An iterator can be
+            visited but once, which is enough for a covariance and for what can be held.
         components: how many directions, at most min(n - 1, d); or the fraction of the variance to exceed, in (0, 1),
             which takes the fewest directions that do.
         solver: "svd", "covariance" (n >> d) and "gram" (n < d) are exact up to rounding; "randomized" ends with the
-            first pass that lowers the squared error by less than 0.3 percent. "auto" picks by `choose`. A data set is
-            never held in memory, which leaves "covariance" and "randomized".
+            first pass that lowers the squared error by less than 0.3 percent. "auto" picks by `choose`. "svd" and
+            "gram" are for data in the memory of one process.
         seed: of the randomized solver, and of the noise of a data set that has some.
+        checkpoint: a folder for the state after every pass over a stream; a fit that was killed goes on from there, and
+            one that was finished reads nothing but the first items.
+        progress: show a progress bar on the terminal.
 
-    Raises `MediaError` for items of another shape and for NaN, ValueError for too few items and for other arguments.
+    Raises `MediaError` for items of another shape, for NaN and for a stream that gives another number of items in a
+    later pass; ValueError for too few items and for other arguments; `CheckpointError` for a checkpoint of another fit.
     """
     rows = Rows(data, shape, seed)
-    if rows.count < 2:
-        raise ValueError(f"principal components need at least 2 items, got {rows.count}")
     fraction = not isinstance(components, int)
     if fraction and not 0 < components < 1:
         raise ValueError(f"components is a whole number, or a fraction of variance in (0, 1); got {components!r}")
-    if solver == "auto":
-        solver = choose(rows.count, rows.width, None if fraction else int(components), rows.in_memory)
-    if solver in ("svd", "gram") and not rows.in_memory:
-        raise ValueError(f"the solver {solver!r} needs the data in memory, as a tensor; take covariance or randomized")
-    if solver == "randomized" and fraction:
-        raise ValueError("the randomized solver cannot tell how many components reach a fraction; give their number")
-    with _numpy_threads():
-        moments = _moments(rows, solver)
-    most = min(moments.count - 1, rows.width)
-    if not fraction and not 1 <= components <= most:
-        raise ValueError(
-            f"{moments.count} items of {rows.width} dimensions have 1 to {most} components, got {components}"
-        )
-    k = most if fraction else int(components)
-    if solver == "svd":
-        values, basis = _svd(rows, moments)
-    elif solver == "covariance":
-        values, basis = _covariance(moments, k)
-    elif solver == "gram":
-        values, basis = _gram_route(rows, moments, k)
-    elif solver == "randomized":
-        values, basis = _randomized(rows, moments, k, seed)
-    else:
+    if solver not in get_args(Solver):
         raise ValueError(f"solver is auto, svd, covariance, gram or randomized, got {solver!r}")
-    if fraction:
-        k = _enough(values, moments.squares, components)
+    together = Processes()
+    with Report(progress and together.main) as report:
+        solver, rows, count = _route(rows, together, solver, components, report)
+        if solver == "randomized" and fraction:
+            raise ValueError(
+                "the randomized solver cannot tell how many components reach a fraction; give their number, or take "
+                f"the solver covariance, which needs {8 * rows.width**2 / 1e9:.2g} GB"
+            )
+        rows.advance = report.advance
+        arguments = {"shape": shape, "components": components, "solver": solver, "seed": seed, "items": count}
+        fit = Fit(rows, components, together, report, Saved(checkpoint, arguments))
+        found = {"svd": _svd, "covariance": _covariance, "gram": _gram_route}.get(solver)
+        moments, values, basis = found(fit) if found is not None else randomized(fit, seed)
+    k = _enough(values, moments.squares, components) if fraction else int(components)
     free = moments.count - 1
     variance = values[:k].clamp(min=0) / free
     mean, basis, variance = (part.to(moments.like) for part in (moments.mean, _fix_signs(basis[:k]), variance))
     return PrincipalAxes(mean, basis, variance, moments.squares / free, moments.count)
+
+
+def _route(
+    rows: Rows, together: Processes, solver: Solver, components: int | float, report: Report
+) -> tuple[Solver, Rows, int | None]:
+    """The solver, the rows to give it, held in memory where that serves it, and how many there are, where that is
+    known before they are read."""
+    k = components if isinstance(components, int) else None
+    [unknown] = together.largest(rows.count is None)
+    count = None if unknown else int(together.sum(torch.tensor(float(rows.count or 0), dtype=torch.float64)).item())
+    if count is not None and count < 2:
+        raise ValueError(f"principal components need at least 2 items, got {count}")
+    asked, alone = solver, together.count == 1
+    fits = alone and (rows.in_memory or count is None or 4 * count * rows.width <= streaming.HELD)
+    if solver == "auto":
+        solver = choose(UNKNOWN if count is None else count, rows.width, k, fits and count is not None)
+    if solver != "covariance" and fits and not rows.in_memory:
+        report.begin(1, count)
+        rows.advance = report.advance
+        held = rows.hold()
+        if held is not None:
+            rows, count = held, held.count or 0
+            if count < 2:
+                raise ValueError(f"principal components need at least 2 items, got {count}")
+            solver = choose(count, rows.width, k, True) if asked == "auto" else asked
+        elif asked == "auto":
+            solver = choose(UNKNOWN, rows.width, k, False)
+    if solver in ("svd", "gram") and not (rows.in_memory and alone):
+        raise ValueError(
+            f"the solver {solver!r} needs the data in memory, as a tensor, in one process; "
+            "take covariance or randomized"
+        )
+    if solver == "randomized" and rows.once:
+        raise ValueError(
+            f"the randomized solver reads the data several times, but a {type(rows.data).__name__} can be visited once "
+            "only; hand in a function that returns a new one, another iterable, or take the model's partial_fit"
+        )
+    report.plan(rows, count, solver, components, PASSES if solver == "randomized" else 1)
+    return solver, rows, count
 
 
 def choose(n: int, d: int, components: int | None, in_memory: bool) -> Solver:
@@ -198,8 +152,11 @@ def choose(n: int, d: int, components: int | None, in_memory: bool) -> Solver:
     A covariance costs n d^2 (half a product: it is symmetric) and its eigenvectors 10 d^3; a Gram matrix d n^2, 10 n^3,
     and 2 n d k to turn its eigenvectors into axes. The randomized route costs 4 n d for each of its directions, about
     3.5 k of them; since it is not exact, it must cost less than half, and the matrix must be larger than `SMALL`. Data
-    that are small in both directions take the SVD, the most accurate.
+    that are small in both directions take the SVD, the most accurate. A stream has no Gram matrix, and no covariance of
+    more than `WIDEST` dimensions.
     """
+    if not in_memory and d > WIDEST:
+        return "randomized"
     if in_memory and max(n, d) <= SMALL:
         return "svd"
     k = min(n, d) if components is None else components
@@ -213,159 +170,56 @@ def choose(n: int, d: int, components: int | None, in_memory: bool) -> Solver:
     return best
 
 
-def _moments(rows: Rows, solver: str) -> Moments:
-    blocks, room = iter(rows), Room()
-    moments = Moments.of(next(blocks), solver, room)
-    for block in blocks:
-        moments.merge(Moments.of(block, solver, room))
-    if solver != "gram":
-        _refuse_constant(moments)
-    return moments
-
-
-def _refuse_constant(moments: Moments) -> None:
-    if moments.squares == 0:
-        raise ValueError(f"all {moments.count} items are equal: they have no principal components")
-
-
-def _svd(rows: Rows, moments: Moments) -> tuple[Tensor, Tensor]:
-    matrix = rows.matrix()
+def _svd(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
+    moments, matrix = fit.gather("svd"), fit.rows.matrix()
     _, singular, basis = torch.linalg.svd(matrix - moments.mean.to(matrix), full_matrices=False)
-    return singular.double().square(), basis
+    k = fit.number(moments)
+    return moments, singular.double().square()[:k], basis[:k]
 
 
-def _covariance(moments: Moments, k: int) -> tuple[Tensor, Tensor]:
-    with _numpy_threads():
-        values, vectors = _top_eigenvectors(moments.scatter, k)  # type: ignore[arg-type]
+def _covariance(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
+    restored = fit.restore()
+    if restored is None:
+        with numpy_threads():
+            moments = fit.gather("covariance")
+        scatter: Tensor = moments.scatter  # type: ignore[assignment]
+        fit.together.run(lambda: fit.save(moments, 1, {"scatter": scatter}) if fit.together.main else None)
+    else:
+        moments, _, _, tensors = restored
+        empty = moments.mean.new_empty(fit.rows.width, fit.rows.width) if not tensors else tensors["scatter"]
+        moments.scatter = fit.together.from_main(empty).to(moments.mean)
+    return moments, *scatter_axes(moments, fit.number(moments))
+
+
+def scatter_axes(moments: Moments, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues of the scatter, and their vectors as rows."""
+    with numpy_threads():
+        values, vectors = top_eigenvectors(moments.scatter, k)  # type: ignore[arg-type]
     return values, vectors.T
 
 
-def _gram_route(rows: Rows, moments: Moments, k: int) -> tuple[Tensor, Tensor]:
+def _gram_route(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
     """The eigenvectors v of X X^T, n x n, give the axes X^T v, orthogonal but for rounding."""
-    matrix = rows.matrix()
-    mean = moments.mean.to(matrix)
-    columns, room = range(0, rows.width, max(16, BLOCK // len(matrix))), Room()
+    with numpy_threads():
+        moments, matrix = fit.gather("gram"), fit.rows.matrix()
+    mean, k = moments.mean.to(matrix), fit.number(moments)
+    columns, room = range(0, fit.rows.width, max(16, streaming.BLOCK // len(matrix))), Room()
 
     def centred(start: int) -> Tensor:
         return room.centred(matrix[:, start : start + columns.step], mean[start : start + columns.step])
 
-    gram = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
-    with _numpy_threads():
+    products = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
+    with numpy_threads():
         for start in columns:
-            gram += _gram(centred(start))
-        moments.squares = gram.trace().item()
-        _refuse_constant(moments)
-        values, vectors = _top_eigenvectors(gram, k)
+            products += gram(centred(start))
+        moments.squares = products.trace().item()
+        refuse_constant(moments)
+        values, vectors = top_eigenvectors(products, k)
         vectors = vectors.T.to(matrix).contiguous()
-        axes = matrix.new_empty(k, rows.width)
+        axes = matrix.new_empty(k, fit.rows.width)
         for start in columns:
-            axes[:, start : start + columns.step] = _product(vectors, centred(start))
-        return values, _orthonormal(axes)
-
-
-def _orthonormal(axes: Tensor) -> Tensor:
-    """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d].
-
-    The Cholesky factor of their products does it in a tenth of the time of a QR decomposition, where the rows are
-    nearly orthogonal already; those of tiny variance are noise, and take the QR decomposition.
-    """
-    axes /= torch.linalg.vector_norm(axes, dim=1, keepdim=True).clamp(min=torch.finfo(axes.dtype).tiny)
-    products = _gram(axes).double()
-    if (products - torch.eye(len(axes)).to(products)).abs().max() * len(axes) > 0.1:
-        return torch.linalg.qr(axes.T)[0].T
-    factor = torch.linalg.inv(torch.linalg.cholesky(products)).to(axes)
-    for part in axes.split(max(16, BLOCK // len(axes)), 1):
-        part.copy_(_product(factor, part))
-    return axes
-
-
-def _randomized(rows: Rows, moments: Moments, k: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The best axes in the space that random directions span after repeated products with the scatter matrix.
-
-    All products are kept (a block Krylov space), so that few passes reach what many power iterations would. Every pass
-    widens the space by a block; the passes end when the last one lowered the squared error by less than 0.3 percent.
-
-    Sources: Halko, Martinsson, Tropp, "Finding Structure with Randomness", 2011; Musco, Musco, "Randomized Block Krylov
-    Methods for Stronger and Faster Approximate Singular Value Decomposition", 2015.
-    """
-    mean = moments.mean.to(moments.like)
-    generator = torch.Generator().manual_seed(seed)
-    width = min(rows.width, max(16, k // 2))
-    newest = torch.linalg.qr(normal_noise((rows.width, width), mean, generator))[0]
-    space = newest
-    projected = torch.zeros(0, 0, dtype=torch.float64, device=mean.device)
-    explained = 0.0
-    while True:
-        image = _scatter_times(rows, mean, newest)
-        coordinates = space.T @ image
-        projected = _border(projected, coordinates.double())
-        values, vectors = _top_eigenvectors(projected, min(k, len(projected)))
-        before, explained = explained, values.sum().item()
-        converged = len(values) == k and explained - before < 3e-3 * (moments.squares - explained)
-        if converged or len(projected) == rows.width:
-            return values, (space @ vectors.to(space)).T
-        # Twice, since one subtraction leaves rounding errors that the normalisation of small columns amplifies.
-        newest = torch.linalg.qr(image - space @ coordinates)[0]
-        newest = torch.linalg.qr(newest - space @ (space.T @ newest))[0][:, : rows.width - len(projected)]
-        space = torch.cat([space, newest], 1)
-
-
-def _scatter_times(rows: Rows, mean: Tensor, directions: Tensor) -> Tensor:
-    """The scatter matrix times some directions, shape [d, directions], in one pass and without the matrix."""
-    image, room = torch.zeros_like(directions), Room()
-    for block in rows:
-        centred = room.centred(block, mean)
-        image.addmm_(centred.T, centred @ directions)
-    return image
-
-
-def _border(matrix: Tensor, columns: Tensor) -> Tensor:
-    """A symmetric matrix, widened by its new last columns."""
-    old, size = len(matrix), len(columns)
-    wider = matrix.new_zeros(size, size)
-    wider[:old, :old] = matrix
-    wider[:, old:] = columns
-    wider[old:] = columns.T
-    wider[old:, old:] = (columns[old:] + columns[old:].T) / 2
-    return wider
-
-
-@contextmanager
-def _numpy_threads() -> Iterator[None]:
-    """Keep torch on one thread while NumPy multiplies: torch's others spin for a while after each operation, and would
-    take the cores from NumPy's."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a b, on the CPU by NumPy."""
-    return a @ b if a.device.type != "cpu" else torch.from_numpy(a.numpy() @ b.numpy())
-
-
-def _gram(x: Tensor) -> Tensor:
-    """x x^T. NumPy knows a matrix times its own transpose and does half the work; torch does not."""
-    if x.device.type != "cpu":
-        return x @ x.T
-    array = x.numpy()
-    return torch.from_numpy(array @ array.T)
-
-
-def _top_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
-    if 4 * k > len(matrix) or matrix.device.type != "cpu":
-        values, vectors = torch.linalg.eigh(matrix)
-        return values[-k:].flip(0), vectors[:, -k:].flip(1)
-    # LAPACK's solver for a range of eigenvalues skips most of the work; torch does not offer it.
-    from scipy.linalg import eigh
-
-    found = eigh(matrix.numpy(), subset_by_index=(len(matrix) - k, len(matrix) - 1), check_finite=False)
-    values, vectors = (torch.from_numpy(part.copy()) for part in found)
-    return values.flip(0), vectors.flip(1)
+            axes[:, start : start + columns.step] = product(vectors, centred(start))
+        return moments, values, orthonormal(axes)
 
 
 def _enough(values: Tensor, total: float, fraction: float) -> int:
