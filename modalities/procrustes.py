@@ -1,0 +1,152 @@
+"""Procrustes alignment: meshes in correspondence, moved, turned and perhaps scaled onto each other."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modalities.modality import MediaError
+
+CHUNK = 64
+"""How many meshes are in float64 at a time."""
+
+
+class Similarity(NamedTuple):
+    """x becomes scale * rotation @ x + translation; in float64."""
+
+    scale: Tensor
+    """Shape [n]; 1 for a rigid motion."""
+    rotation: Tensor
+    """Proper rotations, shape [n, 3, 3]."""
+    translation: Tensor
+    """Shape [n, 3]."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Positions [n, vertices, 3] moved; colours after them, [n, vertices, 6], stay. In the type of `x`."""
+        turned = x[..., :3].double() @ (self.scale[:, None, None] * self.rotation).mT + self.translation[:, None]
+        return torch.cat([turned.to(x.dtype), x[..., 3:]], dim=-1)
+
+
+def find_similarity(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None = None) -> Similarity:
+    """The motion of each mesh that brings it nearest to the target: the least weighted sum of squared distances between
+    vertices of one number.
+
+    `x` and `target` are of shape [n, vertices, 3 or 6], the target also [vertices, 3 or 6] for all; `weights`, of shape
+    [vertices], are at least 0. Without `scale` the motion is rigid. Rotations are proper: a mirrored mesh is turned as
+    well as possible, not mirrored back. Points in one plane have a rotation, those on one line have not.
+
+    Source: Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", 1991.
+
+    Raises `MediaError` if the shapes do not fit, on values that are not finite, and where the rotation is not determined:
+    points on one line or in one place, fewer than three of them with weight, or a mirrored target that is as near in
+    several directions.
+    """
+    if x.ndim != 3 or x.shape[-1] not in (3, 6):
+        raise MediaError(f"expected meshes of shape [n, vertices, 3 or 6], got {list(x.shape)}")
+    if target.shape[-1] not in (3, 6) or target.shape[:-1] not in (x.shape[:2], x.shape[1:2]):
+        raise MediaError(
+            f"expected a target of shape [{x.shape[1]}, 3] or {[*x.shape[:2], 3]}, got {list(target.shape)}"
+        )
+    eps = max(torch.finfo(x.dtype).eps, torch.finfo(target.dtype).eps)
+    x, target = x[..., :3].double(), target[..., :3].to(x.device).double().expand(len(x), -1, -1)
+    if weights is None:
+        w = torch.ones(x.shape[1], dtype=torch.float64, device=x.device)
+    elif weights.shape != x.shape[1:2] or not bool((weights >= 0).all() and weights.isfinite().all()):
+        raise MediaError(f"weights are {x.shape[1]} numbers from 0 on, got {list(weights.shape)}")
+    else:
+        w = weights.to(x)
+    if not bool(x.isfinite().all() and target.isfinite().all()):
+        raise MediaError("meshes hold NaN or infinite values; remove or replace them first")
+    if int((w > 0).sum()) < 3:
+        raise MediaError(f"expected at least 3 vertices with weight, got {int((w > 0).sum())}")
+    w = w / w.sum()
+    centres = [(w[:, None] * points).sum(dim=1) for points in (x, target)]
+    from_x, from_target = x - centres[0][:, None], target - centres[1][:, None]
+    covariance = from_target.mT @ (w[:, None] * from_x)
+    u, spread, vt = torch.linalg.svd(covariance)
+    sign = torch.ones_like(spread)
+    sign[:, 2] = torch.linalg.det(u @ vt).sign()
+    sizes = [(w[:, None] * points.square()).sum(dim=(1, 2)).sqrt() for points in (from_x, from_target)]
+    # The coordinates are rounded, and so is a product with each of them.
+    rounding = [eps * points.abs().amax(dim=(1, 2)) for points in (x, target)]
+    least = 2 * (rounding[0] * sizes[1] + rounding[1] * sizes[0])
+    open_ = (spread[:, 1] + sign[:, 2] * spread[:, 2] <= least).nonzero().flatten()
+    if len(open_):
+        raise MediaError(
+            f"no rotation of mesh {int(open_[0])} is the nearest: its vertices or the target's lie on one line or in one "
+            "place, or the target is a mirror image that is as near in several directions"
+        )
+    rotation = u @ torch.diag_embed(sign) @ vt
+    factor = (sign * spread).sum(dim=1) / sizes[0].square() if scale else torch.ones_like(sizes[0])
+    translation = centres[1] - factor[:, None] * (rotation @ centres[0][..., None])[..., 0]
+    return Similarity(factor, rotation, translation)
+
+
+def align(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None = None) -> Tensor:
+    """Meshes [n, vertices, 3 or 6] moved onto a target as `find_similarity` says; colours pass through."""
+    if x.ndim != 3 or not len(x):
+        raise MediaError(f"expected meshes of shape [n, vertices, 3 or 6], got {list(x.shape)}")
+    targets = target if target.ndim == 3 else target[None].expand(len(x), *target.shape)
+    parts = zip(x.split(CHUNK), targets.split(CHUNK), strict=True) if len(x) == len(targets) else [(x, targets)]
+    return torch.cat([find_similarity(part, aim, scale, weights).apply(part) for part, aim in parts])
+
+
+def align_to_mean(
+    x: Tensor, scale: bool = False, weights: Tensor | None = None, tolerance: float = 1e-7, iterations: int = 100
+) -> tuple[Tensor, Tensor]:
+    """Generalised Procrustes alignment: meshes [n, vertices, 3 or 6] moved onto their own mean, and the mean.
+
+    The first target is the first mesh, which so decides position and orientation. All meshes are aligned to it, their
+    mean is the next target, until the mean's vertices move by no more than `tolerance` of its size. With `scale`, each
+    is scaled to fit the mean, whose size is the average of the given ones: the root of the weighted mean of squared
+    distances from the centroid.
+
+    Source: Gower, "Generalized Procrustes Analysis", 1975.
+
+    Raises `MediaError` as `find_similarity` does, and if the mean still moves after so many `iterations`.
+    """
+    if x.ndim != 3 or not len(x):
+        raise MediaError(f"expected meshes of shape [n, vertices, 3 or 6], got {list(x.shape)}")
+    size = torch.cat([_sizes(part, weights) for part in x.split(CHUNK)]).mean() if scale else None
+    mean = x[0, :, :3].double()
+    change = 0.0
+    for _ in range(iterations):
+        moved = _mean_of_aligned(x, mean, scale, weights)
+        growth = 1.0
+        if size is not None:
+            # Only shape is averaged: without this, all would shrink a little each time.
+            growth = float(size / _sizes(moved[None], weights)[0])
+            moved = _grow(moved, growth, moved, weights)
+        change = float((moved - mean).square().sum(dim=1).mean().sqrt() / _sizes(moved[None], weights)[0])
+        mean = moved
+        if change <= tolerance:
+            aligned = align(x, mean, scale, weights)
+            if size is not None:
+                aligned = torch.cat([_grow(aligned[..., :3], growth, mean, weights), aligned[..., 3:]], dim=-1)
+            colours = x[..., 3:].double().mean(dim=0)
+            return aligned, torch.cat([mean, colours], dim=-1).to(x.dtype)
+    raise MediaError(f"the mean still moves by {change:.1e} of its size after {iterations} iterations")
+
+
+def _grow(x: Tensor, factor: float, mean: Tensor, weights: Tensor | None) -> Tensor:
+    centre = _centre(mean, weights)
+    return (centre + factor * (x.double() - centre)).to(x.dtype)
+
+
+def _mean_of_aligned(x: Tensor, target: Tensor, scale: bool, weights: Tensor | None) -> Tensor:
+    total = torch.zeros_like(target)
+    for part in x.split(CHUNK):
+        total += find_similarity(part, target, scale, weights).apply(part[..., :3].double()).sum(dim=0)
+    return total / len(x)
+
+
+def _centre(points: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return points.mean(dim=-2)
+    return (weights.to(points)[:, None] * points).sum(dim=-2) / weights.to(points).sum()
+
+
+def _sizes(x: Tensor, weights: Tensor | None) -> Tensor:
+    points = x[..., :3].double()
+    squares = (points - _centre(points, weights)[..., None, :]).square()
+    return _centre(squares, weights).sum(dim=-1).sqrt()
