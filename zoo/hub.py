@@ -84,7 +84,8 @@ def save(
         folder: made, or replaced where it holds a checkpoint; a folder with anything else in it is refused.
         card: what README.md says; None says what the model knows of itself.
         picture: samples, shown on the card.
-        half: store floating-point tensors as float16, half the size. `load` gives float32 again.
+        half: store floating-point tensors as float16, half the size, but for what the model keeps precise. `load`
+            gives float32 again.
 
     Returns the folder. Raises `CheckpointError` where it cannot be written.
     """
@@ -166,8 +167,11 @@ def _first_line(model: GenerativeModel) -> str:
 
 
 def _halve(model: GenerativeModel) -> GenerativeModel:
-    """A copy in float16."""
+    """A copy in float16, but for what a model keeps precise."""
     halved = copy.deepcopy(model).half()
+    for part, original in zip(halved.modules(), model.modules(), strict=True):
+        for name in getattr(original, "precise", ()):
+            setattr(part, name, getattr(original, name))
     for name, tensor in halved.checkpoint().items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")

@@ -51,6 +51,9 @@ class GenerativeModel(
     modality: Modality
     classes: int | None = None
     """The number of classes of a class-conditional model; None for an unconditional one."""
+    precise: ClassVar[tuple[str, ...]] = ()
+    """The class's own tensors that keep their precision in a checkpoint of half precision: they are small, and rounding
+    them would show."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         instance = super().__new__(cls, *args, **kwargs)

@@ -18,6 +18,8 @@ from torch.utils.data import Dataset
 from modalities import MediaError
 from modalities.meshes import Meshes
 from modalities.modality import Arrays
+from modalities.procrustes import align as align_to
+from modalities.procrustes import find_similarity
 from zoo.distributions import DiagonalGaussian, Point
 from zoo.linear.solver import PrincipalAxes, Rows, principal_axes
 from zoo.model import Latent, check_count, check_temperature
@@ -225,7 +227,7 @@ class MorphableModel(Latent):
 
         Arguments:
             data: neutral meshes, if there are expressions.
-            medium: with a topology.
+            medium: with a topology; a data set of meshes knows it as its `medium`.
             shape, colour, expression: how many modes of each, at most one less than there are meshes; or the fraction
                 of variance in (0, 1) that the fewest possible shall exceed.
             expressions: pairs of an expressive mesh and the same person's neutral one: two tensors [m, vertices, 3 or
@@ -248,17 +250,19 @@ class MorphableModel(Latent):
         _ = medium.faces  # before the work, not after it
 
         scale = align == "similarity"
-        reference = None if align == "none" else _generalised(data, medium, scale, seed)
+        reference, growth = (None, 1.0) if align == "none" else _common(data, medium, scale, seed)
 
-        def placed(x: Tensor, target: Tensor | None = reference) -> Tensor:
+        def placed(x: Tensor) -> Tensor:
             positions = _fitting(x, medium)[:, :, :3]
-            return positions if target is None else superimpose(positions, target.to(positions), scale=scale)
+            return positions if reference is None else _grown(align_to(positions, reference, scale), growth, reference)
 
         def offsets(expressive: Tensor, neutral: Tensor) -> Tensor:
+            start = placed(neutral)
             if reference is None:
-                return placed(expressive) - placed(neutral)
-            rows = zip(expressive.split(1), placed(neutral), strict=True)
-            return torch.cat([placed(row, target) - target for row, target in rows])
+                return placed(expressive) - start
+            # Both meshes of a person take one size, that of the neutral one.
+            size = growth * find_similarity(neutral, reference, scale).scale.to(expressive)
+            return align_to(size[:, None, None] * _fitting(expressive, medium)[:, :, :3], start) - start
 
         found = _modes(_each(data, placed), medium, "shape", shape, seed)
         axes: dict[str, Any] = {"shape": Axes(found.basis, found.variance)}
@@ -310,7 +314,8 @@ class MorphableModel(Latent):
         z = z.to(self.mean)
         expected = (sum(self.sizes),) if z.ndim == 2 else (len(self._need_segments()), sum(self.sizes))
         if tuple(z.shape[1:]) != expected:
-            raise ValueError(f"expected coefficients of shape [batch, {str(expected)[1:-1]}], got {list(z.shape)}")
+            sizes = ", ".join(map(str, expected))
+            raise ValueError(f"expected coefficients of shape [batch, {sizes}], got {list(z.shape)}")
         if z.ndim == 2:
             return Point(self._moved(z, self.mean))
         x = self.mean.expand(len(z), -1, -1)
@@ -632,6 +637,9 @@ def diffuse(values: Tensor, positions: Tensor, faces: Tensor, width: float) -> T
 def _modes(data: Any, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
     """The principal axes of a part. More modes than the meshes have directions are refused: the surplus is noise."""
     found = principal_axes(data, (medium.vertices, 3), modes, seed=seed)
+    rounding = torch.finfo(torch.float32).eps * torch.linalg.vector_norm(found.mean.double()).item()
+    if found.total <= rounding**2:
+        raise ValueError(f"all {found.count} meshes are equal: there are no modes of {part}")
     rank = int((found.variance > torch.finfo(torch.float32).eps * found.variance.max()).sum())
     if rank < len(found.variance) and isinstance(modes, int):
         raise ValueError(f"{found.count} meshes vary in {rank} directions of {part}, fewer than {modes}")
@@ -646,31 +654,32 @@ def _mean(data: Any, medium: Meshes, seed: int) -> Tensor:
     return (total / count).unflatten(0, (-1, 3))
 
 
-def superimpose(x, target, scale):
-    from modalities.procrustes import align
+def _common(data: Any, medium: Meshes, scale: bool, seed: int) -> tuple[Tensor, float]:
+    """The mean of meshes that are aligned with it, [vertices, 3], float64, where and as the first one lies; and by how
+    much to enlarge them then, since with `scale` the nearest size is a little too small.
 
-    return align(x, target, scale=scale)
+    Their mean size, the root of the mean squared distance from the centroid, stays as it was.
 
-
-def _generalised(data: Any, medium: Meshes, scale: bool, seed: int) -> Tensor:
-    """The mean of meshes that are superimposed on it, where and as the first one lies, shape [vertices, 3].
-
-    With `scale`, meshes take the mean of their sizes: the root of the mean squared distance from the centroid.
+    Source: Gower, "Generalized Procrustes Analysis", 1975.
     """
     positions = _each(data, lambda x: _fitting(x, medium)[:, :, :3])
-    first = next(iter(Rows(positions, (medium.vertices, 3), seed)))[0].unflatten(0, (-1, 3))
-    reference = first.double()
+    reference = next(iter(Rows(positions, (medium.vertices, 3), seed)))[0].double().unflatten(0, (-1, 3))
     size = _mean(_each(positions, lambda x: _size(x).expand_as(x)), medium, seed)[0, 0]
+    growth = 1.0
     for _ in range(20):
-        aligned = _each(positions, lambda x, target=reference: superimpose(x, target.to(x), scale=scale))
-        mean = _mean(aligned, medium, seed)
-        if scale:
-            mean = mean.mean(0) + (mean - mean.mean(0)) * size / _size(mean)
+        mean = _mean(_each(positions, lambda x, target=reference: align_to(x, target, scale)), medium, seed)
+        growth = (size / _size(mean)).item() if scale else 1.0
+        mean = _grown(mean, growth, mean)
         step = torch.linalg.vector_norm(mean - reference, dim=1).mean()
         reference = mean
         if step < 1e-6 * size:
             break
-    return reference
+    return reference, growth
+
+
+def _grown(x: Tensor, factor: float, reference: Tensor) -> Tensor:
+    """Positions enlarged about the centroid of the reference."""
+    return torch.lerp(reference.mean(0).to(x), x, factor)
 
 
 def _size(x: Tensor) -> Tensor:
