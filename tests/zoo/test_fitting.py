@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modalities.meshes import Meshes
-from zoo.linear.camera import Camera, fit_camera, rotation_matrix
+from zoo.linear.camera import Camera, fit_camera, read_colours, rotation_matrix, vertex_normals, visible
 from zoo.linear.fitting import complete, fit_landmarks, posterior
 from zoo.linear.morphable import Axes, MorphableModel
 
@@ -239,3 +239,96 @@ def test_landmark_fits_are_checked():
         fit_landmarks(model, points, noise=0.0)
     with pytest.raises(ValueError, match="no landmarks of its own"):
         fit_landmarks(MorphableModel.assemble(model.modality, model.mean, model.axes("shape")), points)
+
+
+def ball(rings=24, radius=50.0):
+    """A sphere with its poles on the y axis and its triangles, counter-clockwise from outside."""
+    across = 2 * rings
+    down = torch.pi * torch.arange(1, rings + 1) / (rings + 1)
+    around = 2 * torch.pi * torch.arange(across) / across
+    middle = torch.stack(
+        [
+            (down.sin()[:, None] * around.sin()),
+            down.cos()[:, None].expand(-1, across),
+            (down.sin()[:, None] * around.cos()),
+        ],
+        2,
+    ).reshape(-1, 3)
+    vertices = radius * torch.cat([middle, torch.tensor([[0.0, 1, 0], [0, -1, 0]])])
+    number = torch.arange(rings * across).view(rings, across)
+    right = number.roll(-1, 1)
+    faces = [
+        torch.stack([number[:-1], number[1:], right[1:]], 2).reshape(-1, 3),
+        torch.stack([number[:-1], right[1:], right[:-1]], 2).reshape(-1, 3),
+        torch.stack([torch.full((across,), rings * across), number[0], right[0]], 1),
+        torch.stack([torch.full((across,), rings * across + 1), right[-1], number[-1]], 1),
+    ]
+    return vertices, torch.cat(faces)
+
+
+def test_normals_point_outwards_and_carry_gradients():
+    vertices, faces = ball()
+    vertices.requires_grad_()
+    normals = vertex_normals(vertices, faces)
+    assert torch.allclose(normals, vertices / 50, rtol=0, atol=0.03)
+    normals[:, 2].sum().backward()
+    assert vertices.grad.isfinite().all() and vertices.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("yaw", [0.0, 50.0, 180.0])
+def test_what_is_turned_away_or_behind_something_is_hidden(yaw):
+    vertices, faces = ball()
+    small, more = ball(radius=15.0)
+    viewer = camera(yaw, pitch=0.0).rotation[2].float()
+    both = torch.cat([vertices, small + 100 * viewer])
+    triangles = torch.cat([faces, more + len(vertices)])
+    seen = visible(both, camera(yaw, pitch=0.0), triangles)
+    towards = vertices @ viewer
+    aside = (vertices - towards[:, None] * viewer).norm(dim=1)
+    on_ball = seen[: len(vertices)]
+    assert not on_ball[towards < -1].any() and not on_ball[aside < 14].any()
+    assert on_ball[(towards > 3) & (aside > 16.5)].all()
+    assert seen[len(vertices) :][small @ viewer > 0.5].all()
+
+
+def test_colours_are_read_from_a_picture():
+    vertices, faces = ball()
+    height, width = 200, 300
+    down, right = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    picture = torch.stack([right / width, down / height, torch.full_like(right, 0.25)]) * 2 - 1
+    front = Camera(torch.eye(3), torch.tensor(2.0), torch.tensor([60.0, 100.0]))
+    found = read_colours(picture, vertices, front, faces)
+    points = front.project(vertices)
+    inside = points[:, 0] > 0
+    assert (found.weights[~inside] == 0).all() and (found.weights[vertices[:, 2] < -1.5] == 0).all()
+    kept = found.weights > 0
+    assert kept.sum() > 0.25 * len(vertices)
+    expected = torch.stack([points[:, 0] / width, points[:, 1] / height, torch.full((len(points),), 0.25)], 1)
+    edge = (points[:, 0] > 1) & (points[:, 1] > 1) & (points[:, 1] < height - 1)
+    assert torch.allclose(found.colours[kept & edge], expected[kept & edge], rtol=0, atol=1e-5)
+    assert torch.allclose(found.weights[kept], vertices[kept, 2] / 50, rtol=0, atol=0.03)
+    with pytest.raises(ValueError, match=r"\[3, height, width\]"):
+        read_colours(picture[:1], vertices, front, faces)
+    with pytest.raises(ValueError, match=r"\[-1, 1\], got 0 to 255"):
+        read_colours(picture.new_tensor([0, 255, 1]).view(3, 1, 1), vertices, front, faces)
+    with pytest.raises(ValueError, match="name vertices 0 to 9"):
+        visible(vertices[:10], front, faces)
+
+
+def test_the_far_side_of_the_outline_does_not_count():
+    vertices, faces = ball()
+    bases = torch.linalg.qr(torch.randn(len(vertices) * 3, 3, generator=torch.Generator().manual_seed(0)))[0].T
+    model = MorphableModel.assemble(Meshes(len(vertices)).on(faces), vertices, Axes(bases, torch.full((3,), 1e3)))
+    viewer = rotation_matrix(40.0)[2].float()
+    marks = torch.nonzero(vertices @ viewer > 10)[::25, 0]
+    outline = [
+        int((vertices @ torch.tensor([-1.0, 0, 0.2])).argmax()),
+        int((vertices @ torch.tensor([1.0, 0, 0.2])).argmax()),
+    ]
+    points = camera(40.0, 0.0).project(vertices)[torch.cat([torch.tensor(outline), marks])]
+    points[1] += 30
+    fit = fit_landmarks(model, points, torch.cat([torch.tensor(outline), marks]), contour=[0, 1])
+    assert fit.used.tolist() == [[True, False, *[True] * len(marks)]]
+    assert fit.residuals[0, 1] > 40 and fit.residuals[0, 0] < 0.1
+    with pytest.raises(ValueError, match="contour names landmarks"):
+        fit_landmarks(model, points, torch.cat([torch.tensor(outline), marks]), contour=[len(points)])
