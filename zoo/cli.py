@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     def output(added: argparse.ArgumentParser) -> None:
         added.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write to")
 
+    def output_or_file(added: argparse.ArgumentParser) -> None:
+        said = "the folder to write to, or a file of the medium: face.glb"
+        added.add_argument("-o", "--output", metavar="PATH", type=Path, required=True, help=said)
+
     def condition(added: argparse.ArgumentParser) -> None:
         added.add_argument("--condition", help="class of a class-conditional model, or one for each item: 0,1,2")
 
@@ -109,17 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     model_command(info, "what a model is, what it was trained on, how good it is")
 
     added = model_command(sample, "draw new items")
-    added.add_argument("-n", type=int, default=16, help="how many (default 16)")
+    added.add_argument("-n", type=int, help="how many (default 16, or 1 for a file)")
     added.add_argument("--temperature", type=float, default=1.0, help="below 1 more typical, 0 the mean (default 1)")
     added.add_argument("--mean", action="store_true", help="end with the likelihood's mean instead of a draw")
     added.add_argument("--seed", type=int, help="the same seed gives the same samples")
     condition(added)
-    output(added)
+    output_or_file(added)
 
     added = model_command(reconstruct, "encode and decode your own files")
     added.add_argument("files", metavar="FILE", nargs="+", help="files of the model's medium")
     condition(added)
-    output(added)
+    output_or_file(added)
 
     added = model_command(interpolate, "walk from one file to another through the latent space")
     added.add_argument("a", metavar="A", help="the file to start from")
@@ -127,12 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--steps", type=int, default=8, help="how many items, the ends included (default 8)")
     added.add_argument("--method", choices=["spherical", "linear"], default="spherical", help="default: spherical")
     condition(added)
-    output(added)
+    output_or_file(added)
 
     added = model_command(traverse, "change one latent dimension after the other")
     added.add_argument("file", metavar="FILE", nargs="?", help="the file to start from (default: the prior's mean)")
     condition(added)
-    output(added)
+    output_or_file(added)
 
     added = model_command(evaluate, "measure likelihood and reconstruction")
     added.add_argument("--data", required=True, metavar="SOURCE", help="a named set of the medium, or your own folder")
@@ -199,14 +203,16 @@ def info(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Draw new items: files of the medium, and one picture of all.
+    """Draw new items: files of the medium, and one picture of all; or one file.
 
-    example:
+    examples:
       zoo sample vae-mnist -n 64 --temperature 0.8 --seed 1 -o samples
+      zoo sample vae-mnist -o digit.png
     """
     model = _load(options)
+    n = options.n if options.n is not None else 1 if _is_file(options.output) else 16
     x = model.sample(
-        options.n,
+        n,
         condition=_condition(model, options.condition),
         temperature=options.temperature,
         mean=options.mean,
@@ -354,13 +360,24 @@ def _write(
     shown: "Tensor | None" = None,
     columns: int | None = None,
 ) -> None:
-    """Write items as files of their medium, and what is to be shown (the items, if nothing else) as one picture."""
+    """Write items as files of their medium, or as one file where `folder` names one, and what is to be shown (the
+    items, if nothing else) as one picture."""
+    kind = model.modality.kind
     # A point is a row of a table; an item of any other medium is a file of its own.
-    files = folder / (f"{name}.csv" if model.modality.kind == "points" else name)
-    picture = folder / f"{name}.png"
-    model.modality.save(x, files)
-    model.modality.show(x if shown is None else shown, columns).save(picture)
-    print(f"{len(x)} {model.modality.kind} in {files}, a picture of them in {picture}")
+    files, picture = folder / (f"{name}.csv" if kind == "points" else name), folder / f"{name}.png"
+    if _is_file(folder):
+        files, picture = folder, folder.with_suffix(".png")
+    single = _is_file(folder) and len(x) == 1
+    if files != picture or single:
+        model.modality.save(x[0] if single else x, files)
+    if files != picture or not single:
+        model.modality.show(x if shown is None else shown, columns).save(picture)
+    print(f"{len(x)} {kind} in {files}" + (f", a picture of them in {picture}" if files != picture else ""))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path names a file, by its suffix: a folder may be called v1.0."""
+    return path.suffix[1:2].isalpha() and not path.is_dir()
 
 
 if __name__ == "__main__":

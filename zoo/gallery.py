@@ -17,7 +17,7 @@ from zoo.model import Explicit, GenerativeModel, Latent
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-COUNTS = {"points": 1000, "signals": 16}
+COUNTS = {"points": 1000, "signals": 16, "meshes": 12}
 """How many samples fill a picture of a medium; 36 of the others."""
 
 

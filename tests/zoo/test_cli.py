@@ -71,6 +71,19 @@ def test_info_says_what_a_model_is_and_can_do(run):
     assert "log_prob" not in run("info", "toy-gan")
 
 
+def test_a_path_with_a_suffix_is_one_file(run, tmp_path):
+    assert run("sample", "toy-vae", "-o", tmp_path / "one.png").startswith("1 images in")
+    assert Image.open(tmp_path / "one.png").size == (3, 4)
+    run("sample", "toy-vae", "-n", "5", "-o", tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size[0] > 100
+    run("sample", "toy-ppca", "-n", "5", "-o", tmp_path / "new" / "points.csv")
+    assert len((tmp_path / "new" / "points.csv").read_text().splitlines()) == 6
+    assert (tmp_path / "new" / "points.png").is_file()
+    run("sample", "toy-vae", "-n", "2", "-o", tmp_path / "v1.0")
+    assert len(list((tmp_path / "v1.0" / "samples").iterdir())) == 2
+    assert "not .glb" in run("sample", "toy-vae", "-o", tmp_path / "face.glb", code=2)
+
+
 def test_sample_writes_files_and_a_sheet(run, tmp_path):
     out = run("sample", "toy-vae", "-n", "5", "--seed", "1", "-o", tmp_path / "out")
     assert len(list((tmp_path / "out/samples").glob("*.png"))) == 5
