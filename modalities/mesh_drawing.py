@@ -38,7 +38,7 @@ def draw(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray | None) ->
         # The window opens at the first picture.
         plotter.render()
     try:
-        plotter.background_color = "white"
+        plotter.background_color = pyvista.Color("white")
         surface = pyvista.PolyData.from_regular_faces(np.zeros_like(vertices[0]), faces)
         surface.point_data["normals"] = np.zeros_like(vertices[0])
         surface.point_data.active_normals_name = "normals"

@@ -86,6 +86,9 @@ class LinearMeshes(torch.utils.data.Dataset):
     [0, 1].
     """
 
+    medium: Any
+    """The meshes on their topology; `Meshes.dataset` hands it over."""
+
     def __init__(self, mean: Tensor, offsets: Tensor, weights: Tensor, labels: Tensor | None = None):
         self.mean, self.offsets, self.weights, self.labels = mean, offsets, weights, labels
 

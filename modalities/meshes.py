@@ -230,9 +230,7 @@ class Meshes(Modality):
             raise MediaError(f"{files[names.index('')]} has no label; put every class into a folder of its own")
         classes = class_numbers(names)
         medium = self if self.topology is not None else self._on_first(files)
-        dataset = Files(medium.load, [files[i] for i in chosen], [classes[i] for i in chosen] if labels else None)
-        dataset.medium = medium  # type: ignore[attr-defined]
-        return dataset
+        return MeshFiles(medium, [files[i] for i in chosen], [classes[i] for i in chosen] if labels else None)
 
     def _split(self, split: str, source: str | Path) -> str:
         if split not in (*mesh_sets.COUNTS, "all"):
@@ -248,7 +246,7 @@ class Meshes(Modality):
             raise MediaError(f"{source} has another topology than this medium: {len(faces)} triangles")
         if not labels:
             dataset.labels = None
-        dataset.medium = self if self.topology is not None else self.on(faces, uv)  # type: ignore[attr-defined]
+        dataset.medium = self if self.topology is not None else self.on(faces, uv)
         return cast(Dataset, dataset)
 
     def _on_first(self, files: list[str]) -> "Meshes":
@@ -263,3 +261,11 @@ class Meshes(Modality):
             except MediaError as error:
                 first = first or error
         raise first or MediaError("there is no file")
+
+
+class MeshFiles(Files):
+    """Meshes on disk, read when they are asked for, on the topology of their `medium`."""
+
+    def __init__(self, medium: Meshes, names: list[str], labels: list[int] | None = None):
+        super().__init__(medium.load, names, labels)
+        self.medium = medium

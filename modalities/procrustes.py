@@ -37,9 +37,9 @@ def find_similarity(x: Tensor, target: Tensor, scale: bool = False, weights: Ten
 
     Source: Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", 1991.
 
-    Raises `MediaError` if the shapes do not fit, on values that are not finite, and where the rotation is not determined:
-    points on one line or in one place, fewer than three of them with weight, or a mirrored target that is as near in
-    several directions.
+    Raises `MediaError` if the shapes do not fit, on values that are not finite, and where the rotation is not
+    determined: points on one line or in one place, fewer than three of them with weight, or a mirrored target that is
+    as near in several directions.
     """
     if x.ndim != 3 or x.shape[-1] not in (3, 6):
         raise MediaError(f"expected meshes of shape [n, vertices, 3 or 6], got {list(x.shape)}")
@@ -73,8 +73,8 @@ def find_similarity(x: Tensor, target: Tensor, scale: bool = False, weights: Ten
     open_ = (spread[:, 1] + sign[:, 2] * spread[:, 2] <= least).nonzero().flatten()
     if len(open_):
         raise MediaError(
-            f"no rotation of mesh {int(open_[0])} is the nearest: its vertices or the target's lie on one line or in one "
-            "place, or the target is a mirror image that is as near in several directions"
+            f"no rotation of mesh {int(open_[0])} is the nearest: its vertices or the target's lie on one line or in "
+            "one place, or the target is a mirror image that is as near in several directions"
         )
     rotation = u @ torch.diag_embed(sign) @ vt
     factor = (sign * spread).sum(dim=1) / sizes[0].square() if scale else torch.ones_like(sizes[0])
@@ -86,9 +86,12 @@ def align(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None
     """Meshes [n, vertices, 3 or 6] moved onto a target as `find_similarity` says; colours pass through."""
     if x.ndim != 3 or not len(x):
         raise MediaError(f"expected meshes of shape [n, vertices, 3 or 6], got {list(x.shape)}")
-    targets = target if target.ndim == 3 else target[None].expand(len(x), *target.shape)
-    parts = zip(x.split(CHUNK), targets.split(CHUNK), strict=True) if len(x) == len(targets) else [(x, targets)]
-    return torch.cat([find_similarity(part, aim, scale, weights).apply(part) for part, aim in parts])
+    parts = []
+    for start in range(0, len(x), CHUNK):
+        part = slice(start, start + CHUNK)
+        aim = target[part] if target.ndim == 3 and len(target) == len(x) else target
+        parts.append(find_similarity(x[part], aim, scale, weights).apply(x[part]))
+    return torch.cat(parts)
 
 
 def align_to_mean(
@@ -96,10 +99,9 @@ def align_to_mean(
 ) -> tuple[Tensor, Tensor]:
     """Generalised Procrustes alignment: meshes [n, vertices, 3 or 6] moved onto their own mean, and the mean.
 
-    The first target is the first mesh, which so decides position and orientation. All meshes are aligned to it, their
-    mean is the next target, until the mean's vertices move by no more than `tolerance` of its size. With `scale`, each
-    is scaled to fit the mean, whose size is the average of the given ones: the root of the weighted mean of squared
-    distances from the centroid.
+    All meshes are aligned to the first one, then to their mean, and so on, until the mean's vertices move by no more
+    than `tolerance` of its size: the root of the weighted mean of squared distances from the centroid. The first mesh
+    stays where it is. With `scale`, each is scaled to fit the mean, and the average of the sizes stays as it was.
 
     Source: Gower, "Generalized Procrustes Analysis", 1975.
 
@@ -112,23 +114,25 @@ def align_to_mean(
     change = 0.0
     for _ in range(iterations):
         moved = _mean_of_aligned(x, mean, scale, weights)
-        growth = 1.0
         if size is not None:
             # Only shape is averaged: without this, all would shrink a little each time.
-            growth = float(size / _sizes(moved[None], weights)[0])
-            moved = _grow(moved, growth, moved, weights)
+            moved = _grow(moved, size / _sizes(moved[None], weights)[0], moved, weights)
         change = float((moved - mean).square().sum(dim=1).mean().sqrt() / _sizes(moved[None], weights)[0])
         mean = moved
         if change <= tolerance:
+            # The mean may have turned a little on its way.
+            mean = find_similarity(mean[None], x[:1], weights=weights).apply(mean[None])[0]
             aligned = align(x, mean, scale, weights)
             if size is not None:
-                aligned = torch.cat([_grow(aligned[..., :3], growth, mean, weights), aligned[..., 3:]], dim=-1)
-            colours = x[..., 3:].double().mean(dim=0)
-            return aligned, torch.cat([mean, colours], dim=-1).to(x.dtype)
+                grown = torch.cat([_sizes(part, weights) for part in aligned.split(CHUNK)]).mean()
+                positions = _grow(aligned[..., :3], size / grown, mean, weights)
+                aligned = torch.cat([positions, aligned[..., 3:]], dim=-1)
+            return aligned, aligned.mean(dim=0, dtype=torch.float64).to(x.dtype)
     raise MediaError(f"the mean still moves by {change:.1e} of its size after {iterations} iterations")
 
 
-def _grow(x: Tensor, factor: float, mean: Tensor, weights: Tensor | None) -> Tensor:
+def _grow(x: Tensor, factor: Tensor, mean: Tensor, weights: Tensor | None) -> Tensor:
+    """Positions `factor` times as far from the centroid of the mean."""
     centre = _centre(mean, weights)
     return (centre + factor * (x.double() - centre)).to(x.dtype)
 

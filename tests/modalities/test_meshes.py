@@ -1,0 +1,569 @@
+"""Meshes: files of five formats, broken ones, topologies, data sets, generated heads and faces, pictures."""
+
+import ast
+import json
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from modalities import MediaError, face_model, from_config, mesh_files, mesh_sets, meshes, procrustes
+from modalities.face_model import read_face_model
+from modalities.mesh_files import SUFFIXES, count_non_manifold, vertex_normals
+from modalities.mesh_sets import FACE_FILE, HEADS, face_weights, sphere
+from modalities.meshes import Meshes
+from modalities.modality import batches
+
+TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+
+
+def heads(vertices: int = 40, colours: bool = False) -> tuple[Meshes, torch.Tensor]:
+    """The medium of generated heads with texture coordinates, and three of them."""
+    data = Meshes(vertices, colours).dataset("synthetic-heads")
+    uv = torch.rand(vertices, 2, generator=torch.Generator().manual_seed(0))
+    return data.medium.on(data.medium.faces, uv), data.take(range(3))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_round_trip_keeps_every_vertex_in_its_place(tmp_path, suffix):
+    held = {".obj": (True, True), ".ply": (True, True), ".glb": (True, True), ".off": (True, False)}
+    colours, uv = held.get(suffix, (False, False))
+    medium, x = heads(colours=colours)
+    path = tmp_path / "new" / f"a{suffix}"
+    medium.save(x[1], path)
+
+    found = medium.load(path)
+    assert found.dtype == torch.float32
+    assert (found[:, :3] - x[1, :, :3]).abs().max() <= (1e-5 if suffix == ".glb" else 0)
+    # PLY and OFF hold bytes.
+    assert torch.allclose(found[:, 3:], x[1, :, 3:], atol=0.501 / 255 if suffix in (".ply", ".off") else 1e-6)
+
+    fresh = Meshes.from_file(path)
+    assert fresh.vertices == 40 and fresh.colours == colours
+    if suffix != ".stl":
+        assert torch.equal(fresh.faces, medium.faces)
+    assert (fresh.topology.uv is not None) == uv
+    if uv:
+        assert torch.allclose(fresh.topology.uv, medium.topology.uv, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_other_software_reads_our_files_and_we_read_its(tmp_path, suffix):
+    medium, x = heads()
+    medium = medium.on(medium.faces)
+    triangles = x[0][medium.faces].numpy()
+    unit = 1000 if suffix == ".glb" else 1
+    medium.save(x[0], tmp_path / f"ours{suffix}")
+    theirs = trimesh.load_mesh(tmp_path / f"ours{suffix}", process=False)
+    assert np.allclose(theirs.triangles * unit, triangles, atol=1e-4)
+
+    source = trimesh.Trimesh(x[0].numpy() / unit, medium.faces.numpy(), process=False)
+    source.export(tmp_path / f"theirs{suffix}")
+    assert (medium.load(tmp_path / f"theirs{suffix}") - x[0]).abs().max() < 1e-4
+
+
+def test_units(tmp_path):
+    medium, x = heads()
+    medium.save(x[0], tmp_path / "a.obj")
+    for unit, scale in {"cm": 10, "m": 1000, "um": 1e-3, "in": 25.4}.items():
+        other = Meshes.from_file(tmp_path / "a.obj", unit)
+        assert torch.allclose(other.load(tmp_path / "a.obj"), x[0] * scale, rtol=1e-6)
+        other.save(x[0] * scale, tmp_path / "b.ply")
+        assert torch.allclose(medium.load(tmp_path / "b.ply"), x[0], rtol=1e-6)
+        # GLB has a unit of its own.
+        other.save(x[0], tmp_path / "b.glb")
+        assert torch.allclose(medium.load(tmp_path / "b.glb"), x[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="unit is one of um, mm, cm, m, in; got 'ft'"):
+        Meshes(10, unit="ft")
+
+
+OBJ = """# quads and a triangle, a seam, an unused vertex, numbers from the end
+mtllib nothing.mtl
+o first
+v 0 0 0
+v 1 0 0
+v 1 1 0
+v 0 1 0
+vt 0 0
+vt 0.5 0
+vt 0.5 1
+vt 0 1
+vt 0.9 0.9
+vn 0 0 1
+usemtl skin
+f 1/1/1 2/2/1 3/3/1 \\
+  4/4/1
+v 9 9 9
+v 2 0 1
+o second
+f -5/5 -1/5 -4/3
+f 2/2 6/5 5/1
+"""
+
+
+def test_obj_with_polygons_seams_and_parts(tmp_path):
+    (tmp_path / "a.obj").write_text(OBJ)
+    medium = Meshes.from_file(tmp_path / "a.obj")
+    assert medium.vertices == 6 and not medium.colours
+    assert medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [1, 5, 2], [1, 5, 4]]
+    assert medium.load(tmp_path / "a.obj")[4:].tolist() == [[9, 9, 9], [2, 0, 1]]
+    # Vertex 1 has two corners at (0.5, 0) and one at (0.9, 0.9).
+    assert torch.allclose(medium.topology.uv[[1, 2, 5]], torch.tensor([[0.5, 0], [0.5, 1], [0.9, 0.9]]))
+    (tmp_path / "b.obj").write_text(OBJ.replace("f 1/1/1 2/2/1", "f 1//1 2//1").replace("3/3/1", "3//1"))
+    assert Meshes.from_file(tmp_path / "b.obj").topology.uv is None
+
+
+@pytest.mark.parametrize("order", ["ascii", "<", ">"])
+def test_ply_with_quads_and_triangles(tmp_path, order):
+    words = {"ascii": "ascii", "<": "binary_little_endian", ">": "binary_big_endian"}
+    header = (
+        f"ply\nformat {words[order]} 1.0\ncomment made by hand\nelement vertex 5\nproperty double x\nproperty float y\n"
+        "property float z\nproperty uchar red\nproperty uchar green\nproperty uchar blue\nelement face 3\n"
+        "property uchar material\nproperty list uchar uint vertex_index\nproperty list uchar float texcoord\n"
+        "end_header\n"
+    )
+    points = [(i, 2 * i, i * i, 51 * i, 0, 255) for i in range(5)]
+    polygons = [[0, 1, 2, 3], [3, 4, 0], [2, 4, 3]]
+    if order == "ascii":
+        rows = [" ".join(map(str, point)) for point in points]
+        rows += [
+            f"7 {len(p)} {' '.join(map(str, p))} {2 * len(p)}" + "".join(f" {i / 8} 1" for i in p) for p in polygons
+        ]
+        body = ("\n".join(rows) + "\n").encode()
+    else:
+        body = b"".join(struct.pack(order + "dffBBB", *point) for point in points)
+        for p in polygons:
+            body += struct.pack(order + f"BB{len(p)}IB", 7, len(p), *p, 2 * len(p))
+            body += struct.pack(order + f"{2 * len(p)}f", *(value for i in p for value in (i / 8, 1)))
+    (tmp_path / "a.ply").write_bytes(header.encode() + body)
+    medium = Meshes.from_file(tmp_path / "a.ply")
+    assert medium.colours
+    assert medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [3, 4, 0], [2, 4, 3]]
+    assert medium.topology.uv.tolist() == [[i / 8, 1] for i in range(5)]
+    found = medium.load(tmp_path / "a.ply")
+    assert torch.allclose(found, torch.tensor([[i, 2 * i, i * i, 0.2 * i, 0, 1.0] for i in range(5)]))
+    (tmp_path / "b.ply").write_bytes((header.encode() + body)[:-3])
+    with pytest.raises(MediaError, match="b.ply"):
+        medium.load(tmp_path / "b.ply")
+
+
+def test_off_with_comments_and_real_colours(tmp_path):
+    (tmp_path / "a.off").write_text(
+        "COFF 4 2 0 # counts\n\n0 0 0 1.0 0.0 0.5\n1 0 0 0 1.0 0\n# half\n1 1 0 0 0 1.0\n0 1 0 0 0 0\n"
+        "4 0 1 2 3 0.5 0.5 0.5\n3 0 3 1\n"
+    )
+    medium = Meshes.from_file(tmp_path / "a.off")
+    assert medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [0, 3, 1]]
+    assert medium.load(tmp_path / "a.off")[:2, 3:].tolist() == [[1, 0, 0.5], [0, 1, 0]]
+
+
+def test_glb_of_several_nodes(tmp_path):
+    box = trimesh.creation.box()
+    scene = trimesh.Scene()
+    scene.add_geometry(box, node_name="a", transform=trimesh.transformations.translation_matrix([3, 0, 0]))
+    scene.add_geometry(box.copy(), node_name="b", transform=np.diag([-1, 1, 1, 1.0]))
+    scene.export(tmp_path / "a.glb")
+    medium = Meshes.from_file(tmp_path / "a.glb")
+    found = medium.load(tmp_path / "a.glb")
+    assert found.shape == (16, 3)
+    assert {float(found[:8, 0].mean()), float(found[8:, 0].mean())} == {0.0, 3000.0}
+    # Both volumes are positive: the mirrored one was turned inside out again.
+    for part in medium.faces.split(12):
+        assert trimesh.Trimesh(found.numpy(), part.numpy(), process=False).volume == pytest.approx(1e9)
+
+
+def test_glb_is_what_viewers_expect(tmp_path):
+    medium, x = heads(colours=True)
+    x[0, :, 3:] = 0.5
+    medium.save(x[0], tmp_path / "a.glb")
+    data = (tmp_path / "a.glb").read_bytes()
+    magic, version, length, json_length, kind = struct.unpack("<4sII I4s", data[:20])
+    assert (magic, version, length, kind) == (b"glTF", 2, len(data), b"JSON")
+    tree = json.loads(data[20 : 20 + json_length])
+    body = data[28 + json_length :]
+    assert tree["buffers"][0]["byteLength"] == len(body) and json_length % 4 == 0 and len(body) % 4 == 0
+    primitive = tree["meshes"][0]["primitives"][0]
+
+    def array(number: int) -> np.ndarray:
+        accessor = tree["accessors"][number]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        values = np.frombuffer(body, "<f4", view["byteLength"] // 4, view["byteOffset"])
+        return values.reshape(accessor["count"], -1)
+
+    # sRGB 0.5 is 0.214 in linear light, and v is counted from the top.
+    assert np.allclose(array(primitive["attributes"]["COLOR_0"]), 0.21404, atol=1e-4)
+    assert np.allclose(array(primitive["attributes"]["TEXCOORD_0"]), medium.topology.uv.numpy() * [1, -1] + [0, 1])
+    normals = array(primitive["attributes"]["NORMAL"])
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    assert ((normals * x[0, :, :3].numpy()).sum(axis=1) > 0).mean() > 0.9
+    assert np.allclose(tree["accessors"][0]["max"], x[0, :, :3].max(0).values / 1000)
+
+
+def test_stl_finds_its_vertices(tmp_path):
+    medium = Meshes(5).on(torch.tensor([[0, 1, 2], [2, 1, 3], [0, 2, 4]]))
+    x = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [-0.0, 0, 0]])
+    x[4, 2] = 3
+    medium.save(x, tmp_path / "a.stl")
+    assert torch.equal(medium.load(tmp_path / "a.stl"), x)
+    fresh = Meshes.from_file(tmp_path / "a.stl")
+    assert torch.equal(fresh.load(tmp_path / "a.stl"), x) and torch.equal(fresh.faces, medium.faces)
+    # Without the topology two vertices in one place are one.
+    x[4] = x[3]
+    medium.save(x, tmp_path / "b.stl")
+    assert torch.equal(medium.load(tmp_path / "b.stl"), x)
+    assert Meshes.from_file(tmp_path / "b.stl").vertices == 4
+    with pytest.raises(MediaError, match="b.stl: has another topology: 3 triangles, expected 4"):
+        Meshes(4).on(TETRAHEDRON).load(tmp_path / "b.stl")
+    with pytest.raises(MediaError, match="b.stl: has another topology: 2 corners of its 3 triangles do not meet"):
+        Meshes(5).on(torch.tensor([[0, 1, 2], [2, 1, 3], [0, 1, 4]])).load(tmp_path / "b.stl")
+    with pytest.raises(MediaError, match="cannot hold 1 vertices of the topology that no triangle uses"):
+        Meshes(6).on(torch.tensor([[0, 1, 2], [2, 1, 3], [0, 2, 5]])).load(tmp_path / "b.stl")
+
+
+VERTICES = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
+FACES = "f 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n"
+BROKEN = {
+    "empty.obj": (b"", "empty.obj is empty"),
+    "empty.ply": (b"", "empty.ply is empty"),
+    "comment.obj": (b"# nothing\n", "comment.obj has no vertices"),
+    "points.obj": (VERTICES.encode(), "points.obj has 4 vertices but no faces"),
+    "nan.obj": ((VERTICES + FACES).replace("0 1 0", "0 nan 0").encode(), "nan.obj: 1 vertices hold NaN .* number 2"),
+    "huge.obj": ((VERTICES + FACES).replace("0 1 0", "0 1e99 0").encode(), "huge.obj: 1 vertices hold NaN or inf"),
+    "range.obj": ((VERTICES + "f 1 2 7\n").encode(), r"range.obj: .*1 triangles name vertices .* such as 6 .* of 4"),
+    "zero.obj": ((VERTICES + "f 0 1 2\n").encode(), "zero.obj: .*such as -1"),
+    "corner.obj": ((VERTICES + "f 1 2\n").encode(), "corner.obj: a face has 2 corners"),
+    "word.obj": ((VERTICES + "v one 2 3\n" + FACES).encode(), "word.obj cannot be read as OBJ: .*one"),
+    "short.obj": ((VERTICES + "v 1 2\n" + FACES).encode(), "short.obj: expected 3 numbers, got '1 2'"),
+    "texture.obj": ((VERTICES + "vt 0 0\nf 1/1 2/2 3/1\n").encode(), "texture.obj: a face names a texture coordinate"),
+    "cut.off": (b"OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n", "cut.off: is cut short"),
+    "face.off": (b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1", "face.off: expected 3 corners"),
+    "other.off": (b"PFF\n", "other.off: expected OFF or COFF"),
+    "other.ply": (b"obj\n", "other.ply: does not begin with the word ply"),
+    "header.ply": (b"ply\nformat ascii 1.0\nelement vertex 3\n", "header.ply: ends within its header"),
+    "bare.ply": (b"ply\nformat ascii 1.0\nelement vertex 0\nend_header\n", "bare.ply: has no vertices with x, y and z"),
+    "cut.glb": (b"glTF\x02\x00\x00\x00\x10", "cut.glb cannot be read as GLB"),
+    "cut.stl": (b"\0" * 80 + struct.pack("<I", 4) + b"\0" * 30, "cut.stl"),
+    "mesh.txt": (b"x", "mesh.txt: meshes are read from .obj, .ply, .glb, .stl, .off files, not from .txt"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_named_with_the_reason(tmp_path, name):
+    data, message = BROKEN[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(MediaError, match=message):
+        Meshes.from_file(tmp_path / name)
+    with pytest.raises(MediaError, match=message):
+        Meshes(4).load(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.99])
+def test_a_file_cut_short_is_refused(tmp_path, suffix, kept):
+    medium, x = heads()
+    medium.save(x[0], tmp_path / f"whole{suffix}")
+    data = (tmp_path / f"whole{suffix}").read_bytes()
+    (tmp_path / f"cut{suffix}").write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(MediaError, match=f"cut{suffix}"):
+        medium.load(tmp_path / f"cut{suffix}")
+    with pytest.raises(MediaError, match="missing.* cannot be read"):
+        medium.load(tmp_path / f"missing{suffix}")
+
+
+def test_other_counts_and_topologies_are_refused(tmp_path):
+    medium, x = heads(40)
+    other, y = heads(41)
+    other.save(y[0], tmp_path / "other.ply")
+    with pytest.raises(MediaError, match="other.ply has 41 vertices, expected 40"):
+        medium.load(tmp_path / "other.ply")
+    medium.save(x[0], tmp_path / "a.obj")
+    with pytest.raises(MediaError, match="a.obj has another topology: 76 triangles, expected 75"):
+        medium.on(medium.faces[1:]).load(tmp_path / "a.obj")
+    turned = medium.faces.clone()
+    turned[5] = turned[5].roll(1)
+    with pytest.raises(MediaError, match="a.obj has another topology: 1 of 76 triangles differ, the first is number 5"):
+        medium.on(turned).load(tmp_path / "a.obj")
+    assert torch.equal(Meshes(40).load(tmp_path / "a.obj"), x[0])
+    with pytest.raises(MediaError, match="a.obj has no colours at its vertices"):
+        Meshes(40, colours=True).load(tmp_path / "a.obj")
+    coloured, z = heads(40, colours=True)
+    coloured.save(z[0], tmp_path / "b.obj")
+    assert torch.equal(medium.load(tmp_path / "b.obj"), x[0])
+
+
+def test_faults_that_scans_have_are_reported(tmp_path):
+    # Three triangles at the edge 0-1, and two that meet in vertex 5 alone; the last one has no area.
+    (tmp_path / "a.obj").write_text(
+        "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 -1 0\nv 0 0 1\nv 5 5 5\nv 6 5 5\nv 6 6 5\nv 5 4 5\nv 4 4 5\nv 7 7 7\nv 8 8 8\n"
+        "v 9 9 9\nf 1 2 3\nf 2 1 4\nf 1 2 5\nf 6 7 8\nf 6 9 10\nf 11 12 13\n"
+    )
+    with pytest.warns(UserWarning) as caught:
+        medium = Meshes.from_file(tmp_path / "a.obj")
+    messages = [str(warning.message) for warning in caught]
+    assert any("a.obj: 1 of 6 triangles have no area" in message for message in messages)
+    assert any("a.obj is no manifold at 1 edges" in message and "and 1 vertices" in message for message in messages)
+    with pytest.warns(UserWarning) as caught:
+        medium.load(tmp_path / "a.obj")
+    # What belongs to the topology is said once.
+    assert len(caught) == 1 and "no area" in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clean, x = heads()
+        clean.save(x[0], tmp_path / "b.obj")
+        Meshes.from_file(tmp_path / "b.obj")
+
+
+def test_manifolds():
+    assert count_non_manifold(TETRAHEDRON.numpy(), 4) == (0, 0)
+    # Two tetrahedra that share a vertex, or an edge.
+    assert count_non_manifold(np.concatenate([TETRAHEDRON, TETRAHEDRON + 3]), 7) == (0, 1)
+    shared = np.where(TETRAHEDRON.numpy() < 2, TETRAHEDRON.numpy(), TETRAHEDRON.numpy() + 2)
+    assert count_non_manifold(np.concatenate([TETRAHEDRON, shared]), 6)[0] == 1
+
+
+def test_batches_become_numbered_files_or_a_sheet(tmp_path):
+    medium, x = heads(colours=True)
+    medium.save(x, tmp_path / "many")
+    assert [file.name for file in sorted((tmp_path / "many").iterdir())] == ["00000.glb", "00001.glb", "00002.glb"]
+    medium.save(x, tmp_path / "others" / ".obj")
+    assert torch.equal(next(batches(medium.dataset(tmp_path / "others", "all"), 3)), x)
+    with pytest.raises(MediaError, match="a.ply: one file holds one mesh, got a batch"):
+        medium.save(x, tmp_path / "a.ply")
+    with pytest.raises(MediaError, match=r"written as \.obj.*, not \.wav"):
+        medium.save(x[0], tmp_path / "a.wav")
+    with pytest.raises(MediaError, match=r"medium.on\(faces\)"):
+        Meshes(40, True).save(x[0], tmp_path / "a.ply")
+    with pytest.raises(MediaError, match="of shape .batch, 40, 6., got .1, 40, 3."):
+        medium.save(x[0, :, :3], tmp_path / "a.ply")
+    with pytest.raises(MediaError, match="name vertices that do not exist, such as 40"):
+        medium.on(torch.tensor([[0, 1, 40]])).save(x[0], tmp_path / "a.ply")
+
+
+def test_the_configuration_is_the_shape():
+    medium, _ = heads(colours=True)
+    assert medium.config() == {"kind": "meshes", "vertices": 40, "colours": True}
+    assert from_config(medium.config()) == medium == Meshes(40, True, unit="cm")
+    with pytest.raises(ValueError, match="at least 3 vertices, got 2"):
+        Meshes(2)
+    with pytest.raises(MediaError, match=r"whole numbers of shape \[faces, 3\], got torch.float32 of \[4, 3\]"):
+        Meshes(4).on(torch.zeros(4, 3))
+    with pytest.raises(MediaError, match=r"texture coordinates of shape \[4, 2\], got \[5, 2\]"):
+        Meshes(4).on(TETRAHEDRON, torch.zeros(5, 2))
+
+
+def test_folders_have_labels_and_splits_and_one_topology(tmp_path):
+    medium, x = heads()
+    for i, folder in enumerate(["b/1.ply", "a/1.obj", "a/2.stl"]):
+        medium.save(x[i], tmp_path / folder)
+    (tmp_path / "a" / "0.obj").write_text("v 0 0 0\n")
+    turned = medium.on(medium.faces.flip(0))
+    turned.save(x[0], tmp_path / "b" / "2.obj")
+    data = Meshes(40).dataset(tmp_path, "all", labels=True)
+    # The first file is broken; the next one says the topology.
+    assert torch.equal(data.medium.faces, medium.faces) and data.medium.topology.uv is not None
+    assert len(data) == 5 and data.labels == [0, 0, 0, 1, 1]
+    for i, (expected, label) in {1: (x[1], 0), 2: (x[2], 0), 3: (x[0], 1)}.items():
+        assert torch.equal(data[i][0], expected) and data[i][1] == label
+    with pytest.raises(MediaError, match="0.obj has 1 vertices but no faces"):
+        data[0]
+    with pytest.raises(MediaError, match="2.obj has another topology: 76 of 76"):
+        data[4]
+    assert torch.equal(turned.dataset(tmp_path, "all")[4], x[0])
+    assert [len(Meshes(40).dataset(tmp_path, split)) for split in ("train", "test")] == [4, 1]
+    with pytest.raises(MediaError, match="0.obj has 1 vertices but no faces"):
+        Meshes(30).dataset(tmp_path)
+    with pytest.raises(MediaError, match="synthetic-heads"):
+        medium.dataset(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("vertices", [12, 13, 100, 501])
+def test_spheres_of_any_size_are_closed_and_face_outwards(vertices):
+    points, faces = sphere(vertices)
+    mesh = trimesh.Trimesh(points, faces, process=False)
+    assert len(faces) == 2 * vertices - 4 and mesh.is_watertight and mesh.is_winding_consistent
+    assert (vertex_normals(points, faces) * points).sum(axis=1).min() > 0.5
+    with pytest.raises(MediaError, match="at least 12 vertices, got 11"):
+        Meshes(11).dataset("synthetic-heads")
+
+
+def test_generated_heads():
+    data = Meshes(60, True).dataset("synthetic-heads", labels=True)
+    x, labels = data.take(range(200))
+    assert len(data) == 5000 and x.shape == (200, 60, 6) and 60 < labels.sum() < 140
+    assert torch.equal(data[7][0], x[7]) and data[7][1] == labels[7]
+    shapes = Meshes(60).dataset("synthetic-heads").take(range(200))
+    assert torch.equal(shapes, x[..., :3])
+    assert x[..., 3:].min() >= 0 and x[..., 3:].max() <= 1
+    rank = torch.linalg.matrix_rank((shapes - shapes.mean(0)).flatten(1).double(), rtol=1e-5)
+    assert rank == len(HEADS)
+    test = Meshes(60).dataset("synthetic-heads", "test")
+    everything = Meshes(60).dataset("synthetic-heads", "all")
+    assert len(test) == 500 and torch.equal(everything[5000], test[0]) and torch.equal(everything[0], shapes[0])
+    assert not torch.isclose(test[0], shapes[:, None]).all(dim=-1).all(dim=-1).any()
+    # Large ears are wide.
+    sides = x[..., 0].amax(1) - x[..., 0].amin(1)
+    assert sides[labels == 1].mean() > sides[labels == 0].mean()
+    with pytest.raises(MediaError, match="no split 'val'"):
+        Meshes(60).dataset("synthetic-heads", "val")
+    with pytest.raises(MediaError, match="another topology"):
+        Meshes(60).on(TETRAHEDRON).dataset("synthetic-heads")
+
+
+def face_file(folder, **changes):
+    """A face model of the same layout: a quad, a triangle beyond the narrow cut, two modes of each kind."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        "neutral": np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 2, 1]], np.float32),
+        "identity_modes": generator.normal(size=(100, 5, 3)).astype(np.float16),
+        "expression_deltas": generator.normal(size=(3, 5, 3)).astype(np.float16),
+        "expression_names": np.array(["jawOpen", "mouthSmile_L", "mouthSmile_R"]),
+        "faces": np.array([[0, 1, 2, 3], [2, 4, 3, -1]], np.int32),
+        "faces_uv": np.array([[0, 1, 2, 3], [5, 4, 3, -1]], np.int32),
+        "uv": np.array([[0, 0], [1, 0], [1, 1], [0, 1], [1.5, 1], [1.2, 0]], np.float32),
+        "narrow_face": np.array([4, 1]),
+        "part_ranges": np.array([[0, 5, 0, 2]]),
+        "landmarks_multipie68": np.array([3, 2, *[0] * 66], np.int32),
+    }
+    arrays |= changes
+    np.savez(folder / FACE_FILE, **arrays)
+    return arrays
+
+
+def test_the_face_model_is_cut_and_becomes_millimetres(tmp_path):
+    arrays = face_file(tmp_path)
+    model = read_face_model(tmp_path, 5)
+    assert model.medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [2, 4, 3]]
+    # Vertex 2 lies on a seam; its corners tie, and the first coordinate counts.
+    assert model.medium.topology.uv.tolist() == arrays["uv"][:5].tolist()
+    assert model.mean[4].tolist() == [20, 20, 10]
+    assert torch.equal(model.identity, 10 * torch.from_numpy(arrays["identity_modes"].astype(np.float32)))
+    assert model.expressions.shape == (3, 5, 3) and model.expression_names[0] == "jawOpen"
+    assert model.landmarks.dtype == torch.int64 and model.landmarks[:2].tolist() == [3, 2]
+    narrow = read_face_model(tmp_path / FACE_FILE, 4)
+    assert narrow.medium.faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+    assert torch.equal(narrow.identity, model.identity[:, :4])
+    with pytest.raises(MediaError, match="can be cut to 4, 5 vertices, not to 6"):
+        read_face_model(tmp_path, 6)
+
+
+def test_generated_faces(tmp_path):
+    face_file(tmp_path)
+    data, narrow = Meshes(5).dataset(tmp_path), Meshes(4).dataset(tmp_path / FACE_FILE)
+    model = read_face_model(tmp_path, 5)
+    assert len(data) == 5000 and torch.equal(data.medium.faces, model.medium.faces)
+    assert torch.allclose(data.take([0, 9])[:, :4], narrow.take([0, 9]), atol=1e-3)
+    expected = model.mean + torch.einsum("k,kvc->vc", data.weights[9], torch.cat([model.identity, model.expressions]))
+    assert torch.allclose(data[9], expected, atol=1e-3)
+    test = Meshes(5).dataset(tmp_path, "test")
+    assert len(test) == 500 and torch.cdist(test.weights, data.weights).min() > 1
+    with pytest.raises(MediaError, match="has no labels"):
+        Meshes(5).dataset(tmp_path, labels=True)
+    with pytest.raises(MediaError, match=r"has no colours; use Meshes\(5\)"):
+        Meshes(5, True).dataset(tmp_path)
+    with pytest.raises(MediaError, match="another topology"):
+        Meshes(5).on(TETRAHEDRON).dataset(tmp_path)
+
+
+def test_weights_of_faces():
+    names = ["jawOpen", "mouthClose", "mouthSmile_L", "mouthSmile_R"]
+    weights = face_weights(names, "train")
+    identity, (jaw, close, left, right) = weights[:, :100], weights[:, 100:].T
+    assert abs(identity.mean()) < 0.01 and abs(identity.std() - 1) < 0.01
+    assert weights[:, 100:].min() == 0 and weights[:, 100:].max() <= 1
+    assert 0.08 < (jaw > 0).float().mean() < 0.12 and (close <= jaw).all() and (close > 0).any()
+    smiling = left > 0
+    assert torch.equal(smiling, right > 0) and not torch.equal(left, right)
+    ratio = left[smiling] / right[smiling]
+    assert ratio.min() >= 0.699 and ratio.max() <= 1.431
+    assert torch.equal(weights, face_weights(names, "train"))
+
+
+BROKEN_FACES = {
+    "it lacks expression_deltas, .*, neutral": lambda folder: np.savez(folder / FACE_FILE, x=np.zeros(3)),
+    "cannot be read as an archive": lambda folder: (folder / FACE_FILE).write_bytes(b"PK"),
+    "landmarks 1 are not among the first 4": lambda folder: face_file(
+        folder, landmarks_multipie68=np.array([3, 4, *[0] * 66])
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN_FACES)
+def test_broken_face_models(tmp_path, message):
+    BROKEN_FACES[message](tmp_path)
+    with pytest.raises(MediaError, match=message):
+        Meshes(4).dataset(tmp_path)
+
+
+def test_the_shared_face_model(shared_data, tmp_path):
+    folder = shared_data / "ict_facekit"
+    model = read_face_model(folder)
+    assert model.medium.faces.shape == (13120, 3) and model.identity.shape == (100, 6706, 3)
+    assert count_non_manifold(model.medium.faces.numpy(), 6706) == (0, 0)
+    # A face is about 15 cm wide and 20 high; x points to its left, y up, z ahead.
+    size = model.mean.amax(0) - model.mean.amin(0)
+    assert size.tolist() == pytest.approx([150, 199, 106], abs=1)
+    marks = model.mean[model.landmarks]
+    assert marks[16, 0] > 70 > -70 > marks[0, 0] and marks[30, 2] == pytest.approx(float(model.mean[:, 2].max()), abs=1)
+    assert marks[36:48, 1].min() > marks[30, 1] > marks[48:, 1].max()
+    normals = torch.from_numpy(vertex_normals(model.mean.numpy(), model.medium.faces.numpy()))
+    assert normals[model.landmarks[30], 2] > 0.8
+    # Modes are orthogonal, the largest first.
+    flat = model.identity.flatten(1).double()
+    assert flat.square().sum(1)[0] == flat.square().sum(1).max()
+    model.medium.save(model.mean, tmp_path / "face.ply")
+    assert torch.equal(model.medium.load(tmp_path / "face.ply"), model.mean)
+
+
+@pytest.fixture(scope="module")
+def spheres():
+    """A large and a small ball, the large one red on the left side of its body (+x), blue on the other."""
+    points, faces = sphere(400)
+    x = torch.from_numpy(points).float()
+    colours = torch.where(x[:, :1] > 0, torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9]))
+    return Meshes(400, True).on(torch.from_numpy(faces)), torch.stack(
+        [torch.cat([60 * x, colours], 1), torch.cat([30 * x, colours], 1)]
+    )
+
+
+def test_pictures_show_shape_size_and_colour_from_two_sides(spheres, tmp_path, capfd):
+    medium, x = spheres
+    medium.save(x, tmp_path / "sheet.png")
+    picture = np.asarray(medium.show(x, columns=1)).astype(int)
+    assert "X server" not in capfd.readouterr().err and (tmp_path / "sheet.png").stat().st_size > 1000
+    large, small = (half[:, :, :] for half in (picture[: picture.shape[0] // 2], picture[-picture.shape[0] // 2 :]))
+    inked = [(tile.min(axis=2) < 245).sum() for tile in (large, small)]
+    assert inked[0] / inked[1] == pytest.approx(4, rel=0.1)
+    front, side = np.array_split(large, 2, axis=1)
+
+    def share(view: np.ndarray, channel: int) -> float:
+        return float(((view[..., channel] - view[..., 2 - channel]) > 30).sum() / (view.min(axis=2) < 245).sum())
+
+    assert share(front, 0) == pytest.approx(0.5, abs=0.1) and share(front, 2) == pytest.approx(0.5, abs=0.1)
+    # The left of a body is on the right in the picture, and in front when seen from its left.
+    assert share(np.array_split(front, 2, axis=1)[1], 0) > 0.9
+    assert share(side, 0) > 0.8
+
+
+def test_clay_is_lit_from_above(spheres):
+    medium, x = spheres
+    medium = Meshes(400).on(medium.faces)
+    picture = np.asarray(medium.show(x[:1, :, :3])).astype(int)
+    front = np.array_split(picture, 2, axis=1)[0].mean(axis=2)
+    upper, lower = np.array_split(front, 2)
+    assert upper[upper < 245].mean() > lower[lower < 245].mean() + 20
+    # A neutral colour, and no dent in the middle.
+    assert front[front.shape[0] // 2, front.shape[1] // 2] > 120
+    with pytest.raises(MediaError, match="an empty batch has no picture"):
+        medium.show(x[:0, :, :3])
+
+
+def test_heavy_libraries_are_imported_where_they_are_used():
+    for module in (face_model, mesh_files, mesh_sets, meshes, procrustes):
+        for statement in ast.parse(Path(module.__file__).read_text()).body:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                names = [getattr(statement, "module", None) or "", *(alias.name for alias in statement.names)]
+                assert not {"trimesh", "pyvista", "scipy", "mesh_drawing"} & {name.split(".")[-1] for name in names}
