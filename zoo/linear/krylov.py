@@ -52,22 +52,22 @@ def randomized(fit: Fit, seed: int) -> tuple[Moments, Tensor, Tensor]:
         if image is not None:
             total = together.sum(image.finish())
             image = None
-
-            def widen(total: Tensor = total, passes: int = passes) -> Tensor | None:
-                directions = space.widen(total, k, moments.squares)
-                fit.save(moments, passes, space.tensors(), done=directions is None)
-                return directions
-
-            newest = together.run(lambda: widen() if together.main else None)
+            newest = together.run(lambda: _widen(fit, space, total, moments, passes) if together.main else None)  # noqa: B023
             del total
-        [width] = together.largest(0 if newest is None else newest.shape[1])
-        if not width:
+        [columns] = together.largest(0 if newest is None else newest.shape[1])
+        if not columns:
             break
-        newest = together.from_main(newest if together.main else like.new_empty(d, int(width)))  # type: ignore[arg-type]
+        newest = together.from_main(newest if together.main else like.new_empty(d, int(columns)))  # type: ignore[arg-type]
         image, passes = Image(newest), passes + 1
         fit.visit(lambda block, to=image: to.add(room.centred(block, mean)), passes, moments)  # type: ignore[misc]
     values, basis = space.axes(k) if together.main else (like.new_empty(k, dtype=torch.float64), like.new_empty(k, d))
     return moments, together.from_main(values), together.from_main(basis)
+
+
+def _widen(fit: Fit, space: "Space", image: Tensor, moments: Moments, passes: int) -> Tensor | None:
+    newest = space.widen(image, fit.number(moments), moments.squares)
+    fit.save(moments, passes, space.tensors(), done=newest is None)
+    return newest
 
 
 class Space:
@@ -100,15 +100,21 @@ class Space:
         self.projected = _border(self.projected, coordinates)
         explained, size, d = self._explained(k), len(self.projected), len(image)
         found = size >= k and len(self.blocks) > 1
-        if size == d or found and explained - before < 3e-3 * (squares - explained):
+        rounding = 4 * torch.finfo(self.blocks[0].dtype).eps * squares
+        if size == d or found and explained - before < max(3e-3 * (squares - explained), rounding):
             return None
         for rows in self._rows():
             image[rows] -= self._part(rows).double() @ coordinates
         newest = torch.linalg.qr(image.to(self.blocks[0]))[0]
-        # Twice, since one subtraction leaves rounding errors that the normalisation of small columns amplifies.
-        for block in self.blocks:
-            newest -= block @ (block.T @ newest)
-        newest = torch.linalg.qr(newest)[0][:, : d - size]
+        # Once more as long as a column has lost much of its length, since to normalise what is left amplifies rounding
+        # errors: where the data have no more directions, columns are nothing else.
+        for _ in range(5):
+            for block in self.blocks:
+                newest -= block @ (block.T @ newest)
+            newest, triangle = torch.linalg.qr(newest)
+            if triangle.diagonal()[: d - size].abs().min() > 0.5:
+                break
+        newest = newest[:, : d - size]
         if size + newest.shape[1] > KRYLOV * (k + OVERSAMPLING):
             values, best = self.axes(k + OVERSAMPLING)
             self.blocks, self.projected = [best.T], values.diag()

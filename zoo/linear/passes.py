@@ -38,15 +38,22 @@ class Moments:
 
         The centred rows stand in the room afterwards, but for the Gram matrix.
         """
-        mean = torch.from_numpy(block.numpy().mean(0)) if block.device.type == "cpu" else block.mean(0)
+        mean = _mean(block)
         if not torch.isfinite(mean).all():
             raise MediaError("the data hold NaN or infinite values; remove or replace them first")
         scatter, squares = None, 0.0
-        if solver == "covariance":
-            scatter = gram(room.centred(block, mean).T).double()
-            squares = scatter.trace().item()
-        elif solver != "gram":
-            squares = torch.linalg.vector_norm(room.centred(block, mean), dim=1).double().square().sum().item()
+        if solver != "gram":
+            centred = room.centred(block, mean)
+            mean = mean.double()
+            squares = _squares(centred)
+            # Where all rows are nearly equal, the rounding of the mean shows: find what it is off by.
+            if squares < len(block) * 1e-4 * mean.square().sum():
+                rest = _mean(centred)
+                mean = mean + rest
+                squares = _squares(centred.sub_(rest))
+            if solver == "covariance":
+                scatter = gram(centred.T).double()
+                squares = scatter.trace().item()
         return cls(len(block), mean.double(), squares, scatter, block.new_empty(0))
 
     def merge(self, other: "Moments") -> tuple[Tensor, float]:
@@ -163,9 +170,8 @@ class Fit:
         if together.count == 1:
             _refuse_few(0 if own is None else own.count)
             return own  # type: ignore[return-value]
-        [double] = together.largest(own is not None and own.like.dtype == torch.float64)
+        like = self.start()
         if own is None:
-            like = torch.empty(0, dtype=torch.float64 if double else torch.float32)
             scatter = torch.zeros(d, d, dtype=torch.float64) if solver == "covariance" else None
             own = Moments(0, torch.zeros(d, dtype=torch.float64), 0.0, scatter, like)
         totals = together.sum(torch.cat([own.mean.new_tensor([own.count]), own.count * own.mean]))
@@ -179,7 +185,7 @@ class Fit:
         if image is not None:
             image.shift(step, own.count)
         squares = together.sum(mean.new_tensor([squares])).item()
-        return Moments(count, mean, squares, own.scatter, own.like)
+        return Moments(count, mean, squares, own.scatter, like)
 
     def start(self) -> Tensor:
         """An empty tensor with the type of the items of all processes, and the device of this one's."""
@@ -228,5 +234,15 @@ def _refuse_few(count: int) -> None:
 
 
 def refuse_constant(moments: Moments) -> None:
-    if moments.squares == 0:
+    """Raise ValueError where all items are equal but for rounding."""
+    rounding = torch.finfo(moments.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
+    if moments.squares <= moments.count * rounding**2:
         raise ValueError(f"all {moments.count} items are equal: they have no principal components")
+
+
+def _mean(block: Tensor) -> Tensor:
+    return torch.from_numpy(block.numpy().mean(0)) if block.device.type == "cpu" else block.mean(0)
+
+
+def _squares(centred: Tensor) -> float:
+    return torch.linalg.vector_norm(centred, dim=1).double().square().sum().item()

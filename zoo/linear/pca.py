@@ -3,16 +3,17 @@
 import abc
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from modalities import Modality
-from modalities.modality import Arrays
 from zoo.distributions import DiagonalGaussian, Point, full_precision, uniform_noise
-from zoo.linear.solver import PrincipalAxes, Rows, Solver, principal_axes
+from zoo.linear.incremental import Incremental
+from zoo.linear.solver import PrincipalAxes, Solver, principal_axes
+from zoo.linear.streaming import Data, Rows
 from zoo.model import Explicit, Latent, check_count, check_temperature
 
 
@@ -37,6 +38,7 @@ class LinearLatent(Latent):
         super().__init__()
         check_count(components, "components")
         self.modality = modality
+        self._stream: Incremental | None = None
         d = math.prod(modality.shape)
         if components > d:
             raise ValueError(f"{d} dimensions have at most {d} components, got {components}")
@@ -48,33 +50,76 @@ class LinearLatent(Latent):
     @classmethod
     def fit(
         cls,
-        data: Tensor | Dataset | Arrays,
+        data: Data,
         modality: Modality,
         *,
         components: int | float,
         solver: Solver = "auto",
         seed: int = 0,
+        checkpoint: str | Path | None = None,
+        progress: bool = False,
     ) -> Self:
-        """Fit to a tensor [n, ...] or to a data set, which is read in batches, several times, and never held in memory.
+        """Fit to a tensor [n, ...], to a data set, or to anything that gives items or batches as often as it is asked.
 
-        `components` is their number, at most min(n - 1, d), or the fraction of variance in (0, 1) that the fewest
-        possible shall exceed. See `zoo.linear.solver.principal_axes` for the solvers and for what is refused.
+        What is no tensor is streamed in bounded memory. Under torchrun every process brings its own share of the items,
+        and gets the model of all.
+
+        Arguments:
+            components: their number, at most min(n - 1, d), or the fraction of variance in (0, 1) that the fewest
+                possible shall exceed.
+            checkpoint: a folder for the state after every pass, from which a killed fit goes on.
+            progress: show a progress bar on the terminal.
+
+        See `zoo.linear.solver.principal_axes` for the solvers and for what is refused.
         """
-        return cls.from_axes(modality, principal_axes(data, modality.shape, components, solver, seed))
+        axes = principal_axes(data, modality.shape, components, solver, seed, checkpoint=checkpoint, progress=progress)
+        return cls.from_axes(modality, axes)
 
     @classmethod
     def from_axes(cls, modality: Modality, axes: PrincipalAxes) -> Self:
         """The model of axes that were found before: PCA and its probabilistic form can share one fit."""
-        model = cls(modality, len(axes.basis)).to(axes.mean)
-        model.mean.copy_(axes.mean.reshape(modality.shape))
-        model.basis.copy_(axes.basis)
-        model.count.fill_(axes.count)
-        model._take_variances(axes)
-        return model.eval()
+        return cls(modality, len(axes.basis))._take(axes)
+
+    def partial_fit(self, batch: Tensor) -> Self:
+        """Go on fitting with more items, shape [batch, ...], of data that come once; returns the model itself.
+
+            model = PCA(medium, components=64)
+            for batch in source:
+                model.partial_fit(batch)
+
+        The model is that of all items so far as soon as they are more than the components; `count` tells. It is the one
+        that `fit` gives, up to rounding, where an item has up to 1,024 numbers; with more it is approximate, as it is
+        where the model was fitted by `fit` or loaded: of earlier items it then knows the directions that it kept. Under
+        torchrun it fits to the batches of its own process.
+
+        Raises `MediaError` for items of another shape and for NaN; the model is then as it was.
+        """
+        if self._stream is None:
+            self._stream = Incremental(len(self.variance), self._axes() if self.count > 1 else None)
+        self._stream.add(Rows(self.modality.check(batch), self.modality.shape, seed=0).matrix())
+        axes = self._stream.axes()
+        return self if axes is None else self._take(axes)
+
+    def _take(self, axes: PrincipalAxes) -> Self:
+        self.to(axes.mean)
+        self.mean.copy_(axes.mean.reshape(self.modality.shape))
+        self.basis.copy_(axes.basis)
+        self.count.fill_(axes.count)
+        self._take_variances(axes)
+        return self.eval()
+
+    def _axes(self) -> PrincipalAxes:
+        """What the model was made of."""
+        variance, total = self._variances()
+        return PrincipalAxes(self.mean.flatten(), self.basis, variance, total, int(self.count))
 
     @abc.abstractmethod
     def _take_variances(self, axes: PrincipalAxes) -> None:
         """Copy what a fit found out about variances."""
+
+    @abc.abstractmethod
+    def _variances(self) -> tuple[Tensor, float]:
+        """The variances along the directions and in total, with n - 1 in the denominator."""
 
     def scores(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
@@ -139,6 +184,9 @@ class PCA(LinearLatent):
         self.variance.copy_(axes.variance)
         self.total.fill_(axes.total)
 
+    def _variances(self) -> tuple[Tensor, float]:
+        return self.variance, self.total.item()
+
     @property
     def explained(self) -> Tensor:
         """The share of the total variance along each direction, shape [k]."""
@@ -186,6 +234,12 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         self.noise.fill_(noise)
         self.variance.copy_((likeliest * axes.variance).clamp(min=noise))
 
+    def _variances(self) -> tuple[Tensor, float]:
+        count, (k, d) = self.count.item(), self.basis.shape
+        variance = self.variance.double() * count / (count - 1)
+        noise = self.noise.item() * count / (count - 1)
+        return variance.to(self.variance), variance.sum().item() + (d - k) * noise
+
     @property
     def gain(self) -> Tensor:
         """The length of each column of W, shape [k]."""
@@ -231,7 +285,7 @@ class Neighbours:
     """The item itself, shape [m, ...]."""
 
 
-def nearest(samples: Tensor, data: Tensor | Dataset | Arrays, *, leave_out: Tensor | None = None) -> Neighbours:
+def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None) -> Neighbours:
     """Find the item closest to each sample, in one pass over the data.
 
     With `leave_out`, shape [m], a sample is not compared with the item of that index. Samples that are themselves items
@@ -242,13 +296,14 @@ def nearest(samples: Tensor, data: Tensor | Dataset | Arrays, *, leave_out: Tens
         raise ValueError(f"leave_out holds one index a sample, shape [{len(samples)}], got {list(leave_out.shape)}")
     flat = full_precision(samples.detach()).flatten(1)
     centre = flat.mean(0)
+    centred = flat - centre
     index = torch.full((len(flat),), -1, device=flat.device)
     best = flat.new_full((len(flat),), math.inf)
     rows = torch.empty_like(flat)
     start = 0
     for batch in Rows(data, tuple(samples.shape[1:]), seed=0):
         block = batch.to(flat)
-        distance = torch.cdist(flat - centre, block - centre)
+        distance = torch.cdist(centred, block - centre)
         if leave_out is not None:
             own = leave_out.to(flat.device)[:, None] == start + torch.arange(len(block), device=flat.device)
             distance = distance.masked_fill(own, math.inf)

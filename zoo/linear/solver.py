@@ -90,20 +90,20 @@ def principal_axes(
     together = Processes()
     with Report(progress and together.main) as report:
         solver, rows, count = _route(rows, together, solver, components, report)
-        if solver == "randomized" and fraction:
-            raise ValueError(
-                "the randomized solver cannot tell how many components reach a fraction; give their number, or take "
-                f"the solver covariance, which needs {8 * rows.width**2 / 1e9:.2g} GB"
-            )
         rows.advance = report.advance
         arguments = {"shape": shape, "components": components, "solver": solver, "seed": seed, "items": count}
         fit = Fit(rows, components, together, report, Saved(checkpoint, arguments))
         found = {"svd": _svd, "covariance": _covariance, "gram": _gram_route}.get(solver)
         moments, values, basis = found(fit) if found is not None else randomized(fit, seed)
     k = _enough(values, moments.squares, components) if fraction else int(components)
+    return finish(moments, values[:k], basis[:k])
+
+
+def finish(moments: Moments, values: Tensor, basis: Tensor) -> PrincipalAxes:
+    """The axes in the type of the data, of summed squares along directions, falling."""
     free = moments.count - 1
-    variance = values[:k].clamp(min=0) / free
-    mean, basis, variance = (part.to(moments.like) for part in (moments.mean, _fix_signs(basis[:k]), variance))
+    variance = values.clamp(min=0) / free
+    mean, basis, variance = (part.to(moments.like) for part in (moments.mean, _fix_signs(basis), variance))
     return PrincipalAxes(mean, basis, variance, moments.squares / free, moments.count)
 
 
@@ -136,6 +136,11 @@ def _route(
         raise ValueError(
             f"the solver {solver!r} needs the data in memory, as a tensor, in one process; "
             "take covariance or randomized"
+        )
+    if solver == "randomized" and k is None:
+        raise ValueError(
+            "the randomized solver cannot tell how many components reach a fraction; give their number, or take "
+            f"the solver covariance, which needs {8 * rows.width**2 / 1e9:.2g} GB"
         )
     if solver == "randomized" and rows.once:
         raise ValueError(
@@ -212,6 +217,8 @@ def _gram_route(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
     with numpy_threads():
         for start in columns:
             products += gram(centred(start))
+        products -= products.mean(0)  # the mean may be off by a rounding error; here it is taken off once more
+        products -= products.mean(1, keepdim=True)
         moments.squares = products.trace().item()
         refuse_constant(moments)
         values, vectors = top_eigenvectors(products, k)

@@ -76,7 +76,7 @@ class Rows:
     def peek(self) -> None:
         """See the first items, unless a visit has; the next visit begins with them."""
         if not self.first:
-            stream = iter(self._blocks())
+            stream = self._blocks()
             block = next(stream, None)
             self.begun = [] if block is None else [block], stream
             if block is not None:
@@ -96,7 +96,7 @@ class Rows:
 
         What was read in vain is not lost: the next visit goes on from there.
         """
-        read, size, stream = [], 0, iter(self._blocks())
+        read, size, stream = [], 0, self._blocks()
         for block in stream:
             read.append(block if self.listed else block.clone())  # a source may write the next one over it
             size += block.numel() * block.element_size()
@@ -113,6 +113,9 @@ class Rows:
         return Rows(whole.unflatten(1, self.shape), self.shape, self.seed)
 
     def _blocks(self) -> Iterator[Tensor]:
+        return (block for block in self._read() if len(block))
+
+    def _read(self) -> Iterator[Tensor]:
         if self.begun is not None:
             (read, rest), self.begun = self.begun, None
             while read:
