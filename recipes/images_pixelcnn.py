@@ -372,7 +372,9 @@ PRESETS = {
         "the sizes of the published figures: on MNIST 457 epochs, on CIFAR-10 1,000",
         Config(
             test_items=10_000,
-            gated=Gated(width=128, layers=10, kernel=3, head=32, training=TrainingConfig(steps=469 * _EPOCHS, batch_size=128)),
+            gated=Gated(
+                width=128, layers=10, kernel=3, head=32, training=TrainingConfig(steps=469 * _EPOCHS, batch_size=128)
+            ),
             plain=Plain(width=16, blocks=15, head=32, training=TrainingConfig(steps=235 * _EPOCHS, batch_size=256)),
             mixture=Mixture(
                 width=160,
