@@ -28,7 +28,7 @@ from modalities.modality import batches
 from modalities.procrustes import align as superimpose
 from modalities.sources import is_number, list_files
 from recipes.common import run, write_figures
-from recipes.portraits import SEEN, Portraits, Readings, fill, read_faces, read_portraits
+from recipes.portraits import Portraits, Readings, colour_coefficients, fill, read_faces, read_portraits
 from zoo.card import Card, Figure
 from zoo.evaluation.shape import Curves, vertex_distance
 from zoo.evaluation.shape import measure as shape_measures
@@ -344,17 +344,10 @@ def draw_portraits(model: MorphableModel, portraits: Portraits, readings: Readin
     from PIL import Image
 
     chosen = torch.linspace(0, len(portraits.labels) - 1, count).long()
-    shapes, colours = readings.coefficients[chosen], readings.colours[chosen]
-    centred = (colours - model.mean[:, 3:]).flatten(1)
-    trusted = (readings.weights[chosen] > SEEN).repeat_interleave(3, 1)
-    z = shapes.new_zeros(count, sum(model.sizes))
-    z[:, : shapes.shape[1]] = shapes
-    modes = model.colour_variance.sqrt()[:, None] * model.colour_basis
-    for row, known, values in zip(z, trusted, centred, strict=True):
-        # Modes of colour from the vertices that the portrait shows: the posterior mean with noise of 0.05.
-        seen = modes[:, known]
-        gram = seen @ seen.T + 0.05**2 * torch.eye(len(seen))
-        row[-len(seen) :] = torch.linalg.solve(gram, seen @ values[known])
+    z = torch.zeros(count, sum(model.sizes))
+    z[:, : -model.sizes[2]] = readings.coefficients[chosen]
+    for row, i in zip(z, chosen.tolist(), strict=True):
+        row[-model.sizes[2] :] = colour_coefficients(model, readings.colours[i], readings.weights[i])
     below = model.modality.show(model.decode(z).mean, count)
     above = Images(3, *portraits.pictures.shape[2:]).show(portraits.pictures[chosen], count)
     above = above.resize((below.width, round(above.height * below.width / above.width)))

@@ -117,6 +117,17 @@ def read_faces(model: MorphableModel, portraits: Portraits, noise: float) -> Rea
     )
 
 
+def colour_coefficients(model: MorphableModel, colours: Tensor, weights: Tensor, noise: float = 0.05) -> Tensor:
+    """The colour of a model's face given some vertices' colours [vertices, 3], shape [colour modes].
+
+    The mean of the posterior, with noise of this standard deviation in the vertices that are seen well.
+    """
+    seen = (weights > SEEN).repeat_interleave(3)
+    modes = (model.colour_variance.sqrt()[:, None] * model.colour_basis)[:, seen]
+    gram = modes @ modes.T + noise**2 * torch.eye(len(modes)).to(modes)
+    return torch.linalg.solve(gram, modes @ (colours - model.mean[:, 3:]).flatten()[seen])
+
+
 def mirror(positions: Tensor) -> Tensor:
     """The vertex on the other side of a symmetric face [vertices, 3] for each vertex, shape [vertices]."""
     from scipy.spatial import KDTree
