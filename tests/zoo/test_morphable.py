@@ -343,9 +343,26 @@ class TestAttributes:
         ridge = cosine(minimal_step(few, labels), slope)
         plain = cosine(torch.linalg.lstsq(few - few.mean(0), labels - labels.mean()).solution, slope)
         assert ridge > 0.8 and ridge > plain - 0.02
-        fewer = minimal_step(z[:6], noisy[:6])  # fewer than there are modes
-        assert cosine(fewer, slope) > 0.4
-        assert 0.2 < fewer @ slope < 3  # about one label, not the step of a slope that the ridge made short
+
+    def test_the_step_is_long_enough_where_its_direction_is_uncertain(self):
+        for n, tolerance in ((50, 0.2), (200, 0.05)):  # labels of 30 modes
+            raised = []
+            for seed in range(12):
+                slope, z = (
+                    torch.randn(30, generator=generator(seed)),
+                    torch.randn(n, 30, generator=generator(100 + seed)),
+                )
+                step = minimal_step(z, z @ slope + 3 * torch.randn(n, generator=generator(200 + seed)))
+                raised.append((step @ slope).item())
+            assert sorted(raised)[6] == pytest.approx(1.0, abs=tolerance)
+
+    def test_labels_that_mean_nothing_are_warned_of(self):
+        z = torch.randn(40, 10, generator=generator(1), dtype=torch.float64)
+        labels = torch.randn(40, generator=generator(2), dtype=torch.float64)
+        labels = labels - z @ torch.linalg.lstsq(torch.cat([z, torch.ones(40, 1)], 1), labels).solution[:10]
+        with pytest.warns(UserWarning, match="age: these labels cannot be told"):
+            step = minimal_step(z, labels, "age")
+        assert step.norm().item() == pytest.approx(1 / labels.std().item(), rel=1e-6)  # not endless
 
     def test_an_edit_raises_the_label_and_keeps_what_the_modes_cannot_show(self):
         source = truth(shape=5)

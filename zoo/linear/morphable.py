@@ -556,8 +556,9 @@ def minimal_step(z: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
     """The most probable step in standard normal coefficients that raises a label by one, shape [K].
 
     With the regression label = slope . z + c that is slope / |slope|^2: of all steps with this effect the one of least
-    Mahalanobis length. The ridge of the regression is the one of least leave-one-out error, so that few labels do; the
-    limit of a large one is Blanz and Vetter's sum of label-weighted deviations from the mean.
+    Mahalanobis length. The ridge of the regression is the one of least leave-one-out error, so that few labels do, and
+    that a step is long enough where its direction is uncertain; the limit of a large one is Blanz and Vetter's sum of
+    label-weighted deviations from the mean. Labels that no ridge predicts are warned of.
 
     Arguments:
         z: coefficients, shape [n, K].
@@ -590,9 +591,13 @@ def minimal_step(z: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
         error = (residual / (beyond + u.square() @ lost)).square().sum().item()
         if error < best:
             best, slope = error, v.T @ (s / (s.square() + ridge) * scores)
-    # The ridge shortens the slope; the labels themselves say how long it is.
-    along = centred @ slope
-    slope = slope * (along @ y) / along.square().sum()
+    length = torch.linalg.vector_norm(slope)
+    if best > 0.99 * (y * len(y) / (len(y) - 1)).square().sum() or not length > 0:
+        warnings.warn(
+            f"{name}: these labels cannot be told from the meshes: their direction means little", stacklevel=2
+        )
+        # A slope near 0 would make an endless step. It is no longer than this.
+        slope = (slope / length if length > 0 else v[0]) * y.std()
     return (slope / slope.square().sum()).to(z)
 
 
@@ -656,25 +661,30 @@ def _mean(data: Any, medium: Meshes, seed: int) -> Tensor:
 
 def _common(data: Any, medium: Meshes, scale: bool, seed: int) -> tuple[Tensor, float]:
     """The mean of meshes that are aligned with it, [vertices, 3], float64, where and as the first one lies; and by how
-    much to enlarge them then, since with `scale` the nearest size is a little too small.
-
-    Their mean size, the root of the mean squared distance from the centroid, stays as it was.
+    much to enlarge them then, so that with `scale` the mean of their sizes stays as it was.
 
     Source: Gower, "Generalized Procrustes Analysis", 1975.
     """
     positions = _each(data, lambda x: _fitting(x, medium)[:, :, :3])
-    reference = next(iter(Rows(positions, (medium.vertices, 3), seed)))[0].double().unflatten(0, (-1, 3))
-    size = _mean(_each(positions, lambda x: _size(x).expand_as(x)), medium, seed)[0, 0]
-    growth = 1.0
+
+    def aligned(target: Tensor) -> Tensor | Dataset:
+        return _each(positions, lambda x: align_to(x, target, scale))
+
+    def size(meshes: Tensor | Dataset) -> Tensor:
+        return _mean(_each(meshes, lambda x: _size(x).expand_as(x)), medium, seed)[0, 0]
+
+    first = next(iter(Rows(positions, (medium.vertices, 3), seed)))[:1].double().unflatten(1, (-1, 3))
+    reference, before = first[0], size(positions)
     for _ in range(20):
-        mean = _mean(_each(positions, lambda x, target=reference: align_to(x, target, scale)), medium, seed)
-        growth = (size / _size(mean)).item() if scale else 1.0
-        mean = _grown(mean, growth, mean)
+        mean = _mean(aligned(reference), medium, seed)
+        if scale:
+            mean = _grown(mean, (before / _size(mean)).item(), mean)
         step = torch.linalg.vector_norm(mean - reference, dim=1).mean()
         reference = mean
-        if step < 1e-6 * size:
+        if step < 1e-6 * before:
             break
-    return reference, growth
+    reference = align_to(reference[None], first)[0]  # it may have turned a little on its way
+    return reference, (before / size(aligned(reference))).item() if scale else 1.0
 
 
 def _grown(x: Tensor, factor: float, reference: Tensor) -> Tensor:
