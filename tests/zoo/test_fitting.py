@@ -7,6 +7,7 @@ from modalities.meshes import Meshes
 from zoo.linear.camera import Camera, fit_camera, read_colours, rotation_matrix, vertex_normals, visible
 from zoo.linear.fitting import complete, fit_landmarks, posterior
 from zoo.linear.morphable import Axes, MorphableModel
+from zoo.linear.registration import fit_mesh
 
 
 def toy(vertices=10, shape=6, expression=3, noise=0.0, dtype=torch.float64):
@@ -332,3 +333,70 @@ def test_the_far_side_of_the_outline_does_not_count():
     assert fit.residuals[0, 1] > 40 and fit.residuals[0, 0] < 0.1
     with pytest.raises(ValueError, match="contour names landmarks"):
         fit_landmarks(model, points, torch.cat([torch.tensor(outline), marks]), contour=[len(points)])
+
+
+def bumpy(rings=16):
+    """A model of lumps: an ellipsoid with a nose, and five modes that are waves along its normals."""
+    vertices, faces = ball(rings)
+    normals = vertices / 50
+    nose = 20 * (-((vertices - torch.tensor([0.0, 5.0, 50.0])) / 15).square().sum(1)).exp()
+    mean = vertices * torch.tensor([1.0, 1.3, 0.8]) + nose[:, None] * torch.tensor([0.0, 0.2, 1.0])
+    u, v, w = normals.T
+    waves = torch.stack([torch.ones_like(u), v, u**2 - w**2, v**2 * w, (3 * u).sin() * v])
+    modes = (waves[:, :, None] * normals).flatten(1)
+    _, variance, basis = torch.linalg.svd(modes, full_matrices=False)
+    axes = Axes(basis, 9.0 * variance.square())
+    marks = [int((mean @ torch.tensor(d)).argmax()) for d in ([0.0, 0, 1], [1.0, 0, 0], [0.0, 1, 0], [-1.0, -0.5, 0.5])]
+    return MorphableModel.assemble(Meshes(len(vertices)).on(faces), mean, axes, landmarks=torch.tensor(marks))
+
+
+@pytest.mark.parametrize("kind", ["cloud", "mesh", "inches"])
+def test_a_mesh_without_correspondence_gives_back_shape_and_pose(kind):
+    model = bumpy()
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 5, generator=generator)
+    face = model.decode(z).mean[0]
+    rotation = rotation_matrix(6.0, -4.0, 3.0).float()
+    unit = 25.4 if kind == "inches" else 1.0
+    target = (face @ rotation.T + torch.tensor([3.0, -2.0, 2.0])) / unit
+    order = torch.randperm(len(face), generator=generator)
+    landmarks = (model.landmarks, target[model.landmarks]) if kind == "inches" else None
+    if kind == "cloud":
+        fit = fit_mesh(model, target[order[:300]], noise=(5.0, 0.1))
+    else:
+        faces = order.argsort()[model.faces.long()][torch.randperm(len(model.faces), generator=generator)]
+        fit = fit_mesh(model, target[order], faces, landmarks=landmarks, scale=kind == "inches", noise=(5.0, 0.1))
+    found = fit.pose.apply(model.decode(fit.coefficients).mean)[0]
+    assert (found - target).norm(dim=1).mean() * unit < 0.3 < (face - model.mean).norm(dim=1).mean()
+    assert fit.mean < fit.percentile95 < 0.2 and fit.distances.isnan().float().mean() < 0.05
+    if kind != "inches":
+        assert torch.allclose(fit.pose.rotation[0].float(), rotation, rtol=0, atol=0.01)
+        assert torch.allclose(fit.coefficients, z, rtol=0, atol=0.1)
+
+
+def test_a_part_of_a_mesh_is_enough_and_strangers_do_not_count():
+    model = bumpy()
+    z = torch.randn(1, 5, generator=torch.Generator().manual_seed(1))
+    face = model.decode(z).mean[0]
+    front = face[face[:, 2] > -5]
+    shelf = torch.rand(150, 3, generator=torch.Generator().manual_seed(2)) * 60 + torch.tensor([80.0, 0, 0])
+    fit = fit_mesh(model, torch.cat([front, shelf]), noise=(5.0, 0.1))
+    assert (model.decode(fit.coefficients).mean[0] - face).norm(dim=1).mean() < 0.5
+    assert fit.distances[len(front) :].isnan().all() and fit.distances[: len(front)].isnan().float().mean() < 0.1
+
+
+def test_targets_are_checked():
+    model = bumpy(6)
+    points = model.mean
+    with pytest.raises(ValueError, match="at least 3 finite points"):
+        fit_mesh(model, points * torch.nan)
+    with pytest.raises(ValueError, match="0 of 74 points of the target have a counterpart within 15 mm"):
+        fit_mesh(model, points + 1000)
+    with pytest.raises(ValueError, match="other units needs landmarks"):
+        fit_mesh(model, points, scale=True)
+    with pytest.raises(ValueError, match="at least 3 vertices and as many"):
+        fit_mesh(model, points, landmarks=(torch.tensor([0, 1]), points[:2]))
+    with pytest.raises(ValueError, match="above 0"):
+        fit_mesh(model, points, noise=(1.0, 0.0))
+    with pytest.raises(ValueError, match="name vertices"):
+        fit_mesh(model, points, model.faces + 1)

@@ -33,7 +33,7 @@ def posterior_coefficients(
 ) -> Coefficients:
     """The coefficients of shape and expression given where some vertices are; see `posterior`."""
     vertices, positions, root = _observations(model, vertices, positions, noise)
-    rows = torch.linalg.solve_triangular(root, _rows(model, vertices), upper=False)
+    rows = torch.linalg.solve_triangular(root, coefficient_rows(model, vertices), upper=False)
     mean = model.mean[vertices, :3].double().cpu()
     values = torch.linalg.solve_triangular(root, (positions - mean)[..., None], upper=False)
     return _condition(rows.flatten(0, 1), values.flatten())
@@ -66,7 +66,7 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
     variance, vectors = torch.linalg.eigh(covariance @ covariance.T)
     basis = _product(vectors.flip(1).T @ mix, shape.basis, expression.basis)
     mean = model.mean.clone()
-    offset = model.decode(_all(model, found.mean)[None]).mean[0]
+    offset = model.decode(with_mean_colour(model, found.mean)[None]).mean[0]
     mean[:, :3] = offset[:, :3]
     return MorphableModel.assemble(
         model.modality,
@@ -138,7 +138,7 @@ def check_vertices(model: MorphableModel, vertices: Tensor) -> Tensor:
     return vertices.long()
 
 
-def _rows(model: MorphableModel, vertices: Tensor) -> Tensor:
+def coefficient_rows(model: MorphableModel, vertices: Tensor) -> Tensor:
     """How some vertices move by one standard deviation of each coefficient, float64, shape [n, 3, k]."""
     parts = []
     for axes in (model.axes("shape"), model.axes("expression")):
@@ -147,7 +147,7 @@ def _rows(model: MorphableModel, vertices: Tensor) -> Tensor:
     return torch.cat(parts).permute(1, 2, 0)
 
 
-def _all(model: MorphableModel, found: Tensor) -> Tensor:
+def with_mean_colour(model: MorphableModel, found: Tensor) -> Tensor:
     """Coefficients of shape and expression [..., k] with the mean's colour."""
     return torch.cat([found, found.new_zeros(*found.shape[:-1], model.sizes[2])], -1).to(model.mean)
 
@@ -265,7 +265,8 @@ def fit_landmarks(
     outline[list(contour)] = True
 
     seen = [picture.detach().cpu().double().numpy() * (1, -1) for picture in pictures]
-    rows, mean = _rows(model, vertices).numpy(), model.mean[vertices.to(model.device), :3].double().cpu().numpy()
+    rows = coefficient_rows(model, vertices).numpy()
+    mean = model.mean[vertices.to(model.device), :3].double().cpu().numpy()
     normals = _normals(model, vertices[outline]).numpy()
     fit = _Alignment(mean, rows, model.sizes[0], seen, noise, float(model.noise), outline.numpy())
     fit.descend()
@@ -273,7 +274,7 @@ def fit_landmarks(
         if not fit.choose(normals):
             break
         fit.descend()
-    z = _all(model, torch.from_numpy(fit.coefficients()))
+    z = with_mean_colour(model, torch.from_numpy(fit.coefficients()))
     distances = torch.from_numpy(np.linalg.norm(fit.residuals(), axis=2))
     return LandmarkFit(z, fit.cameras(), torch.from_numpy(fit.used), distances.to(model.mean))
 
