@@ -187,7 +187,7 @@ def visible(positions: Tensor, camera: Camera, faces: Tensor, resolution: int = 
         faces: its triangles, counter-clockwise from outside, shape [faces, 3].
         resolution: pixels along the longer side of the depth buffer, which covers the mesh, not the picture.
     """
-    _check_mesh(positions, faces)
+    check_mesh(positions, faces)
     view = camera.view(positions.detach().double().cpu())
     normal = vertex_normals(view, faces.cpu().long()).numpy()
     points, facing = view.numpy(), normal[:, 2] > 1e-3
@@ -280,7 +280,7 @@ def sample_picture(picture: Tensor, points: Tensor) -> Tensor:
     return values[0, :, 0].T
 
 
-def _check_mesh(positions: Tensor, faces: Tensor) -> None:
+def check_mesh(positions: Tensor, faces: Tensor) -> None:
     if positions.ndim != 2 or positions.shape[1] != 3 or not positions.isfinite().all():
         raise ValueError(f"a mesh has finite positions of shape [vertices, 3], got {list(positions.shape)}")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point() or not len(faces):
