@@ -41,8 +41,17 @@ def photos(tmp_path):
     medium.save(medium.dataset("photographs", "train").x[:40], tmp_path / "photos")
 
 
+@pytest.fixture
+def scans(tmp_path):
+    """A user's folder of five meshes in correspondence."""
+    from modalities.meshes import Meshes
+
+    data = Meshes(100).dataset("synthetic-heads")
+    data.medium.save(data.take(range(5)), tmp_path / "scans" / ".ply")
+
+
 @pages
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub, photos):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub, photos, scans):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_reader")
     scope = {"__name__": "snippet"}

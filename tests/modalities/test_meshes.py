@@ -123,7 +123,7 @@ def test_ply_with_quads_and_triangles(tmp_path, order):
     header = (
         f"ply\nformat {words[order]} 1.0\ncomment made by hand\nelement vertex 5\nproperty double x\nproperty float y\n"
         "property float z\nproperty uchar red\nproperty uchar green\nproperty uchar blue\nelement face 3\n"
-        "property uchar material\nproperty list uchar uint vertex_index\nproperty list uchar float texcoord\n"
+        "property uchar material\nproperty list ushort uint vertex_index\nproperty list uchar float texcoord\n"
         "end_header\n"
     )
     points = [(i, 2 * i, i * i, 51 * i, 0, 255) for i in range(5)]
@@ -137,7 +137,7 @@ def test_ply_with_quads_and_triangles(tmp_path, order):
     else:
         body = b"".join(struct.pack(order + "dffBBB", *point) for point in points)
         for p in polygons:
-            body += struct.pack(order + f"BB{len(p)}IB", 7, len(p), *p, 2 * len(p))
+            body += struct.pack(order + f"BH{len(p)}IB", 7, len(p), *p, 2 * len(p))
             body += struct.pack(order + f"{2 * len(p)}f", *(value for i in p for value in (i / 8, 1)))
     (tmp_path / "a.ply").write_bytes(header.encode() + body)
     medium = Meshes.from_file(tmp_path / "a.ply")
@@ -241,6 +241,7 @@ BROKEN = {
     "texture.obj": ((VERTICES + "vt 0 0\nf 1/1 2/2 3/1\n").encode(), "texture.obj: a face names a texture coordinate"),
     "cut.off": (b"OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n", "cut.off: is cut short"),
     "face.off": (b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1", "face.off: expected 3 corners"),
+    "range.off": (b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 3\n", "range.off: 1 triangles name .* such as 3 .* of 3"),
     "other.off": (b"PFF\n", "other.off: expected OFF or COFF"),
     "other.ply": (b"obj\n", "other.ply: does not begin with the word ply"),
     "header.ply": (b"ply\nformat ascii 1.0\nelement vertex 3\n", "header.ply: ends within its header"),
