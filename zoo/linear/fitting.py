@@ -64,20 +64,32 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
     mix, spread = _orthogonal(shape, expression)
     covariance = spread @ found.factor
     variance, vectors = torch.linalg.eigh(covariance @ covariance.T)
-    basis = _product(vectors.flip(1).T @ mix, shape.basis, expression.basis)
+    turned = vectors.flip(1).T @ mix
+    deviation = torch.cat([shape.variance, expression.variance]).double().cpu().sqrt()
     mean = model.mean.clone()
-    offset = model.decode(with_mean_colour(model, found.mean)[None]).mean[0]
-    mean[:, :3] = offset[:, :3]
-    return MorphableModel.assemble(
-        model.modality,
-        mean,
-        Axes(basis, variance.flip(0).clamp(min=0).to(basis)),
-        colour=model.axes("colour") if model.sizes[2] else None,
-        noise=float(model.noise),
-        segments=dict(zip(model.segments, model.weights, strict=True)),
-        landmarks=model.landmarks if len(model.landmarks) else None,
-        count=int(model.count),
-    )
+    mean[:, :3] += _product((deviation * found.mean)[None], shape.basis, expression.basis).view(-1, 3)
+    # On "meta" the constructor writes no numbers, which at this size takes as long as the product.
+    with torch.device("meta"):
+        result = MorphableModel(
+            model.medium,
+            len(model.faces),
+            len(turned),
+            colour=model.sizes[2],
+            uv=model.uv is not None,
+            segments=model.segments,
+            landmarks=len(model.landmarks),
+        )
+    new = {
+        "mean": mean,
+        "shape_basis": _product(turned, shape.basis, expression.basis),
+        "shape_variance": variance.flip(0).clamp(min=0).to(shape.variance),
+        "expression_basis": model.expression_basis[:0],
+        "expression_variance": model.expression_variance[:0],
+        "directions": model.mean.new_zeros(0, len(turned) + model.sizes[2]),
+    }
+    kept = {name: part.clone() for name, part in model.state_dict().items() if name not in new}
+    result.load_state_dict(kept | new, assign=True)
+    return result.eval()
 
 
 def complete(model: MorphableModel, mesh: Tensor, noise: float | Tensor = 1.0) -> MorphableModel:
