@@ -10,6 +10,7 @@ from modalities import MediaError
 from modalities.images import Images
 from recipes import faces_pca
 from zoo import load
+from zoo.checkpoint import CheckpointError
 
 PICTURES = {"mean", "eigenfaces", "modes", "samples", "reconstructions", "neighbours", "curves"}
 
@@ -54,6 +55,26 @@ def test_a_folder_with_a_broken_picture_is_streamed_and_published(smoke, tmp_pat
     assert figures["training pictures"] == 80 and figures["components"] == 4
     published = load("someone/pca-faces")
     assert torch.equal(published.basis, load(config.output / config.name).basis)
+
+
+def test_a_run_that_was_killed_after_the_fit_does_not_fit_again(smoke, monkeypatch):
+    from zoo.linear.passes import Fit
+
+    class Killed(Exception):
+        pass
+
+    def kill(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(faces_pca, "evaluate", kill)
+        faces_pca.main(smoke)
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "visit", kill)
+        faces_pca.main(smoke)
+    assert json.loads((smoke.output / "figures.json").read_text())["test PSNR, dB"] > 20
+    with pytest.raises(CheckpointError, match="components was 16, is 17"):
+        faces_pca.main(dataclasses.replace(smoke, components=17))
 
 
 def test_references_are_not_compared_with_themselves():

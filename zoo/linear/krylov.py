@@ -36,8 +36,8 @@ def randomized(fit: Fit, seed: int) -> tuple[Moments, Tensor, Tensor]:
         [streamed] = together.largest(not fit.rows.in_memory)
         asked = int(fit.components)
         width = min(d, asked + OVERSAMPLING if streamed else max(OVERSAMPLING, asked // 2))
-        noise = normal_noise((d, width), like, torch.Generator().manual_seed(seed))
-        newest = together.from_main(torch.linalg.qr(noise)[0] if together.main else noise)
+        newest = normal_noise((d, width), like, torch.Generator().manual_seed(seed))
+        newest = together.from_main(torch.linalg.qr(newest)[0].contiguous() if together.main else newest)
         image, passes = Image(newest), 1
         moments = fit.gather("randomized", image)
         space = Space([newest])
@@ -114,10 +114,10 @@ class Space:
             newest, triangle = torch.linalg.qr(newest)
             if triangle.diagonal()[: d - size].abs().min() > 0.5:
                 break
-        newest = newest[:, : d - size]
+        newest = newest[:, : d - size].contiguous()
         if size + newest.shape[1] > KRYLOV * (k + OVERSAMPLING):
             values, best = self.axes(k + OVERSAMPLING)
-            self.blocks, self.projected = [best.T], values.diag()
+            self.blocks, self.projected = [best.T.contiguous()], values.diag()
         self.blocks.append(newest)
         return newest
 

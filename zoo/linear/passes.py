@@ -1,6 +1,7 @@
 """What one pass over the data sums up, a block of rows at a time, over all processes."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -118,6 +119,13 @@ class Fit:
     together: Processes
     report: Report
     saved: Saved
+    before: float = 0.0
+    """Seconds that the pieces before an interruption took."""
+
+    @property
+    def seconds(self) -> float:
+        """What the fit has taken so far."""
+        return self.before + time.monotonic() - self.report.started
 
     def visit(self, work: Callable[[Tensor], None], number: int, moments: Moments | None = None) -> None:
         """A pass: hand every block of this process to `work`. With the moments of all items, their count is checked."""
@@ -195,7 +203,7 @@ class Fit:
 
     def save(self, moments: Moments, passes: int, tensors: Mapping[str, Tensor], done: bool = True) -> None:
         """Keep the state after a pass."""
-        numbers = {"count": moments.count, "squares": moments.squares, "done": done}
+        numbers = {"count": moments.count, "squares": moments.squares, "done": done, "seconds": self.seconds}
         self.saved.save(self.rows, passes, numbers, {"mean": moments.mean, **tensors})
 
     def restore(self) -> tuple[Moments, int, bool, dict[str, Tensor]] | None:
@@ -205,9 +213,10 @@ class Fit:
         [there] = self.together.largest(found is not None)
         if not there:
             return None
-        state, tensors = found or ({"count": 0, "squares": 0.0, "passes": 0, "done": 0}, {})
-        numbers = torch.tensor([state[name] for name in ("count", "squares", "passes", "done")], dtype=torch.float64)
-        count, squares, passes, done = self.together.from_main(numbers).tolist()
+        names = ("count", "squares", "passes", "done", "seconds")
+        state, tensors = found or (dict.fromkeys(names, 0.0), {})
+        numbers = torch.tensor([float(state[name]) for name in names], dtype=torch.float64)
+        count, squares, passes, done, self.before = self.together.from_main(numbers).tolist()
         like = self.start()
         mean = tensors.get("mean", torch.zeros(self.rows.width, dtype=torch.float64))
         mean = self.together.from_main(mean).to(like.device)

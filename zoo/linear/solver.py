@@ -44,6 +44,8 @@ class PrincipalAxes:
     """The variance of all d dimensions together, divided by n - 1."""
     count: int
     """n, the number of items."""
+    seconds: float = 0.0
+    """What the fit took, pieces before an interruption included as far as a checkpoint tells of them."""
 
 
 def principal_axes(
@@ -96,7 +98,7 @@ def principal_axes(
         found = {"svd": _svd, "covariance": _covariance, "gram": _gram_route}.get(solver)
         moments, values, basis = found(fit) if found is not None else randomized(fit, seed)
     k = _enough(values, moments.squares, components) if fraction else int(components)
-    return finish(moments, values[:k], basis[:k])
+    return dataclasses.replace(finish(moments, values[:k], basis[:k]), seconds=fit.seconds)
 
 
 def finish(moments: Moments, values: Tensor, basis: Tensor) -> PrincipalAxes:

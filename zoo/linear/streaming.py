@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -223,6 +224,7 @@ class Report:
         self.task = self.bar.add_task("reading", total=None, items="")
         self.passes, self.expected, self.seen = 0, 1, 0
         self.items: int | None = None
+        self.started = time.monotonic()
 
     def __enter__(self) -> "Report":
         self.bar.start()
@@ -242,7 +244,8 @@ class Report:
             f"PCA of {size} items of {rows.width:,} numbers, components {components}: {solver}, {passes}{data}, {where}"
         )
         _log.info(line)
-        self.bar.console.print(line) if not self.bar.disable else None
+        if not self.bar.disable:
+            self.bar.console.print(line, soft_wrap=True)
         self.expected = expected
 
     def begin(self, number: int, items: int | None) -> None:
