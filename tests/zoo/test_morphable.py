@@ -127,6 +127,9 @@ class TestFit:
         assert torch.allclose(model.expression_variance.double() * 49, second, rtol=0.05)
         assert torch.allclose(model.reconstruct(pairs[0]), pairs[0], atol=0.02)
         assert model.encode(people)[:, 4:].abs().max() < 1e-2  # a neutral mesh has no expression
+        fewer = MorphableModel.fit(people, MEDIUM, shape=4, expression=1, expressions=pairs)
+        left = model.expression_variance.sum() - fewer.expression_variance[0]
+        assert fewer.noise.item() == pytest.approx(left.item() / (3 * VERTICES), rel=0.01)
         again = MorphableModel.fit(people, MEDIUM, shape=4, expression=3, expressions=Arrays(*pairs))
         assert torch.equal(again.expression_basis, model.expression_basis)
 
