@@ -231,7 +231,8 @@ class MorphableModel(Latent):
             shape, colour, expression: how many modes of each, at most one less than there are meshes; or the fraction
                 of variance in (0, 1) that the fewest possible shall exceed.
             expressions: pairs of an expressive mesh and the same person's neutral one: two tensors [m, vertices, 3 or
-                6] or a data set of pairs. The modes are those of the offsets about zero: z_expression = 0 is neutral.
+                6] or a data set of pairs. The modes are those of the offsets about zero: z_expression = 0 is neutral,
+                and samples take opposites too, such as lips that more than close.
             align: take out, before, how meshes are placed and turned ("rigid") and also their size ("similarity").
             landmarks: numbers of marked vertices, which the model keeps.
             seed: of the solver, where it is a randomised one.
