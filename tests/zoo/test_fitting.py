@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from modalities.meshes import Meshes
+from modalities.procrustes import align
 from zoo.linear.camera import Camera, fit_camera, read_colours, rotation_matrix, vertex_normals, visible
 from zoo.linear.fitting import complete, fit_landmarks, posterior
 from zoo.linear.morphable import Axes, MorphableModel
+from zoo.linear.photometric import harmonics, refine
 from zoo.linear.registration import fit_mesh
 
 
@@ -335,8 +337,9 @@ def test_the_far_side_of_the_outline_does_not_count():
         fit_landmarks(model, points, torch.cat([torch.tensor(outline), marks]), contour=[len(points)])
 
 
-def bumpy(rings=16):
-    """A model of lumps: an ellipsoid with a nose, and five modes that are waves along its normals."""
+def bumpy(rings=16, colours=False):
+    """A model of lumps: an ellipsoid with a nose, and five modes that are waves along its normals; with colours, spots
+    and three modes."""
     vertices, faces = ball(rings)
     normals = vertices / 50
     nose = 20 * (-((vertices - torch.tensor([0.0, 5.0, 50.0])) / 15).square().sum(1)).exp()
@@ -347,7 +350,15 @@ def bumpy(rings=16):
     _, variance, basis = torch.linalg.svd(modes, full_matrices=False)
     axes = Axes(basis, 9.0 * variance.square())
     marks = [int((mean @ torch.tensor(d)).argmax()) for d in ([0.0, 0, 1], [1.0, 0, 0], [0.0, 1, 0], [-1.0, -0.5, 0.5])]
-    return MorphableModel.assemble(Meshes(len(vertices)).on(faces), mean, axes, landmarks=torch.tensor(marks))
+    colour = None
+    if colours:
+        spots = 0.5 + 0.25 * torch.stack([(9 * u).sin(), (8 * v + u).sin(), (7 * u - 9 * v).cos()], 1)
+        mean = torch.cat([mean, spots], 1)
+        modes = torch.stack([torch.stack([w, w**2, v], 1), torch.stack([u, -u, v], 1), torch.stack([v * u, v, u], 1)])
+        _, variance, basis = torch.linalg.svd(modes.flatten(1), full_matrices=False)
+        colour = Axes(basis, 0.05**2 * variance.square())
+    medium = Meshes(len(vertices), colours).on(faces)
+    return MorphableModel.assemble(medium, mean, axes, colour=colour, landmarks=torch.tensor(marks))
 
 
 @pytest.mark.parametrize("kind", ["cloud", "mesh", "inches"])
@@ -400,3 +411,51 @@ def test_targets_are_checked():
         fit_mesh(model, points, noise=(1.0, 0.0))
     with pytest.raises(ValueError, match="name vertices"):
         fit_mesh(model, points, model.faces + 1)
+
+
+def draw(mesh, camera, faces, light, side=160):
+    """A picture [3, side, side] by dense points on the lit triangles, the nearest last."""
+    weights = torch.rand(150, 3, generator=torch.Generator().manual_seed(0)) ** 2
+    weights = weights / weights.sum(1, keepdim=True)
+    normals = camera.view(vertex_normals(mesh[:, :3], faces))
+    lit = mesh[:, 3:] * (harmonics(normals) @ light)
+    points, colours, facing = (
+        torch.einsum("wc,fcd->fwd", weights, part[faces]).flatten(0, 1) for part in (mesh[:, :3], lit, normals)
+    )
+    points, colours = points[facing[:, 2] > 0], colours[facing[:, 2] > 0]
+    order = camera.view(points)[:, 2].argsort()
+    pixels = camera.project(points)[order].long().clamp(0, side - 1).numpy()
+    picture = torch.full((side, side, 3), 0.1).numpy()
+    picture[pixels[:, 1], pixels[:, 0]] = colours[order].numpy()
+    return torch.from_numpy(picture).permute(2, 0, 1) * 2 - 1
+
+
+def test_colours_of_a_picture_refine_a_fit():
+    model = bumpy(24, colours=True)
+    faces = model.faces.long()
+    z = torch.tensor([[0.8, -1.0, 1.2, -0.7, 0.9, 1.0, -1.0, 0.5]])
+    mesh = model.decode(z).mean[0]
+    truth = Camera(rotation_matrix(12.0, 5.0), torch.tensor(1.0).double(), torch.tensor([80.0, 80.0]).double())
+    light = torch.zeros(9, 3)
+    light[0], light[1], light[3] = torch.tensor([0.7, 0.65, 0.6]), 0.2, 0.3
+    picture = draw(mesh, truth, faces, light)
+    points = truth.project(mesh[model.landmarks.long(), :3])
+    start = fit_landmarks(model, points, noise=2.0, contour=())
+    fit = refine(model, picture, start, points, triangles=400, steps=150, generator=torch.Generator().manual_seed(0))
+
+    def error(fit):
+        """Of the shape: a picture does not tell size."""
+        found = model.decode(fit.coefficients).mean[..., :3]
+        return (align(found, mesh[:, :3], scale=True)[0] - mesh[:, :3]).norm(dim=1).mean()
+
+    assert error(fit) < 0.5 * error(start)
+    colours = model.decode(fit.coefficients).mean[0, :, 3:]
+    assert fit.error < 0.03
+    assert (colours - mesh[:, 3:]).abs().mean() < 0.7 * (model.mean[:, 3:] - mesh[:, 3:]).abs().mean()
+    with pytest.raises(ValueError, match="without colours"):
+        refine(bumpy(), picture, start)
+    with pytest.raises(ValueError, match="seen in the picture"):
+        away = Camera(truth.rotation, truth.scale, truth.translation + 1000)
+        refine(model, picture, start._replace(cameras=[away]))
+    with pytest.raises(ValueError, match="4 landmarks"):
+        refine(model, picture, start, points[:3])

@@ -255,18 +255,23 @@ def read_colours(picture: Tensor, positions: Tensor, camera: Camera, faces: Tens
 
     Light and shade stay in the colours.
     """
-    if picture.ndim != 3 or len(picture) != 3 or not picture.is_floating_point():
-        raise ValueError(f"a picture has the shape [3, height, width], got {picture.dtype} {list(picture.shape)}")
-    if not (picture.min() >= -1.001 and picture.max() <= 1.001):
-        raise ValueError(
-            f"a picture's values lie in [-1, 1], got {picture.min().item():.4g} to {picture.max().item():.4g}"
-        )
+    check_picture(picture)
     seen = visible(positions, camera, faces)
     points = camera.project(positions)
     height, width = picture.shape[1:]
     inside = ((points >= 0) & (points <= points.new_tensor([width, height]))).all(1)
     cosine = camera.view(vertex_normals(positions, faces.long()))[:, 2].clamp(0, 1)
     return Colours(sample_picture(picture, points) / 2 + 0.5, cosine * (seen & inside))
+
+
+def check_picture(picture: Tensor) -> None:
+    """Refuse what is no picture of shape [3, height, width] in [-1, 1]."""
+    if picture.ndim != 3 or len(picture) != 3 or not picture.is_floating_point():
+        raise ValueError(f"a picture has the shape [3, height, width], got {picture.dtype} {list(picture.shape)}")
+    if not (picture.min() >= -1.001 and picture.max() <= 1.001):
+        raise ValueError(
+            f"a picture's values lie in [-1, 1], got {picture.min().item():.4g} to {picture.max().item():.4g}"
+        )
 
 
 def sample_picture(picture: Tensor, points: Tensor) -> Tensor:
@@ -281,6 +286,7 @@ def sample_picture(picture: Tensor, points: Tensor) -> Tensor:
 
 
 def check_mesh(positions: Tensor, faces: Tensor) -> None:
+    """Refuse positions that are not finite and triangles of vertices that do not exist."""
     if positions.ndim != 2 or positions.shape[1] != 3 or not positions.isfinite().all():
         raise ValueError(f"a mesh has finite positions of shape [vertices, 3], got {list(positions.shape)}")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point() or not len(faces):
