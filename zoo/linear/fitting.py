@@ -68,17 +68,15 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
     deviation = torch.cat([shape.variance, expression.variance]).double().cpu().sqrt()
     mean = model.mean.clone()
     mean[:, :3] += _product((deviation * found.mean)[None], shape.basis, expression.basis).view(-1, 3)
-    # On "meta" the constructor writes no numbers, which at this size takes as long as the product.
-    with torch.device("meta"):
-        result = MorphableModel(
-            model.medium,
-            len(model.faces),
-            len(turned),
-            colour=model.sizes[2],
-            uv=model.uv is not None,
-            segments=model.segments,
-            landmarks=len(model.landmarks),
-        )
+    result = MorphableModel(
+        model.medium,
+        len(model.faces),
+        len(turned),
+        colour=model.sizes[2],
+        uv=model.uv is not None,
+        segments=model.segments,
+        landmarks=len(model.landmarks),
+    )
     new = {
         "mean": mean,
         "shape_basis": _product(turned, shape.basis, expression.basis),

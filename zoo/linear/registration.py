@@ -71,7 +71,8 @@ def fit_mesh(
             alone: nothing tells the inside of a mouth from the outside there.
         landmarks: numbers of at least 3 vertices of the model, and where the target has them, shape [landmarks, 3]: the
             pose starts there. Without them the target must lie about where the model does, in its units.
-        scale: whether the target has other units; landmarks tell their size first.
+        scale: whether the target has other units, whose size the landmarks tell for good: refined with the rest, it
+            would drift, since a face that is large enough is near any target.
         noise: the standard deviation of a coordinate along the normal, millimetres, in the first and in the last round;
             it falls by a constant factor.
 
@@ -110,10 +111,7 @@ def fit_mesh(
         aligned = (np.abs(cosine) if faces is None else cosine) > ALIGNED
         return x, aligned & ~near.rim & (near.distances < far), near
 
-    first = size
     for deviation in np.geomspace(*noise, ROUNDS):
-        # Distances count in the target's units: in the model's they would vanish if the model but grew.
-        deviation *= first / size
         x, kept, near = pairs(looked_at, 3 * deviation)
         if kept.sum() < 10:
             raise ValueError(
@@ -122,19 +120,18 @@ def fit_mesh(
             )
         used = random.permutation(np.flatnonzero(kept))[:POINTS]
         modes = np.einsum("nc,ncdk->ndk", near.weights[used], rows[surface.faces[near.owners[used]]])
-        moves = np.concatenate([modes, _pose_rows(x[used])[..., : 7 if scale else 6]], 2)
+        moves = np.concatenate([modes, _pose_rows(x[used])], 2)
         normal = near.normals[used]
         whiten = np.eye(3) / SLIDE + (1 - 1 / SLIDE) * normal[:, :, None] * normal[:, None, :]
         system = (whiten @ moves).reshape(-1, moves.shape[2]) / deviation
         values = (whiten @ (x - near.points)[used, :, None]).ravel() / deviation
-        products = system.T @ system + np.diag(np.repeat([1.0, 1e-9], [k, system.shape[1] - k]))
+        products = system.T @ system + np.diag(np.repeat([1.0, 1e-9], [k, 6]))
         goal = system.T @ values
         goal[:k] -= found
         step = np.linalg.solve(products, goal)
         found = found + step[:k]
-        translation = translation + size * rotation @ step[k + 3 : k + 6]
+        translation = translation + size * rotation @ step[k + 3 :]
         rotation = rotation @ turn(step[k : k + 3])
-        size *= math.exp(step[k + 6]) if scale else 1.0
     _, kept, near = pairs(np.arange(len(places)), 6 * noise[1])
     distances = torch.from_numpy(np.where(kept, near.distances, np.nan)).to(model.mean)
     turned = torch.from_numpy(rotation)[None]
@@ -145,7 +142,7 @@ def fit_mesh(
 def _start(
     model: MorphableModel, landmarks: tuple[Tensor, Tensor] | None, scale: bool
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation and translation by landmarks."""
+    """Scale, rotation and translation from the mean to the target by landmarks."""
     if landmarks is None:
         if scale:
             raise ValueError("a target in other units needs landmarks, which tell its scale")
@@ -161,10 +158,9 @@ def _start(
 
 
 def _pose_rows(x: np.ndarray) -> np.ndarray:
-    """How points [n, 3] move with a turn about the axes through the origin, a shift and the logarithm of the scale,
-    shape [n, 3, 7]."""
+    """How points [n, 3] move with a turn about the axes through the origin and a shift, shape [n, 3, 6]."""
     turns = np.stack([np.cross(axis, x) for axis in np.eye(3)], 2)
-    return np.concatenate([turns, np.broadcast_to(np.eye(3), (len(x), 3, 3)), x[:, :, None]], 2)
+    return np.concatenate([turns, np.broadcast_to(np.eye(3), (len(x), 3, 3))], 2)
 
 
 def _plane_normals(points: np.ndarray) -> np.ndarray:
