@@ -381,7 +381,7 @@ def test_a_mesh_without_correspondence_gives_back_shape_and_pose(kind):
         fit = fit_mesh(model, target[order], faces, landmarks=landmarks, scale=kind == "inches", noise=noise)
     found = fit.pose.apply(model.decode(fit.coefficients).mean)[0]
     assert (found - target).norm(dim=1).mean() * unit < (1.0 if kind == "inches" else 0.1)
-    assert fit.mean < fit.percentile95 < 0.2 and fit.distances.isnan().float().mean() < 0.05
+    assert fit.mean < fit.percentile95 < 0.3 and fit.distances.isnan().float().mean() < 0.05
     if kind != "inches":
         assert torch.allclose(fit.pose.rotation[0].float(), rotation, rtol=0, atol=0.01)
         assert torch.allclose(fit.coefficients, z, rtol=0, atol=0.1)
@@ -443,7 +443,7 @@ def test_colours_of_a_picture_refine_a_fit():
     picture = draw(mesh, truth, faces, light)
     points = truth.project(mesh[model.landmarks.long(), :3])
     start = fit_landmarks(model, points, noise=2.0, contour=())
-    fit = refine(model, picture, start, points, triangles=400, steps=150, generator=torch.Generator().manual_seed(0))
+    fit = refine(model, picture, start, points, triangles=300, steps=120, generator=torch.Generator().manual_seed(0))
 
     def error(fit):
         """Of the shape: a picture does not tell size."""
