@@ -190,6 +190,9 @@ def test_bad_data_and_arguments_are_refused():
         fit(x[:1], 1)
     with pytest.raises(ValueError, match="are equal"):
         fit(x[:1].expand(6, -1), 1)
+    for solver in (*EXACT, "randomized"):
+        with pytest.raises(ValueError, match="are equal"):  # though a mean in single precision is not quite the item
+            fit(torch.full((300, 40), 0.1), 1, solver)
     with pytest.raises(ValueError, match="solver is"):
         fit(x, 2, "magic")
     for components in (0, -1, 1.5, 0.0):
