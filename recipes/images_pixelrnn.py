@@ -72,7 +72,7 @@ class Config:
     """Feature maps between the two last convolutions."""
     components: int = 10
     """Logistics of a pixel's mixture."""
-    test_items: int = 1000
+    test_items: int = 10_000
     """Test images that the likelihood is measured on, the first ones; binary ones are drawn with seed 0."""
     licence: str = "apache-2.0"
     """Of the weights, as the Hub names it; the data decide."""
@@ -228,13 +228,12 @@ PRESETS = {
             width=64,
             layers=7,
             head=128,
-            test_items=10_000,
             training=TrainingConfig(steps=40_000, batch_size=256, learning_rate=2e-3, minutes=7),
         ),
     ),
     "paper": (
         "the published size and batch for MNIST; its length is not published: 100 epochs",
-        Config(layers=7, test_items=10_000, training=TrainingConfig(steps=375_000, batch_size=16)),
+        Config(layers=7, training=TrainingConfig(steps=375_000, batch_size=16)),
     ),
 }
 
