@@ -121,13 +121,13 @@ def _starts(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
 
 
 def _orthonormal(rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """The nearest rotation to two rows and their cross product, and the rows' mean length."""
+    """The nearest rotation to two rows and their cross product, which makes it proper, and the rows' mean length."""
     lengths = np.linalg.norm(rows, axis=1)
     if not lengths.min() > 0:
         raise ValueError("the points of the picture lie on one line or are one: no camera sees the positions like that")
     first, second = rows / lengths[:, None]
     u, _, vt = np.linalg.svd(np.stack([first, second, np.cross(first, second)]))
-    return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt, float(lengths.mean())
+    return u @ vt, float(lengths.mean())
 
 
 def _refine(x: np.ndarray, y: np.ndarray, rotation: np.ndarray, scale: float) -> tuple:

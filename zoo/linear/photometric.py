@@ -48,7 +48,7 @@ def refine(
     fit: LandmarkFit,
     points: Tensor | None = None,
     *,
-    noise: float = 0.05,
+    noise: float = 0.2,
     pixels: float = 3.0,
     triangles: int = 1000,
     steps: int = 300,
@@ -62,7 +62,8 @@ def refine(
         fit: where to start: of this picture alone.
         points: the landmarks that `fit` was found with, the model's own, in pixels, shape [landmarks, 2]; None leaves
             them out.
-        noise: the standard deviation of a colour in [0, 1] at a triangle.
+        noise: the standard deviation of a colour in [0, 1] at a triangle. It counts triangles as independent; where the
+            model is wrong (hair, shadows, a hand) neighbours err together, so it is wider than one triangle's error.
         pixels: the standard deviation of a landmark's coordinate.
         triangles: how many, drawn anew in each step, count.
         steps: of Adam, whose rate falls to 0.
