@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.images import Images
+from modalities.procrustes import align
 from recipes.common import run, write_figures
 from recipes.portraits import colour_coefficients
 from zoo.evaluation.shape import vertex_distance
@@ -91,8 +92,8 @@ def measure(model: MorphableModel, config: Config) -> tuple[dict[tuple[int, int]
     """The mean vertex error in mm by the number of landmarks and of pictures, on neutral faces that are generated; and
     that of the mean face, which knows nothing.
 
-    A face is turned by up to 40 degrees to the sides and 15 up or down. A picture does not tell a face's size, nor how
-    far it lies from the model's origin: errors hold both.
+    A face is turned by up to 40 degrees to the sides and 15 up or down. Pictures do not tell a face's size or place:
+    all errors are those after the similarity that fits best.
     """
     generator = torch.Generator().manual_seed(config.seed)
     z = model.prior(n=config.faces).sample(generator=generator)
@@ -107,7 +108,8 @@ def measure(model: MorphableModel, config: Config) -> tuple[dict[tuple[int, int]
                 model, [p[rows] for p in points[:views]], model.landmarks[rows].long(), noise=config.noise
             )
             errors.setdefault((count, views), []).append(error_of(model, fit, face))
-    prior = vertex_distance(truth, model.mean[:, :3]).mean().item()
+    mean = model.mean[None, :, :3].expand_as(truth)
+    prior = vertex_distance(align(mean, truth, scale=True), truth).mean().item()
     return {key: statistics.mean(values) for key, values in errors.items()}, prior
 
 
@@ -125,7 +127,7 @@ def error_of(model: MorphableModel, fit: LandmarkFit, face: Tensor) -> float:
     """The mean vertex distance of a fitted shape, without its expression, from the true face."""
     z = fit.coefficients[:1].clone()
     z[:, model.sizes[0] :] = 0
-    return vertex_distance(model.decode(z).mean, face[None]).item()
+    return vertex_distance(align(model.decode(z).mean[..., :3], face[None], scale=True), face[None]).item()
 
 
 def draw_errors(errors: dict[tuple[int, int], float], prior: float, config: Config) -> "Image":
