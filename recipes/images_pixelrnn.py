@@ -4,10 +4,11 @@
     python -m recipes.images_pixelrnn --data mnist --kind row
     python -m recipes.images_pixelrnn --data folder/of/pictures --levels 256
 
-On one busy core of an AMD EPYC the first takes 35 minutes and gives the first 1,000 test images of MNIST 82.1 ± 0.7
-nats, the Row LSTM takes 20 minutes and gives 84.7 ± 0.7; published, with 7 layers and far longer training: 79.2 and
-80.5. Likelihoods are exact, and a sample costs the work of one pass. Most samples are digits; completions go on where
-the shown half ends.
+On one busy core of an AMD EPYC the first takes 35 minutes and gives the 10,000 test images of MNIST 83.7 ± 0.2 nats,
+the Row LSTM takes 20 minutes and gives 86.3 ± 0.2; published, with 7 layers and far longer training: 79.2 and 80.5.
+Likelihoods are exact, and a sample costs the work of one pass. Most samples are digits; completions go on where the
+shown half ends. On colour faces of 32 x 32 the first gives 4.81 bits/dim after 14 minutes: its samples have the colours
+of faces, and no more; it wants far longer.
 """
 
 import dataclasses
