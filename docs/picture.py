@@ -13,7 +13,7 @@ from zoo import load, models
 
 WIDEST = 4
 """How many panels a row holds at most."""
-COUNTS = {"points": 2000, "signals": 9}
+COUNTS = {"points": 2000, "signals": 9, "meshes": 8}
 """How many samples a medium's panel shows; 36 of the others."""
 
 
