@@ -69,7 +69,8 @@ def test_every_recipe_opens_with_its_command_and_time_and_has_the_four_presets(n
     assert list(recipe.PRESETS) == ["smoke", "laptop", "gpu", "paper"]
     for explanation, config in recipe.PRESETS.values():
         assert explanation and isinstance(config, recipe.Config)
-        assert hasattr(config, "data") and hasattr(config, "push")
+        assert hasattr(config, "data")
+        assert hasattr(config, "push") == hasattr(recipe, "save"), "what makes a model can publish it"
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

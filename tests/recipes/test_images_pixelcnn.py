@@ -95,7 +95,7 @@ def test_hidden_halves_are_drawn_and_known_ones_kept(smoke):
 
 def test_the_gated_network_sees_into_the_blind_spot_of_a_plain_one_of_its_depth(smoke):
     """Row 6 of 14, column 4 of 14: a row up the plain network ends 3 columns to the right, the gated one does not."""
-    config = dataclasses.replace(smoke, size=14, gated=Gated(width=8, layers=4, head=8))
+    config = dataclasses.replace(smoke, size=14, gated=Gated(width=8, layers=4, kernel=3, head=8))
     title, plain = images_pixelcnn.counterpart(config)
     assert title == "PixelCNN, as initialised" and len(plain.blocks) == 3
     x = torch.where(torch.rand(20, 1, 14, 14) < 0.5, 1.0, -1.0)
