@@ -113,3 +113,35 @@ def test_portraits_give_landmarks_and_colours(shared_data):
 def test_a_folder_without_portraits_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="holds no portraits"):
         portraits.read_portraits(tmp_path)
+
+
+def test_what_nobody_shows_is_the_mean_of_its_neighbours():
+    medium, mean, colours = heads(3)
+    hidden = mean[:, 2] < -20
+    filled = portraits._spread(colours, hidden, medium.faces)
+    assert torch.equal(filled[:, ~hidden], colours[:, ~hidden])
+    for vertex in hidden.nonzero()[::40, 0].tolist():
+        around = medium.faces[(medium.faces == vertex).any(1)].unique()
+        torch.testing.assert_close(filled[:, vertex], filled[:, around[around != vertex]].mean(1), atol=1e-4, rtol=0)
+
+
+def test_hair_on_the_forehead_is_no_skin(shared_data):
+    config = faces_morphable.Config(data=str(shared_data / "ict_facekit"), shape=5, expression=5)
+    model = faces_morphable.from_face_model(faces_morphable.read_face_model(config.data), config)
+    colours = torch.full((2, 6706, 3), 0.7)
+    height = model.mean[:, 1]
+    fringe = height > height[model.landmarks[19].long()] + 30
+    colours[1, fringe] = 0.2
+    colours[:, model.landmarks[17:27].long()] = 0.2  # brows are dark, and belong to the face
+    hair = portraits._hair(colours, model)
+    assert not hair[0].any() and hair[1][fringe].all() and not hair[1][~fringe].any()
+
+
+def test_colour_coefficients_are_those_of_the_vertices_that_are_seen():
+    model = load("morphable-faces")
+    z = torch.randn(1, 170, generator=torch.Generator().manual_seed(0))
+    colours = model.decode(z).mean[0, :, 3:]
+    weights = (model.mean[:, 2] > model.mean[:, 2].median()).float()
+    colours[weights == 0] = 5.0
+    found = portraits.colour_coefficients(model, colours, weights, noise=1e-3)
+    torch.testing.assert_close(found, z[0, 130:], atol=0.05, rtol=0)
