@@ -17,7 +17,7 @@ from modalities import MediaError
 from modalities.images import Images
 from tests.zoo.test_pca import Listed, SixNumbers, data, images
 from zoo.checkpoint import CheckpointError
-from zoo.linear import incremental, krylov, passes, streaming
+from zoo.linear import incremental, krylov, streaming
 from zoo.linear.passes import Image
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.linear.solver import choose, principal_axes
@@ -51,7 +51,6 @@ def streamed(monkeypatch):
     monkeypatch.setattr(streaming, "HELD", 0)
     monkeypatch.setattr(streaming, "STREAM_ROWS", 32)
     monkeypatch.setattr(streaming, "BLOCK", 1024)
-    monkeypatch.setattr(passes, "FLUSH", 50)
 
 
 def angle(a, b):
@@ -102,8 +101,8 @@ def test_a_short_stream_is_held_and_read_once(monkeypatch):
     monkeypatch.setattr(streaming, "HELD", 4 * 600 * 39)
     stream = Stream(x)
     axes = principal_axes(stream, (600,), 5, "randomized")  # one item too many; those read in vain are not read again
-    assert stream.visits > 2 and stream.read == 40 * stream.visits and axes.count == 40
-    assert torch.allclose(axes.variance, principal_axes(x, (600,), 5, "svd").variance, rtol=1e-3)
+    assert stream.visits >= 2 and stream.read == 40 * stream.visits and axes.count == 40
+    assert torch.allclose(axes.variance, principal_axes(x, (600,), 5, "svd").variance, rtol=0.02)
 
 
 def test_an_iterator_is_visited_once(streamed, monkeypatch):
@@ -203,15 +202,14 @@ def test_a_few_components_of_many_dimensions_are_not_given_up_after_the_first_pa
     assert axes.variance.sum().item() > 0.99 * principal_axes(x, (20_000,), 2, "gram").variance.sum().item()
 
 
-def test_sums_over_many_items_are_double(monkeypatch):
-    monkeypatch.setattr(passes, "FLUSH", 16)
+def test_sums_over_many_items_are_double():
     directions = torch.tensor([[0.3], [0.7]])
     image = Image(directions)
     rows = torch.full((4, 2), 0.1)
     for _ in range(10_000):
         image.add(rows)
     expected = 40_000 * rows[0].double() * (rows[0].double() @ directions.double())
-    assert torch.allclose(image.finish()[:, 0], expected, rtol=2e-7)
+    assert torch.allclose(image.total[0], expected, rtol=2e-7)
 
 
 def test_what_is_read_at_once_is_bounded(monkeypatch, tmp_path):
@@ -228,11 +226,11 @@ def test_the_plan_is_logged_and_the_progress_shown(caplog, capsys, streamed):
         principal_axes(Listed(x), (30,), 3, "randomized", progress=True)
         principal_axes(Stream(x), (30,), 3)
     assert [record.getMessage() for record in caplog.records] == [
-        "PCA of 700 items of 30 numbers, components 3: randomized, about 4 passes over 8.4e-05 GB, streamed",
+        "PCA of 700 items of 30 numbers, components 3: randomized, about 5 passes over 8.4e-05 GB, streamed",
         "PCA of an unknown number of items of 30 numbers, components 3: covariance, 1 pass, streamed",
     ]
     shown = capsys.readouterr()
-    assert "about 4 passes" in shown.err and "700/700 items" in shown.err and not shown.out
+    assert "about 5 passes" in shown.err and "700/700 items" in shown.err and not shown.out
 
 
 @pytest.mark.parametrize("solver", ["covariance", "randomized"])
@@ -361,7 +359,8 @@ def test_two_processes_find_what_one_finds(tmp_path, streamed):
     assert all(torch.equal(first[name], second[name]) for name in first)
     for name, (parts, components, solver) in shares().items():
         rows = torch.cat([rows_of(part) for part in parts])
-        axes = principal_axes(Listed(rows), (50,), components, solver)
+        streams = not all(isinstance(part, torch.Tensor) for part in parts)
+        axes = principal_axes(Listed(rows) if streams else rows, (50,), components, solver)
         assert first[f"{name}/basis"].dtype == rows.dtype
         assert angle(axes.basis, first[f"{name}/basis"]) < (1e-6 if rows.dtype == torch.float32 else 1e-8), name
         assert torch.allclose(axes.variance, first[f"{name}/variance"], rtol=1e-5), name

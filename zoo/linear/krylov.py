@@ -10,7 +10,7 @@ from zoo.linear.dense import Room, top_eigenvectors
 from zoo.linear.passes import Fit, Image, Moments
 
 OVERSAMPLING = 16
-"""Directions that a stream is multiplied with beside those asked for."""
+"""Directions beside those asked for that widen the space."""
 KRYLOV = 6
 """So many times the directions asked for are kept, then the space begins anew from the best of them."""
 
@@ -21,7 +21,7 @@ def randomized(fit: Fit, seed: int) -> tuple[Moments, Tensor, Tensor]:
     All products are kept (a block Krylov space), so that few passes reach what many power iterations would. Every pass
     widens the space by a block; the passes end when the last one lowered the squared error by less than 0.3 percent.
     The first pass also finds the mean: blocks of rows are centred on their own means, and the difference is made up for
-    as the moments are. A stream is multiplied with more directions in fewer passes than data in memory. Of several
+    as the moments are. A stream is multiplied with more directions in fewer passes than data in memory are. Of several
     processes the main one keeps the space and tells the others the next directions.
 
     Sources: Halko, Martinsson, Tropp, "Finding Structure with Randomness", 2011; Musco, Musco, "Randomized Block Krylov
@@ -35,8 +35,8 @@ def randomized(fit: Fit, seed: int) -> tuple[Moments, Tensor, Tensor]:
     if restored is None:
         [streamed] = together.largest(not fit.rows.in_memory)
         asked = int(fit.components)
-        width = min(d, asked + OVERSAMPLING if streamed else max(OVERSAMPLING, asked // 2))
-        newest = normal_noise((d, width), like, torch.Generator().manual_seed(seed))
+        width = 3 * (asked + OVERSAMPLING) // 4 if streamed else max(OVERSAMPLING, asked // 2)
+        newest = normal_noise((d, min(d, width)), like, torch.Generator().manual_seed(seed))
         newest = together.from_main(torch.linalg.qr(newest)[0].contiguous() if together.main else newest)
         image, passes = Image(newest), 1
         moments = fit.gather("randomized", image)
@@ -50,7 +50,7 @@ def randomized(fit: Fit, seed: int) -> tuple[Moments, Tensor, Tensor]:
     k, mean = fit.number(moments), moments.mean.to(like)
     while True:
         if image is not None:
-            total = together.sum(image.finish())
+            total = together.sum(image.total).T
             image = None
             newest = together.run(lambda: _widen(fit, space, total, moments, passes) if together.main else None)  # noqa: B023
             del total
@@ -123,10 +123,17 @@ class Space:
 
     def axes(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues within the space, and their vectors as rows, shape [k, d]."""
-        values, vectors = top_eigenvectors(self.projected, k)
+        # Directions in single precision are not quite orthonormal. Let the axes be, whatever they are made of.
+        overlap = torch.zeros_like(self.projected)
+        for rows in self._rows():
+            part = self._part(rows).double()
+            overlap += part.T @ part
+        factor = torch.linalg.inv(torch.linalg.cholesky(overlap))
+        values, vectors = top_eigenvectors(factor @ self.projected @ factor.T, k)
+        vectors = factor.T @ vectors
         axes = self.blocks[0].new_empty(k, len(self.blocks[0]))
         for rows in self._rows():
-            axes[:, rows] = (self._part(rows) @ vectors.to(axes)).T
+            axes[:, rows] = (self._part(rows).double() @ vectors).T
         return values, axes
 
     def _explained(self, k: int) -> float:

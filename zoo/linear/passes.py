@@ -9,11 +9,8 @@ from torch import Tensor
 
 from modalities import MediaError
 from zoo.linear import streaming
-from zoo.linear.dense import Room, gram
+from zoo.linear.dense import Room, gram, numpy_threads, product
 from zoo.linear.streaming import Processes, Report, Rows, Saved
-
-FLUSH = 1024
-"""So many items are summed in the data's own precision before they are added in double."""
 
 
 @dataclasses.dataclass
@@ -74,40 +71,24 @@ class Moments:
 
 
 class Image:
-    """The scatter matrix times some directions, without the matrix.
-
-    Products are in the data's precision, and so are the sums of `FLUSH` items; those are added up in double.
-    """
+    """The scatter matrix times some directions, without the matrix: products as precise as the data, sums in double."""
 
     def __init__(self, directions: Tensor):
         self.directions = directions
-        self.part = torch.zeros(directions.shape, dtype=directions.dtype, device=directions.device)
-        self.total = torch.zeros(directions.shape, dtype=torch.float64, device=directions.device)
-        self.rows = 0
+        self.total = torch.zeros(directions.shape[::-1], dtype=torch.float64, device=directions.device)
+        """Transposed, shape [directions, d]: so the products are a third faster."""
 
     def add(self, centred: Tensor) -> None:
         """Take in rows that are centred on their own mean or on that of all."""
         centred = centred.to(self.directions)
-        self.part.addmm_(centred.T, centred @ self.directions)
-        self.rows += len(centred)
-        if self.rows >= FLUSH:
-            self._flush()
+        part = product(product(centred, self.directions).T, centred)
+        at_once = max(1, streaming.BLOCK // part.shape[1])
+        for total, more in zip(self.total.split(at_once), part.split(at_once), strict=True):
+            total += more
 
     def shift(self, step: Tensor, weight: float) -> None:
         """What `Moments.merge` adds to the scatter."""
-        self.total.addr_(step, (step.to(self.directions) @ self.directions).double(), alpha=weight)
-
-    def finish(self) -> Tensor:
-        """The image, shape [d, directions], float64."""
-        self._flush()
-        return self.total
-
-    def _flush(self) -> None:
-        at_once = max(16, streaming.BLOCK // self.part.shape[1])
-        for total, part in zip(self.total.split(at_once), self.part.split(at_once), strict=True):
-            total += part
-        self.part.zero_()
-        self.rows = 0
+        self.total.addr_((step.to(self.directions) @ self.directions).double(), step, alpha=weight)
 
 
 @dataclasses.dataclass
@@ -140,7 +121,8 @@ class Fit:
                 self.rows.count = count
             return count
 
-        count = self.together.run(read)
+        with numpy_threads():
+            count = self.together.run(read)
         if moments is not None:
             count = int(self.together.sum(torch.tensor(float(count), dtype=torch.float64)).item())
             if count != moments.count:

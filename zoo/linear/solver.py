@@ -24,7 +24,7 @@ SMALL = 500
 """Up to this many items or dimensions an exact route is fast enough."""
 WIDEST = 4096
 """Up to this many dimensions the covariance of a stream is kept: 134 MB."""
-PASSES = 4
+PASSES = 5
 """What the randomized route usually takes over a stream."""
 UNKNOWN = 10**9
 """A stream of unknown length is taken for so many items."""
@@ -60,7 +60,7 @@ def principal_axes(
 ) -> PrincipalAxes:
     """The mean and the directions of largest variance.
 
-    A stream (anything but a tensor or an array in memory) is read in one pass for its covariance, or in about four by
+    A stream (anything but a tensor or an array in memory) is read in one pass for its covariance, or in three to six by
     the randomized solver; one of up to `streaming.HELD` bytes is read once and held where that serves better. Memory
     is that of the result, some ten times over, or of the covariance, and of a few blocks; it does not grow with the
     items. Where processes fit together (torchrun, with a group initialised), every one brings its own share, of any
@@ -187,8 +187,7 @@ def _svd(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
 def _covariance(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
     restored = fit.restore()
     if restored is None:
-        with numpy_threads():
-            moments = fit.gather("covariance")
+        moments = fit.gather("covariance")
         scatter: Tensor = moments.scatter  # type: ignore[assignment]
         fit.together.run(lambda: fit.save(moments, 1, {"scatter": scatter}) if fit.together.main else None)
     else:
@@ -207,8 +206,7 @@ def scatter_axes(moments: Moments, k: int) -> tuple[Tensor, Tensor]:
 
 def _gram_route(fit: Fit) -> tuple[Moments, Tensor, Tensor]:
     """The eigenvectors v of X X^T, n x n, give the axes X^T v, orthogonal but for rounding."""
-    with numpy_threads():
-        moments, matrix = fit.gather("gram"), fit.rows.matrix()
+    moments, matrix = fit.gather("gram"), fit.rows.matrix()
     mean, k = moments.mean.to(matrix), fit.number(moments)
     columns, room = range(0, fit.rows.width, max(16, streaming.BLOCK // len(matrix))), Room()
 

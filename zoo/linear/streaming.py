@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ BLOCK = 2**22
 """How many numbers are centred at once."""
 STREAM_ROWS = 512
 """How many items of a stream are read at once, at most."""
-STREAM_BYTES = 2**25
+STREAM_BYTES = 2**26
 """How much of a stream is read at once, at most."""
 HELD = 2**29
 """A stream of so many bytes is held in memory where that saves passes."""
@@ -99,7 +100,7 @@ class Rows:
         """
         read, size, stream = [], 0, self._blocks()
         for block in stream:
-            read.append(block if self.listed else block.clone())  # a source may write the next one over it
+            read.append(block if self.listed else block.clone())  # a source may write its next one over it
             size += block.numel() * block.element_size()
             if size > HELD:
                 self.begun = read, stream
@@ -124,12 +125,15 @@ class Rows:
             yield from rest
             return
         if self.in_memory:
-            yield from self.matrix().split(max(16, BLOCK // self.width))
+            yield from self.matrix().split(max(64, BLOCK // self.width))
             return
         at_once = max(1, min(STREAM_ROWS, STREAM_BYTES // (4 * self.width)))
         if isinstance(self.data, np.memmap):
             for start in range(0, len(self.data), at_once):
-                yield self._flat(torch.from_numpy(np.array(self.data[start : start + at_once])))
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes
+                    block = torch.from_numpy(np.asarray(self.data[start : start + at_once]))
+                yield self._flat(block)
                 if self.data.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
                     # The pages count as the process's own until the system wants them back.
                     self.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
