@@ -141,7 +141,7 @@ class Space:
         return values.sum().item()
 
     def _rows(self) -> list[slice]:
-        at_once = max(64, streaming.BLOCK // sum(block.shape[1] for block in self.blocks))
+        at_once = max(64, streaming.BLOCK // (4 * sum(block.shape[1] for block in self.blocks)))
         return [slice(start, start + at_once) for start in range(0, len(self.blocks[0]), at_once)]
 
     def _part(self, rows: slice) -> Tensor:
