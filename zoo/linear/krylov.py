@@ -6,7 +6,7 @@ from torch import Tensor
 from modalities import MediaError
 from zoo.distributions import normal_noise
 from zoo.linear import streaming
-from zoo.linear.dense import Room, top_eigenvectors
+from zoo.linear.dense import Room, gram, numpy_threads, product, top_eigenvectors
 from zoo.linear.passes import Fit, Image, Moments
 
 OVERSAMPLING = 16
@@ -60,12 +60,16 @@ def randomized(fit: Fit, seed: int) -> tuple[Moments, Tensor, Tensor]:
         newest = together.from_main(newest if together.main else like.new_empty(d, int(columns)))  # type: ignore[arg-type]
         image, passes = Image(newest), passes + 1
         fit.visit(lambda block, to=image: to.add(room.centred(block, mean)), passes, moments)  # type: ignore[misc]
-    values, basis = space.axes(k) if together.main else (like.new_empty(k, dtype=torch.float64), like.new_empty(k, d))
+    values, basis = like.new_empty(k, dtype=torch.float64), like.new_empty(k, d)
+    if together.main:
+        with numpy_threads():
+            values, basis = space.axes(k)
     return moments, together.from_main(values), together.from_main(basis)
 
 
 def _widen(fit: Fit, space: "Space", image: Tensor, moments: Moments, passes: int) -> Tensor | None:
-    newest = space.widen(image, fit.number(moments), moments.squares)
+    with numpy_threads():
+        newest = space.widen(image, fit.number(moments), moments.squares)
     fit.save(moments, passes, space.tensors(), done=newest is None)
     return newest
 
@@ -91,26 +95,29 @@ class Space:
 
         `image` is the scatter matrix times the last directions, float64; it is overwritten. `squares` is the trace.
         """
-        coordinates = self.projected.new_zeros(sum(block.shape[1] for block in self.blocks), image.shape[1])
+        coordinates = [self.projected.new_zeros(block.shape[1], image.shape[1]) for block in self.blocks]
         for rows in self._rows():
-            coordinates += self._part(rows).double().T @ image[rows]
-        if not torch.isfinite(coordinates).all():
+            for total, block in zip(coordinates, self.blocks, strict=True):
+                total += product(block[rows].T.double(), image[rows])
+        columns = torch.cat(coordinates)
+        if not torch.isfinite(columns).all():
             raise MediaError("the data hold NaN or infinite values, or their squares do; remove or scale them first")
         before = self._explained(k)
-        self.projected = _border(self.projected, coordinates)
+        self.projected = _border(self.projected, columns)
         explained, size, d = self._explained(k), len(self.projected), len(image)
         found = size >= k and len(self.blocks) > 1
         rounding = 4 * torch.finfo(self.blocks[0].dtype).eps * squares
         if size == d or found and explained - before < max(3e-3 * (squares - explained), rounding):
             return None
         for rows in self._rows():
-            image[rows] -= self._part(rows).double() @ coordinates
+            for part, block in zip(coordinates, self.blocks, strict=True):
+                image[rows] -= product(block[rows].double(), part)
         newest = torch.linalg.qr(image.to(self.blocks[0]))[0]
         # Once more as long as a column has lost much of its length, since to normalise what is left amplifies rounding
         # errors: where the data have no more directions, columns are nothing else.
         for _ in range(5):
             for block in self.blocks:
-                newest -= block @ (block.T @ newest)
+                newest -= product(block, product(block.T, newest))
             newest, triangle = torch.linalg.qr(newest)
             if triangle.diagonal()[: d - size].abs().min() > 0.5:
                 break
@@ -127,13 +134,13 @@ class Space:
         overlap = torch.zeros_like(self.projected)
         for rows in self._rows():
             part = self._part(rows).double()
-            overlap += part.T @ part
+            overlap += gram(part.T)
         factor = torch.linalg.inv(torch.linalg.cholesky(overlap))
         values, vectors = top_eigenvectors(factor @ self.projected @ factor.T, k)
         vectors = factor.T @ vectors
         axes = self.blocks[0].new_empty(k, len(self.blocks[0]))
         for rows in self._rows():
-            axes[:, rows] = (self._part(rows).double() @ vectors).T
+            axes[:, rows] = product(vectors.T, self._part(rows).double().T)
         return values, axes
 
     def _explained(self, k: int) -> float:
