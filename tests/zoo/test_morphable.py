@@ -11,7 +11,9 @@ from modalities.modality import Arrays
 from modalities.procrustes import align_to_mean, find_similarity
 from tests import toys
 from zoo.hub import load, save
-from zoo.linear.morphable import Axes, MorphableModel, diffuse, minimal_step
+from zoo.linear.edits import diffuse, minimal_step
+from zoo.linear.modes import Axes
+from zoo.linear.morphable import MorphableModel
 
 ROWS, COLUMNS = 12, 18
 VERTICES = ROWS * COLUMNS

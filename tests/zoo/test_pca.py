@@ -398,6 +398,10 @@ def test_nearest_finds_the_closest_item_across_blocks(monkeypatch):
     others = nearest(x[10:20], x, leave_out=torch.arange(10, 20))
     between = torch.cdist(x.flatten(1), x.flatten(1)).fill_diagonal_(math.inf)
     assert torch.equal(others.index, between[10:20].argmin(1))
+    few = nearest(samples, x, items=2)
+    assert torch.equal(few.items, x[few.index[:2]]) and torch.equal(few.index, distances.argmin(1))
+    far = nearest(samples + 1000, x + 1000)  # where differences of squares have lost every digit
+    assert torch.allclose(far.distance, distances.min(1).values, rtol=1e-2)
     with pytest.raises(ValueError, match="one index a sample"):
         nearest(samples, x, leave_out=torch.arange(3))
 

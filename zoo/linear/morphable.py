@@ -4,13 +4,11 @@ Sources: Blanz, Vetter, "A Morphable Model for the Synthesis of 3D Faces", 1999;
 Vetter, "A 3D Face Model for Pose and Illumination Invariant Face Recognition", 2009.
 """
 
-import dataclasses
 import difflib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,26 +16,24 @@ from torch.utils.data import Dataset
 from modalities import MediaError
 from modalities.meshes import Meshes
 from modalities.modality import Arrays
-from modalities.procrustes import align as align_to
-from modalities.procrustes import find_similarity
 from zoo.distributions import DiagonalGaussian, Point
-from zoo.linear.solver import PrincipalAxes, Rows, principal_axes
+from zoo.linear.edits import diffuse, minimal_step
+from zoo.linear.modes import (
+    Axes,
+    Placement,
+    each,
+    learn_modes,
+    learn_offsets,
+    mean_of,
+    principal,
+    ridge_coefficients,
+    scaled,
+)
 from zoo.model import Latent, check_count, check_temperature
 
 PARTS = ("shape", "expression", "colour")
 REST = "surrounding"
 """The segment of the vertices that no region names."""
-BLOCK = 2**22
-"""How many numbers are computed in double precision at once."""
-
-
-class Axes(NamedTuple):
-    """Directions of variation by falling variance."""
-
-    basis: Tensor
-    """Orthonormal rows, shape [k, 3 * vertices], the coordinates of a vertex next to each other."""
-    variance: Tensor
-    """The variance along each, shape [k]: square millimetres summed over vertices, or squared colour."""
 
 
 class MorphableModel(Latent):
@@ -250,40 +246,20 @@ class MorphableModel(Latent):
             )
         _ = medium.faces  # before the work, not after it
 
-        scale = align == "similarity"
-        reference, growth = (None, 1.0) if align == "none" else _common(data, medium, scale, seed)
-
-        def placed(x: Tensor) -> Tensor:
-            positions = _fitting(x, medium)[:, :, :3]
-            return positions if reference is None else _grown(align_to(positions, reference, scale), growth, reference)
-
-        def offsets(expressive: Tensor, neutral: Tensor) -> Tensor:
-            start = placed(neutral)
-            if reference is None:
-                return placed(expressive) - start
-            # Both meshes of a person take one size, that of the neutral one.
-            size = growth * find_similarity(neutral, reference, scale).scale.to(expressive)
-            return align_to(size[:, None, None] * _fitting(expressive, medium)[:, :, :3], start) - start
-
-        found = _modes(_each(data, placed), medium, "shape", shape, seed)
+        place = Placement(data, medium, align, seed)
+        found = learn_modes(each(data, place), medium, "shape", shape, seed)
         axes: dict[str, Any] = {"shape": Axes(found.basis, found.variance)}
         mean, left = found.mean.unflatten(0, (-1, 3)), found.total - found.variance.double().sum().item()
         if expressions is not None:
             pairs = Arrays(*expressions) if isinstance(expressions, tuple) else expressions
-            smiles = _modes(_each(pairs, offsets, pairs=True), medium, "expression", expression, seed)
-            # The modes about the mean offset and this offset itself span the modes about zero.
-            spanning = torch.cat([smiles.basis * smiles.variance.sqrt()[:, None], smiles.mean[None]]).double()
-            every, _ = _principal(spanning)
-            most = expression if isinstance(expression, int) else len(smiles.basis) + 1
-            axes["expression"] = Axes(every.basis[:most].to(mean), every.variance[:most].to(mean))
-            total = smiles.total + smiles.mean.double().square().sum().item()
-            left += total - every.variance[:most].sum().item()
+            axes["expression"], more = learn_offsets(each(pairs, place.offsets, pairs=True), medium, expression, seed)
+            left += more
         if colour:
-            colours = _modes(_each(data, lambda x: x[:, :, 3:]), medium, "colour", colour, seed)
+            colours = learn_modes(each(data, lambda x: x[:, :, 3:]), medium, "colour", colour, seed)
             axes["colour"] = Axes(colours.basis, colours.variance)
             mean = torch.cat([mean, colours.mean.unflatten(0, (-1, 3))], 1)
         elif medium.colours:
-            mean = torch.cat([mean, _mean(_each(data, lambda x: x[:, :, 3:]), medium, seed).to(mean)], 1)
+            mean = torch.cat([mean, mean_of(each(data, lambda x: x[:, :, 3:]), medium, seed).to(mean)], 1)
         noise = max(0.0, left) / (3 * medium.vertices)
         return cls.assemble(medium, mean, **axes, noise=noise, landmarks=landmarks, count=found.count)
 
@@ -332,9 +308,9 @@ class MorphableModel(Latent):
         """
         centred = self.modality.check(x).to(self.mean.device).double() - self.mean.double()
         positions = [self.axes("shape"), self.axes("expression")]
-        z = _ridge(positions, centred[:, :, :3].flatten(1), self.noise.item())
+        z = ridge_coefficients(positions, centred[:, :, :3].flatten(1), self.noise.item())
         if self.medium.colours:
-            z = torch.cat([z, _ridge([self.axes("colour")], centred[:, :, 3:].flatten(1), 0.0)], 1)
+            z = torch.cat([z, ridge_coefficients([self.axes("colour")], centred[:, :, 3:].flatten(1), 0.0)], 1)
         return z.to(self.mean)
 
     @torch.no_grad()
@@ -454,7 +430,7 @@ class MorphableModel(Latent):
         coordinates = (3 * chosen[:, None] + torch.arange(3, device=mask.device)).flatten()
         axes, turns = {}, []
         for name in PARTS:
-            part, turn = _principal(_scaled(self.axes(name))[:, coordinates])
+            part, turn = principal(scaled(self.axes(name))[:, coordinates])
             axes[name] = Axes(part.basis.to(self.mean), part.variance.to(self.mean))
             turns.append(turn)
         landmarks = number[self.landmarks.long()]
@@ -473,7 +449,7 @@ class MorphableModel(Latent):
     def scaled_modes(self) -> Tensor:
         """How positions move by one standard deviation of each coefficient of shape and expression, float64, shape
         [shape + expression, 3 * vertices]."""
-        return torch.cat([_scaled(self.axes("shape")), _scaled(self.axes("expression"))])
+        return torch.cat([scaled(self.axes("shape")), scaled(self.axes("expression"))])
 
     def _moved(self, z: Tensor, start: Tensor) -> Tensor:
         """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
@@ -551,217 +527,6 @@ class MorphableModel(Latent):
         if not rows:
             raise MediaError("not one mesh could be read")
         return torch.cat(rows), kept
-
-
-def minimal_step(z: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
-    """The most probable step in standard normal coefficients that raises a label by one, shape [K].
-
-    With the regression label = slope . z + c that is slope / |slope|^2: of all steps with this effect the one of least
-    Mahalanobis length. The ridge of the regression is the one of least leave-one-out error, so that few labels do, and
-    that a step is long enough where its direction is uncertain; the limit of a large one is Blanz and Vetter's sum of
-    label-weighted deviations from the mean. Labels that no ridge predicts are warned of.
-
-    Arguments:
-        z: coefficients, shape [n, K].
-        labels: numbers, shape [n].
-        name: of the labels, for errors.
-
-    Raises ValueError for fewer than 3 labels, for NaN and for labels that are all equal.
-
-    Sources: Blanz, Vetter, "A Morphable Model for the Synthesis of 3D Faces", 1999; for the leave-one-out error Allen,
-    "The Relationship between Variable Selection and Data Augmentation and a Method for Prediction", 1974.
-    """
-    if len(labels) < 3 or not torch.isfinite(labels).all():
-        raise ValueError(f"{name}: expected at least 3 finite numbers, got {labels.tolist()!s:.60}")
-    y = labels.to(z.device).double()
-    y = y - y.mean()
-    if y.abs().max() <= torch.finfo(torch.float32).eps * labels.abs().max():
-        raise ValueError(f"{name}: all labels are equal: an attribute that never changes has no direction")
-    centred = z.double() - z.double().mean(0)
-    u, s, v = torch.linalg.svd(centred, full_matrices=False)
-    live = s > 1e-7 * s[0]
-    if not live.any():
-        raise ValueError(f"{name}: all meshes are equal: no direction leads from one to another")
-    u, s, v = u[:, live], s[live], v[live]
-    scores = u.T @ y
-    beyond = (1 - 1 / len(y) - u.square().sum(1)).clamp(min=0)
-    best, slope = torch.inf, v[0]
-    for ridge in s[0] ** 2 * torch.logspace(-8, 3, 45, dtype=torch.float64, device=s.device):
-        lost = ridge / (s.square() + ridge)
-        residual = y - u @ ((1 - lost) * scores)
-        error = (residual / (beyond + u.square() @ lost)).square().sum().item()
-        if error < best:
-            best, slope = error, v.T @ (s / (s.square() + ridge) * scores)
-    length = torch.linalg.vector_norm(slope)
-    if best > 0.99 * (y * len(y) / (len(y) - 1)).square().sum() or not length > 0:
-        warnings.warn(
-            f"{name}: these labels cannot be told from the meshes: their direction means little", stacklevel=2
-        )
-        # A slope near 0 would make an endless step. It is no longer than this.
-        slope = (slope / length if length > 0 else v[0]) * y.std()
-    return (slope / slope.square().sum()).to(z)
-
-
-def diffuse(values: Tensor, positions: Tensor, faces: Tensor, width: float) -> Tensor:
-    """Smooth values of vertices, shape [rows, vertices], as heat spreads over the surface; float64.
-
-    Three implicit steps of the heat equation with finite elements, nearly a Gaussian of standard deviation `width`, in
-    the units of the positions [vertices, 3]. Values stay within their range, and rows that sum to 1 still do. Vertices
-    in one place count as joined, so that seams of a texture are no borders.
-
-    Source: Desbrun, Meyer, Schroeder, Barr, "Implicit Fairing of Irregular Meshes using Diffusion and Curvature Flow",
-    1999.
-    """
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
-
-    steps = 3
-    points, place = np.unique(positions.double().numpy(), axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    corners = place[faces.long().numpy()]
-    shape = (len(points), len(points))
-    stiffness, mass = sparse.csc_matrix(shape), np.zeros(len(points))
-    for turn in range(3):
-        a, b, c = np.roll(corners, turn, 1).T
-        left, right = points[b] - points[a], points[c] - points[a]
-        double_area = np.linalg.norm(np.cross(left, right), axis=1)
-        np.add.at(mass, a, double_area / 6)
-        # Obtuse and flat corners would give weights below zero or without bound, and values outside their range.
-        cotangent = (left * right).sum(1) / np.maximum(double_area, np.finfo(float).tiny)
-        stiffness += sparse.csc_matrix((np.clip(cotangent, 0, 100) / 2, (b, c)), shape)
-    stiffness += stiffness.T
-    mass[mass == 0] = 1.0
-    laplacian = sparse.diags(np.asarray(stiffness.sum(1)).ravel()) - stiffness
-    solver = splu((sparse.diags(mass) + width**2 / (2 * steps) * laplacian).tocsc(), permc_spec="MMD_AT_PLUS_A")
-    shared = sparse.csr_matrix((np.ones(len(place)), (place, np.arange(len(place)))), (len(points), len(place)))
-    smooth = shared @ values.double().numpy().T / np.bincount(place)[:, None]
-    for _ in range(steps):
-        smooth = solver.solve(mass[:, None] * smooth)
-    return torch.from_numpy(np.ascontiguousarray(smooth[place].T))
-
-
-def _modes(data: Any, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
-    """The principal axes of a part. More modes than the meshes have directions are refused: the surplus is noise."""
-    found = principal_axes(data, (medium.vertices, 3), modes, seed=seed)
-    rounding = torch.finfo(torch.float32).eps * torch.linalg.vector_norm(found.mean.double()).item()
-    if found.total <= rounding**2:
-        raise ValueError(f"all {found.count} meshes are equal: there are no modes of {part}")
-    rank = int((found.variance > torch.finfo(torch.float32).eps * found.variance.max()).sum())
-    if rank < len(found.variance) and isinstance(modes, int):
-        raise ValueError(f"{found.count} meshes vary in {rank} directions of {part}, fewer than {modes}")
-    return dataclasses.replace(found, basis=found.basis[:rank], variance=found.variance[:rank])
-
-
-def _mean(data: Any, medium: Meshes, seed: int) -> Tensor:
-    """The mean of positions or colours, shape [vertices, 3], float64."""
-    total, count = torch.zeros(3 * medium.vertices, dtype=torch.float64), 0
-    for rows in Rows(data, (medium.vertices, 3), seed):
-        total, count = total.to(rows.device) + rows.double().sum(0), count + len(rows)
-    return (total / count).unflatten(0, (-1, 3))
-
-
-def _common(data: Any, medium: Meshes, scale: bool, seed: int) -> tuple[Tensor, float]:
-    """The mean of meshes that are aligned with it, [vertices, 3], float64, where and as the first one lies; and by how
-    much to enlarge them then, so that with `scale` the mean of their sizes stays as it was.
-
-    Source: Gower, "Generalized Procrustes Analysis", 1975.
-    """
-    positions = _each(data, lambda x: _fitting(x, medium)[:, :, :3])
-
-    def aligned(target: Tensor) -> Tensor | Dataset:
-        return _each(positions, lambda x: align_to(x, target, scale))
-
-    def size(meshes: Tensor | Dataset) -> Tensor:
-        return _mean(_each(meshes, lambda x: _size(x).expand_as(x)), medium, seed)[0, 0]
-
-    first = next(iter(Rows(positions, (medium.vertices, 3), seed)))[:1].double().unflatten(1, (-1, 3))
-    reference, before = first[0], size(positions)
-    for _ in range(20):
-        mean = _mean(aligned(reference), medium, seed)
-        if scale:
-            mean = _grown(mean, (before / _size(mean)).item(), mean)
-        step = torch.linalg.vector_norm(mean - reference, dim=1).mean()
-        reference = mean
-        if step < 1e-6 * before:
-            break
-    reference = align_to(reference[None], first)[0]  # it may have turned a little on its way
-    return reference, (before / size(aligned(reference))).item() if scale else 1.0
-
-
-def _grown(x: Tensor, factor: float, reference: Tensor) -> Tensor:
-    """Positions enlarged about the centroid of the reference."""
-    return torch.lerp(reference.mean(0).to(x), x, factor)
-
-
-def _size(x: Tensor) -> Tensor:
-    """The root of the mean squared distance of vertices from their centroid, shape [..., 1, 1]."""
-    return (x - x.mean(-2, keepdim=True)).square().sum((-2, -1), keepdim=True).div(x.shape[-2]).sqrt()
-
-
-def _fitting(x: Tensor, medium: Meshes) -> Tensor:
-    """The batch, if its shape is that of the medium."""
-    if tuple(x.shape[1:]) != medium.shape:
-        expected = ", ".join(map(str, medium.shape))
-        raise MediaError(f"expected meshes of shape [batch, {expected}], got {list(x.shape)}")
-    return x
-
-
-def _each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Dataset:
-    """The data with every item changed, without what it comes with, or every one of `pairs`; `change` takes batches."""
-    if isinstance(data, Arrays) and data.noise is None:
-        return change(data.x, data.labels) if pairs else change(data.x)
-    return change(data) if isinstance(data, Tensor) else _Changed(data, change, pairs)
-
-
-class _Changed(Dataset):
-    """Another data set, every item changed when it is read."""
-
-    def __init__(self, data: Any, change: Callable[..., Tensor], pairs: bool):
-        self.data, self.change, self.pairs = data, change, pairs
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Tensor:
-        item = self.data[index]
-        parts = item if isinstance(item, (tuple, list)) else (item,)
-        return self.change(*(part[None] for part in (parts if self.pairs else parts[:1])))[0]
-
-
-def _scaled(axes: Axes) -> Tensor:
-    return axes.variance.double().sqrt()[:, None] * axes.basis.double()
-
-
-def _principal(modes: Tensor) -> tuple[Axes, Tensor]:
-    """The principal axes of y = z modes, z ~ N(0, I), and the matrix [k, K] that turns z into their coefficients.
-
-    Modes are float64, shape [K, d]. Axes whose variance is a rounding error are left out.
-    """
-    values, vectors = torch.linalg.eigh(modes @ modes.T)
-    values, vectors = values.flip(0), vectors.flip(1).T
-    live = values > 1e-10 * values.max() if len(values) else values > 0
-    values, turn = values[live], vectors[live]
-    basis = turn @ modes / values.sqrt()[:, None]
-    sign = torch.where(basis.gather(1, basis.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0).to(basis)
-    return Axes(sign * basis, values), sign * turn
-
-
-def _ridge(axes: Sequence[Axes], y: Tensor, noise: float) -> Tensor:
-    """The coefficients c [batch, k] that minimise |y - c modes|^2 + noise |c|^2; modes without variance get 0."""
-    scale = torch.cat([part.variance for part in axes]).double().sqrt()
-    if not len(scale):
-        return y.new_zeros(len(y), 0)
-    gram, right = y.new_zeros(len(scale), len(scale)), y.new_zeros(len(scale), len(y))
-    for start in range(0, y.shape[1], width := max(256, BLOCK // len(scale))):
-        basis = torch.cat([part.basis[:, start : start + width] for part in axes]).double()
-        gram.addmm_(basis, basis.T)
-        right.addmm_(basis, y[:, start : start + width].T)
-    live = scale.square() > torch.finfo(torch.float32).eps * scale.square().max()
-    scale = torch.where(live, scale, 0.0)
-    gram *= scale[:, None] * scale
-    # A modest floor, for modes that are no longer independent; it also holds those without variance at 0.
-    gram.diagonal().add_(torch.where(live, max(noise, 1e-12 * gram.max().item()), 1.0))
-    return torch.cholesky_solve(scale[:, None] * right, torch.linalg.cholesky(gram)).T
 
 
 def _choose(name: str, names: Sequence[str], kind: str) -> int:

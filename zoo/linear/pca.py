@@ -11,6 +11,8 @@ from torch import Tensor
 
 from modalities import Modality
 from zoo.distributions import DiagonalGaussian, Point, full_precision, uniform_noise
+from zoo.linear import streaming
+from zoo.linear.dense import numpy_threads, product
 from zoo.linear.incremental import Incremental
 from zoo.linear.solver import PrincipalAxes, Solver, principal_axes
 from zoo.linear.streaming import Data, Rows
@@ -263,10 +265,14 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.
         """
         self.prepare_condition(condition, len(x), generator)
-        centred = (self.modality.check(x).double() - self.mean).flatten(1)
-        basis, variance, noise = self.basis.double(), self.variance.double(), self.noise.double()
-        scores = centred @ basis.T
-        across = (centred - scores @ basis).square().sum(1)
+        centred = (self.modality.check(x) - self.mean.double()).flatten(1)
+        variance, noise = self.variance.double(), self.noise.double()
+        scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
+        pieces = _pieces(centred.shape[1], len(variance))
+        for columns in pieces:  # the basis is large, and never there in double precision as a whole
+            scores += centred[:, columns] @ self.basis[:, columns].double().T
+        for columns in pieces:
+            across += (centred[:, columns] - scores @ self.basis[:, columns].double()).square().sum(1)
         d = centred.shape[1]
         log_determinant = variance.log().sum() + (d - len(variance)) * noise.log()
         distance = (scores.square() / variance).sum(1) + across / noise
@@ -282,39 +288,68 @@ class Neighbours:
     distance: Tensor
     """The Euclidean distance over all elements, in the medium's units, shape [m]."""
     items: Tensor
-    """The item itself, shape [m, ...]."""
+    """The item itself, shape [m, ...], or of as many samples as were asked for."""
 
 
-def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None) -> Neighbours:
-    """Find the item closest to each sample, in one pass over the data.
+@torch.no_grad()
+def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None, items: int | None = None) -> Neighbours:
+    """Find the item closest to each sample, in one pass over the data. Memory is that of the neighbours and a few
+    blocks.
 
     With `leave_out`, shape [m], a sample is not compared with the item of that index. Samples that are themselves items
     then give the distances between neighbours in the data; a generated sample that lies nearer than nearly all of these
-    is a copy.
+    is a copy. With `items`, the neighbours of the first samples alone are handed back themselves, so many of them.
     """
     if leave_out is not None and leave_out.shape != (len(samples),):
         raise ValueError(f"leave_out holds one index a sample, shape [{len(samples)}], got {list(leave_out.shape)}")
     flat = full_precision(samples.detach()).flatten(1)
+    kept = len(flat) if items is None else min(items, len(flat))
     centre = flat.mean(0)
-    centred = flat - centre
+    lengths = _squared_lengths(flat, centre)
     index = torch.full((len(flat),), -1, device=flat.device)
-    best = flat.new_full((len(flat),), math.inf)
-    rows = torch.empty_like(flat)
+    best = lengths.new_full((len(flat),), math.inf)
+    distance = flat.new_full((len(flat),), math.inf)
+    rows = flat.new_empty(kept, flat.shape[1])
     start = 0
     for batch in Rows(data, tuple(samples.shape[1:]), seed=0):
         block = batch.to(flat)
-        distance = torch.cdist(centred, block - centre)
+        squared = lengths[:, None] + _squared_lengths(block, centre) - 2 * _products(flat, block, centre)
         if leave_out is not None:
             own = leave_out.to(flat.device)[:, None] == start + torch.arange(len(block), device=flat.device)
-            distance = distance.masked_fill(own, math.inf)
-        closest, place = distance.min(1)
-        better = closest < best
-        best = torch.where(better, closest, best)
-        index = torch.where(better, start + place, index)
-        rows = torch.where(better[:, None], block[place], rows)
+            squared = squared.masked_fill(own, math.inf)
+        closest, place = squared.min(1)
+        for row in (closest < best).nonzero()[:, 0].tolist():
+            item = block[place[row]]
+            best[row], index[row] = closest[row], start + place[row]
+            # The difference of squares loses digits where a sample is nearly a copy.
+            distance[row] = torch.linalg.vector_norm(flat[row] - item)
+            if row < kept:
+                rows[row] = item
         start += len(block)
-    # `cdist` takes differences of squares, which lose digits where a sample is nearly a copy.
-    return Neighbours(index, torch.linalg.vector_norm(flat - rows, dim=1), rows.unflatten(1, samples.shape[1:]))
+    return Neighbours(index, distance, rows.unflatten(1, samples.shape[1:]))
+
+
+def _pieces(width: int, rows: int) -> list[slice]:
+    """The columns of a matrix, so many at once that a copy of them takes little memory."""
+    at_once = max(16, streaming.BLOCK // max(1, rows))
+    return [slice(start, start + at_once) for start in range(0, width, at_once)]
+
+
+def _squared_lengths(x: Tensor, centre: Tensor) -> Tensor:
+    """Squared distances of rows from a centre, float64."""
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for columns in _pieces(x.shape[1], len(x)):
+        total += (x[:, columns] - centre[columns]).square().sum(1)
+    return total
+
+
+def _products(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+    """The products of rows less a centre, shape [rows of a, rows of b], float64."""
+    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    with numpy_threads():
+        for columns in _pieces(a.shape[1], len(a)):
+            total += product(a[:, columns] - centre[columns], (b[:, columns] - centre[columns]).T)
+    return total
 
 
 def _truncated_normal(like: Tensor, limit: float, generator: torch.Generator | None) -> Tensor:
