@@ -11,6 +11,7 @@ FAMILIES = {
     "morphable-model": "zoo.linear.morphable:MorphableModel",
     "autoencoder": "zoo.variational.autoencoder:Autoencoder",
     "vae": "zoo.variational.vae:VAE",
+    "nvae": "zoo.variational.nvae:NVAE",
     "vq-vae": "zoo.variational.vq:VQVAE",
     "pixelcnn": "zoo.autoregressive.pixelcnn:PixelCNN",
     "gated-pixelcnn": "zoo.autoregressive.gated_pixelcnn:GatedPixelCNN",

@@ -445,23 +445,29 @@ class Path:
         """The path along the groups' means."""
         return self._pass(lambda _, group: group.mean)[1]
 
-    def rsample(self, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """One path an item, differentiable."""
-        return self._pass(lambda _, group: group.rsample(generator=generator))[1]
+    def rsample(
+        self, *, upper: tuple[Tensor, ...] = (), generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
+        """One path an item, differentiable; `upper` gives the first groups, and the others are drawn."""
 
-    def sample(self, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """One path an item."""
+        def choose(index: int, group: DiagonalGaussian) -> Tensor:
+            return upper[index] if index < len(upper) else group.rsample(generator=generator)
+
+        return self._pass(choose)[1]
+
+    def sample(self, *, upper: tuple[Tensor, ...] = (), generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """One path an item; `upper` gives the first groups, and the others are drawn."""
         with torch.no_grad():
-            return self.rsample(generator=generator)
+            return self.rsample(upper=upper, generator=generator)
 
     def log_prob(self, z: tuple[Tensor, ...]) -> Tensor:
         """Density of a path in nats an item, shape [batch]."""
         return torch.stack([group.log_prob(value) for group, value in zip(self.given(z), z, strict=True)]).sum(0)
 
     def kl(self, prior: "Path", z: tuple[Tensor, ...]) -> Tensor:
-        """KL(self || prior) of every group along the path z, in closed form, nats, shape [batch, groups]."""
-        pairs = zip(self.given(z), prior.given(z), strict=True)
-        return torch.cat([mine.kl(theirs) for mine, theirs in pairs], 1)
+        """KL(self || prior) of every group along the path z, nats, shape [batch, groups]."""
+        groups = zip(self.given(z), prior.given(z), z, strict=True)
+        return torch.cat([mine.kl(theirs, value) for mine, theirs, value in groups], 1)
 
     def noise(self, z: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The standard normal noise of every group that `from_noise` turns into z."""

@@ -6,24 +6,16 @@ Daniilidis, Levine, "Simple and Effective VAE Training with Calibrated Decoders"
 convolutional where the 2014 paper has one hidden layer.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from zoo.distributions import (
-    Bernoulli,
-    DiagonalGaussian,
-    DiscretizedLogistic,
-    DiscretizedLogisticMixture,
-    OptimalGaussian,
-    full_precision,
-)
+from zoo.distributions import DiagonalGaussian, OptimalGaussian, full_precision
 from zoo.model import Variational, unpack
+from zoo.nn.observation import Likelihood, Observation, follow
 from zoo.nn.residual import Decoder, Encoder, Standardise
-
-Likelihood = Literal["bernoulli", "logistic", "logistic-mixture", "gaussian", "optimal-gaussian"]
 
 
 class VAE(Variational):
@@ -49,7 +41,7 @@ class VAE(Variational):
         hidden: width of the linear layers next to the latent.
     """
 
-    sigma: Tensor
+    sigma: Tensor | None
 
     def __init__(
         self,
@@ -67,40 +59,13 @@ class VAE(Variational):
     ):
         super().__init__()
         self.modality, self.latent, self.classes = modality, latent, classes
-        self.beta, self.warmup, self.free_bits, self.components = beta, warmup, free_bits, components
-        self.likelihood = likelihood or _suitable(modality)
-        self._refuse_unsuitable()
-        self.discrete = self.likelihood in ("bernoulli", "logistic", "logistic-mixture")
-        shape = modality.shape
-        channels = shape[0]
+        self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
+        self.observation = Observation(modality, likelihood, components)
+        self.discrete, shape = self.observation.discrete, modality.shape
         self.standardise = Standardise(shape)
-        if self.likelihood == "optimal-gaussian":
-            self.register_buffer("sigma", torch.ones(()))
-        outputs = {
-            "bernoulli": channels,
-            "logistic": 2 * channels,
-            "logistic-mixture": components * (1 + 2 * channels + channels * (channels - 1) // 2),
-            "gaussian": 2 * channels,
-            "optimal-gaussian": channels,
-        }[self.likelihood]
+        self.register_buffer("sigma", torch.ones(()) if self.observation.likelihood == "optimal-gaussian" else None)
         self.encoder = Encoder(shape, 2 * latent, width, blocks, hidden, classes)
-        self.decoder = Decoder(shape, latent, outputs, width, blocks, hidden, classes)
-
-    def _refuse_unsuitable(self) -> None:
-        levels = self.modality.levels
-        suits = {
-            "bernoulli": levels == 2,
-            "logistic": levels is not None and levels > 2,
-            "logistic-mixture": levels is not None and levels > 2,
-            "gaussian": True,
-            "optimal-gaussian": True,
-        }
-        if not suits.get(self.likelihood, False):
-            names = ", ".join(name for name, fits in suits.items() if fits)
-            raise ValueError(
-                f"the likelihood of {self.modality.kind} with {levels or 'no'} levels is one of {names}; "
-                f"got {self.likelihood!r}"
-            )
+        self.decoder = Decoder(shape, latent, self.observation.outputs, width, blocks, hidden, classes)
 
     def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         """N(0, temperature^2 I), event [latent]."""
@@ -114,30 +79,7 @@ class VAE(Variational):
 
     def decode(self, z: Tensor, *, condition: Any = None) -> Any:
         """p(x given z), event the shape of an item, in the medium's units."""
-        h = full_precision(self.decoder(z, condition))
-        if self.likelihood == "bernoulli":
-            return Bernoulli(h)
-        if self.likelihood == "logistic":
-            mean, log_scale = h.chunk(2, 1)
-            return DiscretizedLogistic(mean, log_scale - 2, self.modality.levels or 256)
-        if self.likelihood == "logistic-mixture":
-            return self._mixture(h)
-        mean, *rest = h.chunk(2, 1) if self.likelihood == "gaussian" else (h,)
-        if rest:
-            # An unbounded sigma makes the density of a constant element infinite.
-            std = torch.exp(5 * torch.tanh(rest[0] / 5)) * self.standardise.std
-            return DiagonalGaussian(self.standardise.inverse(mean), std)
-        scale = self.standardise.std
-        if self.training:
-            return OptimalGaussian(self.standardise.inverse(mean), self.sigma, scale)
-        return DiagonalGaussian(self.standardise.inverse(mean), self.sigma * scale)
-
-    def _mixture(self, h: Tensor) -> DiscretizedLogisticMixture:
-        channels, k = self.modality.shape[0], self.components
-        logits, h = h[:, :k], h[:, k:].unflatten(1, (k, -1))
-        mean, log_scale, coefficients = h.split([channels, channels, channels * (channels - 1) // 2], 2)
-        coupled = torch.tanh(coefficients) if channels > 1 else None
-        return DiscretizedLogisticMixture(logits, mean, log_scale - 2, coupled, self.modality.levels or 256)
+        return self.observation(self.decoder(z, condition), self.standardise, self.sigma, self.training)
 
     def loss(
         self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
@@ -155,14 +97,5 @@ class VAE(Variational):
         weight = self.beta * (min(1.0, progress / self.warmup) if self.warmup else 1.0)
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum()}
         if isinstance(likelihood, OptimalGaussian):
-            with torch.no_grad():  # what samples will be drawn with: a running mean, since one batch's sigma is noisy
-                self.sigma.lerp_(likelihood.optimal_sigma(x), 0.02)
-            terms["sigma"] = self.sigma.clone()
+            terms["sigma"] = follow(self.sigma, likelihood, x)
         return {"loss": reconstruction + weight * kl.clamp(min=self.free_bits).sum()} | terms
-
-
-def _suitable(modality: Modality) -> Likelihood:
-    """The likelihood that suits a medium best."""
-    if modality.levels is None:
-        return "gaussian" if len(modality.shape) == 1 else "optimal-gaussian"
-    return "bernoulli" if modality.levels == 2 else "logistic"

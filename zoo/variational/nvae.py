@@ -1,0 +1,783 @@
+"""NVAE, a deep hierarchical variational autoencoder over series, images and clips.
+
+Latents come in groups, from coarse grids to fine ones: p(z) = p(z_1) p(z_2 | z_1) ... p(z_L | z_<L). A bottom-up
+network reads the item once; one top-down network, which the prior and the posterior share, then draws one group after
+the other. The posterior of a group is told as its difference from the prior.
+
+Source: Vahdat, Kautz, "NVAE: A Deep Hierarchical Variational Autoencoder", 2020. Without batch normalisation, the
+initialisation is that of Child, "Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images",
+2021.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Literal, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from modalities import Modality
+from zoo.distributions import DiagonalGaussian, OptimalGaussian, Path, full_precision
+from zoo.model import ELBO, Variational, check_count, check_temperature, unpack
+from zoo.nn.depthwise import depthwise
+from zoo.nn.observation import Likelihood, Observation, follow
+from zoo.nn.residual import Standardise
+
+Normalisation = Literal["none", "batch"]
+Grid = tuple[int, ...]
+"""The positions of a feature map: [height, width] or [frames, height, width]; a series of length T is 1 x T."""
+
+
+class Convolution(nn.Module):
+    """A convolution over the axes of a grid that are longer than 1; with a stride it halves those that are even.
+
+    `normalised` writes every filter as a direction and a learned length, w = exp(log_norm) v / |v| (Salimans, Kingma,
+    "Weight Normalization", 2016).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        grid: Grid,
+        normalised: bool = False,
+        stride: Grid | None = None,
+        depthwise: bool = False,
+    ):
+        super().__init__()
+        sizes = tuple(kernel if axis > 1 else 1 for axis in grid)
+        self.groups = outputs if depthwise else 1
+        self.stride, self.padding = stride or (1,) * len(grid), tuple(size // 2 for size in sizes)
+        kind, self.function = {2: (nn.Conv2d, F.conv2d), 3: (nn.Conv3d, F.conv3d)}[len(grid)]
+        layer: Any = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
+        self.weight, self.bias = layer.weight, layer.bias
+        self.log_norm = nn.Parameter(_lengths(layer.weight.detach()).log()) if normalised else None
+
+    @property
+    def filters(self) -> Tensor:
+        """The weight that multiplies."""
+        return self.weight if self.log_norm is None else self.weight * (self.log_norm.exp() / _lengths(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape [batch, channels, *grid]."""
+        if self.groups > 1:
+            return depthwise(x, self.filters, self.bias)
+        return self.function(x, self.filters, self.bias, self.stride, self.padding)
+
+
+def _lengths(weight: Tensor) -> Tensor:
+    """The norm of every filter, broadcast to the weight."""
+    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+
+
+def _normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Module:
+    if normalisation == "none":
+        return nn.Identity()
+    return {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(grid)](channels, eps=1e-5, momentum=0.05)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale every channel by what the means of all channels say (Hu, Shen, Sun, "Squeeze-and-Excitation Networks",
+    2018)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = max(channels // 16, 4)
+        self.squeeze, self.excite = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        nn.init.zeros_(self.squeeze.bias)  # or some gates are closed to all items from the start
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape [batch, channels, *grid], in and out."""
+        scale = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean(tuple(range(2, x.ndim)))))))
+        return x * scale.reshape(*scale.shape, *[1] * (x.ndim - 2))
+
+
+class Halve(nn.Module):
+    """The skip path of a cell that halves the grid: Swish, then a 1 x 1 convolution for every phase of the grid, side
+    by side."""
+
+    def __init__(self, inputs: int, outputs: int, grid: Grid, stride: Grid, normalised: bool):
+        super().__init__()
+        self.phases = list(itertools.product(*[range(step) for step in stride]))
+        self.stride = stride
+        shares = [outputs // len(self.phases) + (i < outputs % len(self.phases)) for i in range(len(self.phases))]
+        self.convolutions = nn.ModuleList(Convolution(inputs, share, 1, grid, normalised) for share in shares)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape [batch, channels, *grid]."""
+        x = F.silu(x)
+        parts = [
+            convolution(x[(..., *[slice(start, None, step) for start, step in zip(phase, self.stride, strict=True)])])
+            for phase, convolution in zip(self.phases, self.convolutions, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
+
+class Double(nn.Module):
+    """The skip path of a cell that doubles the grid: linear interpolation and a 1 x 1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, grid: Grid, normalised: bool):
+        super().__init__()
+        self.grid = grid
+        self.convolution = Convolution(inputs, outputs, 1, grid, normalised)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape [batch, channels, *half the grid] to [batch, channels, *grid]."""
+        mode = "bilinear" if len(self.grid) == 2 else "trilinear"
+        # The convolution commutes with the interpolation and is cheaper before it.
+        return F.interpolate(self.convolution(x), size=self.grid, mode=mode, align_corners=True)
+
+
+class Cell(nn.Module):
+    """A residual cell, skip + scale * squeeze-and-excite(branch).
+
+    With batch normalisation the scale is 0.1, as published. Without, it is 1, and the last convolution starts smaller
+    by the square root of the number of cells on the path, so that the sum of all branches keeps the size of its input.
+
+    Arguments: `inputs` and `outputs`, channels; `grid`, the larger one where the cell changes it; `step`, the factor of
+    every axis in a cell that changes it; `depth`, the number of cells on the path.
+    """
+
+    def __init__(self, outputs: int, normalisation: Normalisation, depth: int):
+        super().__init__()
+        self.scale = 0.1 if normalisation == "batch" else 1.0
+        self.shrink = 1.0 if normalisation == "batch" else 1 / math.sqrt(depth)
+        self.skip: nn.Module = nn.Identity()
+        self.branch = nn.Sequential()
+        self.excite = SqueezeExcite(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape [batch, channels, *grid]."""
+        return self.skip(x) + self.scale * self.excite(self.branch(x))
+
+
+class EncoderCell(Cell):
+    """Twice normalise, Swish, 3 x 3 convolution; the first one halves the grid where a step is given."""
+
+    def __init__(
+        self, inputs: int, outputs: int, grid: Grid, normalisation: Normalisation, depth: int, step: Grid | None = None
+    ):
+        super().__init__(outputs, normalisation, depth)
+        after = grid if step is None else _divide(grid, step)
+        normalised = normalisation == "batch"
+        if step is not None:
+            self.skip = Halve(inputs, outputs, grid, step, normalised)
+        last = Convolution(outputs, outputs, 3, after, normalised)
+        self.branch = nn.Sequential(
+            _normalise(inputs, grid, normalisation),
+            nn.SiLU(),
+            Convolution(inputs, outputs, 3, grid, normalised, step),
+            _normalise(outputs, grid, normalisation),
+            nn.SiLU(),
+            last,
+        )
+        with torch.no_grad():
+            last.weight *= self.shrink
+
+
+class DecoderCell(Cell):
+    """A depthwise 5 x 5 convolution between 1 x 1 convolutions to and from a wider space, each normalised; the grid is
+    doubled first where a step is given."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        grid: Grid,
+        normalisation: Normalisation,
+        depth: int,
+        expansion: int,
+        step: Grid | None = None,
+    ):
+        super().__init__(outputs, normalisation, depth)
+        wide = expansion * outputs
+        last = Convolution(wide, outputs, 1, grid)
+        if step is not None:
+            self.skip = Double(inputs, outputs, grid, normalisation == "batch")
+        self.branch = nn.Sequential(
+            nn.Identity() if step is None else nn.Upsample(size=grid, mode="nearest"),
+            _normalise(inputs, grid, normalisation),
+            Convolution(inputs, wide, 1, grid),
+            _normalise(wide, grid, normalisation),
+            nn.SiLU(),
+            Convolution(wide, wide, 5, grid, depthwise=True),
+            _normalise(wide, grid, normalisation),
+            nn.SiLU(),
+            last,
+            _normalise(outputs, grid, normalisation),
+        )
+        with torch.no_grad():
+            last.weight *= self.shrink
+
+
+class Flow(nn.Module):
+    """Inverse autoregressive flow: z' = z - mu(z), where mu of an element sees the elements before it alone. The second
+    half of a cell does the same in the opposite order. Volumes are kept: the Jacobian's determinant is 1.
+
+    Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016.
+    """
+
+    def __init__(self, latent: int, grid: Grid, cells: int):
+        super().__init__()
+        self.halves = nn.ModuleList(_FlowHalf(latent, grid) for _ in range(2 * cells))
+        self.turned = tuple(range(1, 2 + len(grid)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Shape [batch, latent, *grid], in and out."""
+        for half in self.halves:
+            z = (z - half(z)).flip(self.turned)
+        return z
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """What `forward` turns into z: an element is right as soon as those before it are, most long before."""
+        for half in reversed(self.halves):
+            target = z.flip(self.turned)
+            z, before = target, None
+            for _ in range(target[0].numel()):
+                z, before = target + half(z), z
+                if torch.equal(z, before):
+                    break
+        return z
+
+
+class _FlowHalf(nn.Module):
+    """The mean of every element, given those before it: masked convolutions 3 x 3, depthwise 5 x 5 and 1 x 1."""
+
+    def __init__(self, latent: int, grid: Grid, expansion: int = 6):
+        super().__init__()
+        wide = expansion * latent
+        order = torch.arange(wide) % latent  # of a hidden channel: what it may see
+        own = torch.arange(latent)
+        self.convolutions = nn.ModuleList(
+            [
+                Convolution(latent, wide, 3, grid),
+                Convolution(wide, wide, 5, grid, depthwise=True),
+                Convolution(wide, latent, 1, grid),
+            ]
+        )
+        first, second, last = (cast(Convolution, layer) for layer in self.convolutions)
+        masks = (
+            _past(first.weight, (own[None] < order[:, None]).float()),
+            _past(second.weight, torch.ones(wide, 1)),
+            _past(last.weight, (order[None] <= own[:, None]).float()),
+        )
+        for index, mask in enumerate(masks):
+            self.register_buffer(f"mask{index}", mask, persistent=False)
+        with torch.no_grad():
+            last.weight *= 0.1
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Shape [batch, latent, *grid], in and out."""
+        h = z.to(self.convolutions[0].weight.dtype)
+        for index, layer in enumerate(self.convolutions):
+            masked = layer.weight * getattr(self, f"mask{index}")
+            h = layer.function(F.elu(h) if index else h, masked, layer.bias, 1, layer.padding, groups=layer.groups)
+        return full_precision(h)
+
+
+def _past(weight: Tensor, centre: Tensor) -> Tensor:
+    """A mask over a kernel: what comes before the centre in raster order, and at the centre what is given."""
+    mask = torch.zeros(*weight.shape[:2], weight[0, 0].numel())
+    middle = mask.shape[2] // 2
+    mask[..., :middle] = 1
+    mask[..., middle] = centre
+    return mask.reshape(weight.shape)
+
+
+class FlowedGaussian:
+    """The distribution of flow(z) for normal z: a posterior of any shape, whose KL is estimated by the draw."""
+
+    def __init__(self, base: DiagonalGaussian, flow: Flow):
+        self.base, self.flow = base, flow
+        self.drawn: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """Where the normal's mean goes."""
+        return self.flow(self.base.mean)
+
+    def rsample(self, *, generator: torch.Generator | None = None) -> Tensor:
+        """One value an item, differentiable; what it came from is remembered, since to invert a flow is slow."""
+        z = self.base.rsample(generator=generator)
+        self.drawn = self.flow(z), z
+        return self.drawn[0]
+
+    def _origin(self, value: Tensor) -> Tensor:
+        return self.drawn[1] if self.drawn is not None and self.drawn[0] is value else self.flow.inverse(value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Density in nats an item, shape [batch]."""
+        return self.base.log_prob(self._origin(value))
+
+    def kl(self, prior: DiagonalGaussian, z: Tensor) -> Tensor:
+        """The estimate log q(z) - log p(z), nats, shape [batch, 1]; it may be negative."""
+        return (self.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)
+
+    def noise(self, z: Tensor) -> Tensor:
+        """The standard normal noise that `from_noise` turns into z."""
+        return self.base.noise(self._origin(z))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """The value that this noise leads to."""
+        return self.flow(self.base.from_noise(noise))
+
+
+class Group(nn.Module):
+    """One group of latents: its prior and its posterior given the top-down state, and how it moves that state.
+
+    Arguments: `channels` of the states; `latent` channels; `grid`; `first`, the group at the top, whose prior is
+    N(0, I); `cells`, what follows, up to the next group; `flows`, cells of flow in the posterior.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        grid: Grid,
+        normalisation: Normalisation,
+        first: bool,
+        cells: nn.Sequential,
+        flows: int,
+    ):
+        super().__init__()
+        normalised = normalisation == "batch"
+        self.latent, self.first = latent, first
+        if first:
+            self.read = nn.Sequential(nn.ELU(), Convolution(channels, channels, 1, grid, normalised), nn.ELU())
+        else:
+            self.give = nn.Sequential(nn.ELU(), Convolution(channels, 2 * latent, 1, grid, normalised))
+            self.side = Convolution(channels, channels, 1, grid, normalised)
+        self.tell = Convolution(channels, 2 * latent, 3, grid, normalised)
+        self.combine = Convolution(channels + latent, channels, 1, grid, normalised)
+        self.flow = Flow(latent, grid, flows) if flows else None
+        self.cells = cells
+        if normalisation == "none":
+            with torch.no_grad():  # prior and posterior begin near N(0, I), and near each other
+                for layer in [self.tell] if first else [self.tell, cast(Convolution, self.give[1])]:
+                    layer.weight *= 0.1
+
+    def _prior(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The prior's mean and log-sigma before they are bounded."""
+        if self.first:
+            zeros = s.new_zeros(len(s), self.latent, *s.shape[2:], dtype=torch.promote_types(s.dtype, torch.float32))
+            return zeros, zeros
+        mean, log_std = full_precision(self.give(s)).chunk(2, 1)
+        return mean, log_std
+
+    def prior(self, s: Tensor, temperature: float = 1.0) -> DiagonalGaussian:
+        """p(z_l | z_<l), event [latent, *grid]; the temperature scales its standard deviations."""
+        mean, log_std = self._prior(s)
+        if self.first:
+            return DiagonalGaussian(mean, torch.full_like(mean, temperature))
+        return _bounded(mean, log_std, temperature)
+
+    def posterior(self, s: Tensor, encoded: Tensor) -> Any:
+        """q(z_l | z_<l, x): the network tells what to add to the prior's mean and log-sigma."""
+        mean, log_std = self._prior(s)
+        told = self.tell(self.read(encoded) if self.first else encoded + self.side(s))
+        move, log_ratio = full_precision(told).chunk(2, 1)
+        base = _bounded(mean + move, log_std + log_ratio)
+        return base if self.flow is None else FlowedGaussian(base, self.flow)
+
+    def forward(self, s: Tensor, z: Tensor) -> Tensor:
+        """The state after the group, shape [batch, channels, *grid of the next group]."""
+        return self.cells(self.combine(torch.cat([s, z.to(s.dtype)], 1)))
+
+
+def _bounded(mean: Tensor, log_std: Tensor, temperature: float = 1.0) -> DiagonalGaussian:
+    """Means and log-sigmas bounded softly to (-5, 5), and sigma at least 0.01: without, one step may be fatal."""
+    std = torch.exp(5 * torch.tanh(log_std / 5)) + 0.01
+    return DiagonalGaussian(5 * torch.tanh(mean / 5), std * temperature)
+
+
+class SpectralPenalty(nn.Module):
+    """The sum of the largest singular values of all convolutions, which bounds how far the network can stretch.
+
+    Estimated by power iteration on matrices [outputs, inputs * kernel], those of one shape at once; the vectors stay
+    from step to step, so that few iterations follow the weights.
+
+    Source: Yoshida, Miyato, "Spectral Norm Regularization for Improving the Generalizability of Deep Learning", 2017.
+    """
+
+    warm: Tensor
+
+    def __init__(self, convolutions: Sequence[Convolution]):
+        super().__init__()
+        self.groups: list[list[Convolution]] = []
+        by_shape = sorted(convolutions, key=lambda layer: layer.weight.flatten(1).shape)
+        for index, (shape, layers) in enumerate(itertools.groupby(by_shape, lambda x: x.weight.flatten(1).shape)):
+            self.groups.append(list(layers))
+            start = torch.randn(len(self.groups[-1]), shape[1])
+            self.register_buffer(f"right{index}", F.normalize(start, dim=1))
+        self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
+
+    def forward(self) -> Tensor:
+        """The largest singular value of every convolution, shape [convolutions]."""
+        iterations = 4 if self.warm else 40
+        self.warm.fill_(True)
+        found = []
+        for index, layers in enumerate(self.groups):
+            matrices = torch.stack([full_precision(layer.filters).flatten(1) for layer in layers])
+            right = getattr(self, f"right{index}")
+            with torch.no_grad():
+                for _ in range(iterations):
+                    left = F.normalize(torch.einsum("nij,nj->ni", matrices, right.to(matrices)), dim=1)
+                    right.copy_(F.normalize(torch.einsum("nij,ni->nj", matrices, left), dim=1))
+            # A copy: the buffer will be overwritten in place before the gradient is taken.
+            found.append(torch.einsum("nij,ni,nj->n", matrices, left, right.to(matrices).clone()))
+        return torch.cat(found)
+
+
+class NVAE(Variational):
+    """p(x, z) = p(x | z) p(z_1) prod_l p(z_l | z_<l), all groups normal, trained by the evidence lower bound.
+
+    Arguments:
+        modality: the medium: series, images or clips.
+        groups: how many groups of latents every scale has, the coarsest first. Each scale has twice the grid of the one
+            before it and half its channels.
+        latent: channels of every group.
+        width: channels at the full resolution.
+        blocks: how often the grid is halved before the finest scale (and doubled after it).
+        block_cells: residual cells in each of these blocks, the one that changes the grid included.
+        cells: residual cells a group, in both networks.
+        expansion: how many times wider the depthwise convolutions of the decoder's cells are; after the last group,
+            half of that.
+        normalisation: "batch" as published: batch normalisation, weight normalisation, branches scaled by 0.1; wants
+            large batches, `spectral`, and `readjusted` before samples at a low temperature are drawn. "none" scales the
+            initialisation instead; train it with `TrainingConfig.skip_above`.
+        likelihood: as for a VAE; colour pictures take the mixture of logistics by default.
+        components: logistics in the mixture.
+        flows: cells of inverse autoregressive flow in every group's posterior.
+        spectral: weight of the largest singular values of all convolutions, and of the largest scales of batch
+            normalisation, in the loss; published are 0.01 to 0.1.
+        spectral_start: the weight at the start, from where it goes to `spectral` along a geometric line while the
+            weight of the KL rises; None has it constant. 1 is published for large pictures.
+        warmup: the fraction of the training over which the weight of the KL rises to 1. Meanwhile groups with much KL
+            for their size pay more, so that the others come alive.
+        classes: the number of classes, if samples shall be conditioned on one.
+        recompute: forget what is inside of cells in training and compute it again for the gradient: less memory, more
+            time.
+    """
+
+    sigma: Tensor | None
+
+    def __init__(
+        self,
+        modality: Modality,
+        groups: Sequence[int] = (5, 10),
+        latent: int = 20,
+        width: int = 32,
+        blocks: int = 2,
+        block_cells: int = 3,
+        cells: int = 2,
+        expansion: int = 6,
+        normalisation: Normalisation = "none",
+        likelihood: Likelihood | None = None,
+        components: int = 10,
+        flows: int = 0,
+        spectral: float = 0.0,
+        spectral_start: float | None = None,
+        warmup: float = 0.3,
+        classes: int | None = None,
+        recompute: bool = False,
+    ):
+        super().__init__()
+        shape = modality.shape
+        if not 2 <= len(shape) <= 4:
+            raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {list(shape)}")
+        if not groups or min(groups) < 1:
+            raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
+        if normalisation not in ("none", "batch"):
+            raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
+        if likelihood is None and modality.levels is not None and modality.levels > 2 and shape[0] > 1:
+            likelihood = "logistic-mixture"
+        self.modality, self.classes, self.recompute = modality, classes, recompute
+        self.spectral, self.spectral_start, self.warmup = spectral, spectral_start, warmup
+        self.observation = Observation(modality, likelihood, components)
+        self.discrete = self.observation.discrete
+        self.standardise = Standardise(shape)
+        self.register_buffer("sigma", torch.ones(()) if self.observation.likelihood == "optimal-gaussian" else None)
+
+        scales = len(groups)
+        halvings = blocks + scales - 1
+        grids, steps = _halve((1, shape[1]) if len(shape) == 2 else shape[1:], halvings)
+        """All grids from the padded full one to the coarsest, and the steps between them."""
+        self.grid = grids[0]
+        normalised = normalisation == "batch"
+
+        # Bottom-up: stem, blocks that halve the grid, and one level a group from the finest scale to the coarsest.
+        depth = blocks * block_cells + cells * sum(groups) + scales - 1
+        channels = width
+        layers: list[nn.Module] = [Convolution(shape[0], width, 3, grids[0], normalised)]
+        for block in range(blocks):
+            more = [EncoderCell(channels, channels, grids[block], normalisation, depth) for _ in range(block_cells - 1)]
+            layers += [*more, EncoderCell(channels, 2 * channels, grids[block], normalisation, depth, steps[block])]
+            channels *= 2
+        self.preprocess = nn.Sequential(*layers)
+        self.tower = nn.ModuleList()
+        for scale in range(scales):
+            for index in range(groups[scales - 1 - scale]):
+                level: list[nn.Module] = []
+                if scale and not index:
+                    before = blocks + scale - 1
+                    level = [EncoderCell(channels, 2 * channels, grids[before], normalisation, depth, steps[before])]
+                    channels *= 2
+                grid = grids[blocks + scale]
+                level += [EncoderCell(channels, channels, grid, normalisation, depth) for _ in range(cells)]
+                self.tower.append(nn.Sequential(*level))
+
+        # Top-down: a learned start, the groups from the coarsest scale to the finest, and blocks that double the grid.
+        self.start = nn.Parameter(torch.rand(1, channels, *grids[-1]))
+        self.labels = nn.Embedding(classes, channels) if classes else None
+        self.groups = nn.ModuleList()
+        sizes = []
+        for scale, count in enumerate(groups):
+            here = halvings - scale
+            for index in range(count):
+                inner: list[nn.Module] = [
+                    DecoderCell(channels, channels, grids[here], normalisation, depth, expansion) for _ in range(cells)
+                ]
+                after = channels
+                if index == count - 1 and scale < scales - 1:
+                    after = channels // 2
+                    up = grids[here - 1], normalisation, depth, expansion, steps[here - 1]
+                    inner.append(DecoderCell(channels, after, *up))
+                first = not self.groups
+                self.groups.append(
+                    Group(channels, latent, grids[here], normalisation, first, nn.Sequential(*inner), flows)
+                )
+                sizes.append(math.prod(grids[here]) / math.prod(grids[-1]) / count)
+                channels = after
+        layers = []
+        for block in reversed(range(blocks)):
+            arguments = grids[block], normalisation, depth, max(1, expansion // 2)
+            layers.append(DecoderCell(channels, channels // 2, *arguments, steps[block]))
+            channels //= 2
+            layers += [DecoderCell(channels, channels, *arguments) for _ in range(block_cells - 1)]
+        layers += [nn.ELU(), Convolution(channels, self.observation.outputs, 3, grids[0], normalised)]
+        self.postprocess = nn.Sequential(*layers)
+        self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
+        layers = [module for module in self.modules() if isinstance(module, Convolution)]
+        self.penalty = SpectralPenalty(cast(list[Convolution], layers)) if spectral else None
+        self.to(memory_format=torch.channels_last if len(self.grid) == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def _run(self, cells: nn.Module, *inputs: Tensor) -> Tensor:
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(cells, *inputs, use_reentrant=False))
+        return cells(*inputs)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Items on a grid that can be halved often enough; their edges are repeated."""
+        x = self.standardise(x).to(self.dtype).reshape(len(x), x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
+        x = F.pad(x, self._margins(), mode="replicate")
+        return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+
+    def _margins(self) -> list[int]:
+        """The padding of every axis, before and after, the last axis first, as `pad` wants it."""
+        shape = self.modality.shape[1:]
+        excess = [full - size for full, size in zip(reversed(self.grid), reversed(shape), strict=False)]
+        pairs = [(more // 2, more - more // 2) for more in excess] + [(0, 0)] * (len(self.grid) - len(shape))
+        return [side for pair in pairs for side in pair]
+
+    def _observe(self, s: Tensor) -> Any:
+        """p(x | z) of the last state."""
+        h = F.pad(self._run(self.postprocess, s), [-margin for margin in self._margins()])
+        h = h.reshape(len(h), self.observation.outputs, *self.modality.shape[1:])
+        return self.observation(h, self.standardise, self.sigma, self.training)
+
+    def _begin(self, n: int, condition: Any) -> Tensor:
+        """The state before the first group."""
+        s = self.start.expand(n, *self.start.shape[1:])
+        if self.labels is not None:
+            s = s + self.labels(condition).reshape(n, -1, *[1] * len(self.grid))
+        return s.contiguous(memory_format=torch.channels_last if s.ndim == 4 else torch.channels_last_3d)
+
+    def _read(self, x: Tensor) -> list[Tensor]:
+        """The bottom-up pass: what every group of latents is told of the items, the first group first."""
+        s = self._run(self.preprocess, self._pad(x))
+        states = []
+        for level in self.tower:
+            s = self._run(level, s)
+            states.append(s)
+        return states[::-1]
+
+    def prior(self, condition: Any = None, *, n: int = 1, temperature: float | Sequence[float] = 1.0) -> Path:
+        """p(z): a path with a group [latent, *grid] for every one of `groups`; one temperature, or one a group."""
+        temperatures = self._temperatures(temperature)
+
+        def walk() -> Generator[DiagonalGaussian, Tensor, None]:
+            s = self._begin(n, condition)
+            for group, t in zip(self._each(), temperatures, strict=True):
+                z = yield group.prior(s, t)
+                s = self._run(group, s, z)
+
+        return Path(walk)
+
+    def encode(self, x: Tensor, *, condition: Any = None) -> Path:
+        """q(z | x), a path as the prior's."""
+        states = self._read(x)
+
+        def walk() -> Generator[DiagonalGaussian, Tensor, None]:
+            s = self._begin(len(x), condition)
+            for group, encoded in zip(self._each(), states, strict=True):
+                z = yield group.posterior(s, encoded)
+                s = self._run(group, s, z)
+
+        return Path(walk)
+
+    def decode(self, z: tuple[Tensor, ...], *, condition: Any = None) -> Any:
+        """p(x | z), event the shape of an item, in the medium's units."""
+        s = self._begin(len(z[0]), condition)
+        for group, values in zip(self._each(), z, strict=True):
+            s = self._run(group, s, values)
+        return self._observe(s)
+
+    def _infer(
+        self, states: list[Tensor], condition: Any, generator: torch.Generator | None
+    ) -> tuple[list[tuple[DiagonalGaussian, Any, Tensor]], Any]:
+        """One top-down pass with draws of the posterior: prior, posterior and value of every group, and p(x | z)."""
+        s = self._begin(len(states[0]), condition)
+        path = []
+        for group, encoded in zip(self._each(), states, strict=True):
+            prior, posterior = group.prior(s), group.posterior(s, encoded)
+            z = posterior.rsample(generator=generator)
+            path.append((prior, posterior, z))
+            s = self._run(group, s, z)
+        return path, self._observe(s)
+
+    def _each(self) -> Iterator[Group]:
+        return iter(cast(Any, self.groups))
+
+    def elbo(self, x: Tensor, *, condition: Any = None, generator: torch.Generator | None = None) -> ELBO:
+        """The evidence lower bound by one draw of z, the KL of every group in closed form along it."""
+        condition = self.prepare_condition(condition, len(x), generator)
+        path, likelihood = self._infer(self._read(x), condition, generator)
+        kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
+        return ELBO(likelihood.log_prob(x), kl)
+
+    def log_prob(
+        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """As `Variational.log_prob`; the items are read once, and a draw takes one top-down pass."""
+        check_count(samples, "samples")
+        condition = self.prepare_condition(condition, len(x), generator)
+        states = self._read(x)
+        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        for _ in range(samples):
+            path, likelihood = self._infer(states, condition, generator)
+            log_ratio = torch.stack([prior.log_prob(z) - posterior.log_prob(z) for prior, posterior, z in path])
+            total = torch.logaddexp(total, likelihood.log_prob(x).double() + log_ratio.double().sum(0))
+        return total - math.log(samples)
+
+    def loss(
+        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The negative bound in nats an item, averaged over the batch, its KL weighted while it warms up, and the
+        spectral terms; logged are the KL of every group and, with `spectral`, the largest singular value."""
+        x, condition = unpack(batch)
+        condition = self.prepare_condition(condition, len(x), generator)
+        path, likelihood = self._infer(self._read(x), condition, generator)
+        kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
+        beta = min(1.0, max(1e-4, progress / self.warmup)) if self.warmup else 1.0
+        reconstruction = -likelihood.log_prob(x).mean()
+        loss = reconstruction + beta * (self.balance(kl, beta) * kl.mean(0)).sum()
+        terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum(1).mean()}
+        terms |= {f"kl/{index:02d}": value for index, value in enumerate(kl.detach().mean(0))}
+        if self.penalty is not None:
+            largest = self.penalty()
+            scales = [m.weight.abs().max() for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            weight = self.spectral
+            if self.spectral_start is not None:
+                weight = math.exp((1 - beta) * math.log(self.spectral_start) + beta * math.log(weight))
+            loss = loss + weight * (largest.sum() + sum(scales))
+            terms["singular_value"] = largest.detach().max()
+        if isinstance(likelihood, OptimalGaussian) and self.sigma is not None:
+            terms["sigma"] = follow(self.sigma, likelihood, x)
+        return {"loss": loss} | terms
+
+    def balance(self, kl: Tensor, beta: float) -> Tensor:
+        """The weight of every group's KL, shape [groups], of mean 1: proportional to its KL over its number of
+        elements, so that a group with little is not pressed to none. 1 for all once beta is 1.
+
+        `kl` is of shape [batch, groups].
+        """
+        if beta >= 1:
+            return torch.ones_like(kl[0])
+        share = kl.detach().abs().mean(0) + 0.01
+        weights = share / self.shares.to(share) * share.sum()
+        return weights / weights.mean()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Any = None,
+        temperature: float | Sequence[float] = 1.0,
+        mean: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw z from the prior, at one temperature or one a group, and x from p(x | z)."""
+        check_count(n)
+        temperatures = self._temperatures(temperature)
+        condition = self.prepare_condition(condition, n, generator)
+        z = self.prior(condition, n=n, temperature=temperatures).sample(generator=generator)
+        likelihood = self.decode(z, condition=condition)
+        return likelihood.mean if mean or not any(temperatures) else likelihood.sample(generator=generator)
+
+    def _temperatures(self, temperature: float | Sequence[float]) -> list[float]:
+        """One for every group."""
+        each = [temperature] * len(self.groups) if isinstance(temperature, (int, float)) else list(temperature)
+        if len(each) != len(self.groups):
+            raise ValueError(f"expected one temperature, or one for each of {len(self.groups)} groups, got {len(each)}")
+        for value in each:
+            check_temperature(value)
+        return each
+
+    @torch.no_grad()
+    def readjusted(
+        self,
+        temperature: float | Sequence[float] = 1.0,
+        *,
+        batches: int = 500,
+        n: int = 16,
+        condition: Any = None,
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """A copy whose batch normalisation has the statistics of samples at this temperature, not those of the data:
+        for pictures alone, since likelihoods are defined with the model's own. Not to be saved; without batch
+        normalisation it is a mere copy.
+
+        The statistics are the mean over so many `batches` of `n` samples.
+        """
+        check_count(batches, "batches")
+        model = copy.deepcopy(self).float().eval()
+        layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over all batches
+            layer.train()
+        for _ in range(batches if layers else 0):
+            model.sample(n, condition=condition, temperature=temperature, generator=generator)
+        return model.eval()
+
+
+def _halve(positions: Sequence[int], times: int) -> tuple[list[Grid], list[Grid]]:
+    """Grids from a padded full one down, and the step of every axis between them: an axis of 1 stays."""
+    halvings = [min(times, math.ceil(math.log2(size))) for size in positions]
+    grid = tuple(-(-size // 2**count) * 2**count for size, count in zip(positions, halvings, strict=True))
+    grids, steps = [grid], []
+    for done in range(times):
+        step = tuple(2 if done < count else 1 for count in halvings)
+        steps.append(step)
+        grids.append(_divide(grids[-1], step))
+    return grids, steps
+
+
+def _divide(grid: Grid, step: Grid) -> Grid:
+    return tuple(size // by for size, by in zip(grid, step, strict=True))
