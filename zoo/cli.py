@@ -4,7 +4,7 @@ import argparse
 import inspect
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -18,6 +18,7 @@ from zoo.catalog import format_size, models
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from zoo.evaluation.features import FeatureNetwork
     from zoo.model import GenerativeModel, Latent
 
 HELP = """\
@@ -138,11 +139,21 @@ def _parser() -> argparse.ArgumentParser:
     condition(added)
     output_or_file(added)
 
-    added = model_command(evaluate, "measure likelihood and reconstruction")
+    added = model_command(evaluate, "measure likelihood, latents, reconstructions and samples")
     added.add_argument("--data", required=True, metavar="SOURCE", help="a named set of the medium, or your own folder")
     added.add_argument("--split", choices=["train", "test", "all"], default="test", help="default: test")
-    added.add_argument("--limit", type=int, help="take the first items only")
+    added.add_argument("--limit", type=int, help="take the first items only, and no more samples")
+    added.add_argument("--metrics", metavar="NAME,...", help="which of those above (default: all that suit)")
     added.add_argument("--samples", type=int, default=100, help="draws an item where there is a bound (default 100)")
+    added.add_argument("--generated", type=int, default=1000, help="samples to compare with data (default 1000)")
+    network = added.add_mutually_exclusive_group()
+    said = "compare features of the zoo's classifier in DIR, trained there on the data's labels if it is not there"
+    network.add_argument("--classifier", metavar="DIR", type=Path, help=said)
+    said = "compare features of the Inception network: downloaded, or a file of weights"
+    network.add_argument("--inception", metavar="FILE", nargs="?", const="", help=said)
+    added.add_argument(
+        "--neighbours", metavar="PNG", type=Path, help="a picture of the samples nearest to training data"
+    )
     added.add_argument("--seed", type=int, default=0, help="seed of the draws and of the data's noise (default 0)")
     added.add_argument("--write", action="store_true", help="write the figures into the card of the folder NAME")
 
@@ -251,38 +262,80 @@ def traverse(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Measure a model on data that it has not seen.
 
-    The likelihood is named a mass or a density: they cannot be compared. Where it is a bound, more --samples make it
-    tighter.
+    metrics:
+      likelihood  in nats and bits, and the error of reconstructions. A mass or a density: they cannot be compared.
+                  Where it is a bound, more --samples make it tighter.
+      latents     rate, distortion and active units of a model with a bound, by groups in a hierarchy
+      features    samples against test data in the features of a network: Frechet and kernel distance, precision,
+                  recall, density, coverage; needs --classifier or --inception
+      distances   samples against test data as they are, for points and signals: sliced Wasserstein, MMD
+      copies      whether samples are nearer to training data than test data are
+    Beside every comparison of samples stands what training data reach in their place.
 
     examples:
       zoo evaluate vae-mnist --data mnist --limit 1000
-      zoo evaluate runs/mine --data photos/ --split all --write
+      zoo evaluate vae-mnist --data mnist --metrics features,copies --classifier runs/mnist-classifier
+      zoo evaluate runs/mine --data photos/ --write
     """
     from zoo.card import write_figures
-    from zoo.evaluation import likelihood
+    from zoo.evaluation import suite
 
     folder = Path(options.name)
     if options.write and not folder.is_dir():
         raise ValueError(f"--write changes the card of a folder, and {options.name!r} is none; `zoo pull` makes one")
+    wanted = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
+    copies = options.split == "test" and (wanted is None or "copies" in wanted)
+    if options.neighbours is not None and not copies:
+        raise ValueError("--neighbours shows what the metric copies finds on the test split, and that is not measured")
     model = _load(options)
-    dataset = model.modality.dataset(options.data, options.split, labels=model.classes is not None)
-    first = "" if options.limit is None else f", first {options.limit:,}"
-    figures = likelihood.evaluate(
+
+    def dataset(split: str, labels: bool = model.classes is not None) -> Any:
+        return model.modality.dataset(options.data, split, labels=labels)
+
+    test = dataset(options.split)
+    # Training data stand beside test data; elsewhere the model may have seen what samples would be compared with.
+    training = dataset("train") if options.split == "test" else None
+    report = suite.evaluate(
         model,
-        dataset,
-        f"{Path(options.data).name} {options.split}{first}",
-        samples=options.samples,
+        test,
+        f"{Path(options.data).name} {options.split}",
+        training,
+        metrics=wanted,
+        network=_feature_network(options, dataset),
         limit=options.limit,
+        samples=options.samples,
+        generated=options.generated,
         progress=True,
-        generator=_generator(options.seed),
+        seed=options.seed,
     )
     table = Table("figure", "of what", "measured", "data", box=None, pad_edge=False)
-    for figure in figures:
+    for figure in report.figures:
         table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
     Console().print(table)
+    if options.neighbours is not None and report.copies is not None:
+        options.neighbours.parent.mkdir(parents=True, exist_ok=True)
+        report.copies.show(model.modality).save(options.neighbours)
+        print(f"samples above the training items that they are nearest to: {options.neighbours}")
     if options.write:
-        write_figures(folder, figures)
+        write_figures(folder, report.figures)
         print(f"written into {folder / 'README.md'}")
+
+
+def _feature_network(options: argparse.Namespace, dataset: Callable[..., Any]) -> "FeatureNetwork | None":
+    """The network that compares samples, if one is asked for; `dataset` opens a split, with labels or without."""
+    if options.inception is not None:
+        from zoo.evaluation.features import inception
+
+        return inception(options.inception or None, options.device)
+    if options.classifier is None:
+        return None
+    from zoo.checkpoint import CONFIG
+    from zoo.evaluation.classifier import feature_network
+
+    if (options.classifier / CONFIG).is_file():
+        return feature_network(options.classifier, device=options.device)
+    labelled = [dataset(split, True) for split in ("train", "test")]
+    return feature_network(options.classifier, *labelled, device=options.device)
 
 
 def push(options: argparse.Namespace) -> None:

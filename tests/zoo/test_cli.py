@@ -1,5 +1,6 @@
 """Every command of `zoo`, and that every error is one sentence and exit code 2."""
 
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,11 @@ from tests import toys
 from zoo import catalog
 from zoo.card import Card, read_figures
 from zoo.cli import main
+from zoo.evaluation import classifier
 from zoo.hub import save
+from zoo.training import TrainingConfig
+
+KEYWORDS = classifier.feature_network.__kwdefaults__
 
 
 @pytest.fixture
@@ -122,8 +127,35 @@ def test_evaluate_prints_the_figures_and_writes_them_into_the_card(run, bundled)
     out = run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
     assert "NLL" in out and "mass" in out and "digits test, first 20" in out
     figures = read_figures(folder)
-    assert [figure.metric for figure in figures] == ["NLL", "bits/dim"]
-    assert figures[0].measured in (folder / "README.md").read_text()
+    assert [figure.metric for figure in figures[:2]] == ["NLL", "bits/dim"]
+    assert all(figure.metric.startswith("copies: ") for figure in figures[2:]) and len(figures) == 5
+    assert all(figure.measured in (folder / "README.md").read_text() for figure in figures)
+    before = (folder / "README.md").read_text()
+    run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
+    assert (folder / "README.md").read_text() == before
+
+
+def test_evaluate_measures_what_is_asked_for(run, tmp_path):
+    picture = tmp_path / "new" / "neighbours.png"
+    out = run("evaluate", "toy-gan", "--data", "grid", "--generated", "30", "--neighbours", picture)
+    assert "sliced Wasserstein" in out and "grid test: 30 real, 30 training items" in out and "NLL" not in out
+    assert Image.open(picture).width > 10
+    out = run("evaluate", "toy-hierarchy", "--data", "digits", "--limit", "20", "--metrics", "latents, likelihood")
+    assert "rate of group 2 of 2" in out and "copies" not in out
+    out = run("evaluate", "toy-ppca", "--data", "grid", "--limit", "20", "--split", "train")
+    assert "NLL" in out and "real" not in out
+
+
+def test_evaluate_trains_a_classifier_where_there_is_none(run, tmp_path, monkeypatch):
+    quick = TrainingConfig(steps=3, batch_size=20)
+    monkeypatch.setattr(classifier.feature_network, "__kwdefaults__", {**KEYWORDS, "config": quick, "width": 2})
+    command = ["evaluate", "toy-vae", "--data", "digits", "--limit", "40", "--classifier", tmp_path / "classifier"]
+    out = run(*command)
+    name = re.search(r"zoo classifier, accuracy [\d.]+%, [0-9a-f]{8}", out)
+    assert name and "Frechet distance" in out and "FID" not in out
+    weights = (tmp_path / "classifier" / "model.safetensors").read_bytes()
+    assert name[0] in run(*command, "--metrics", "features")
+    assert (tmp_path / "classifier" / "model.safetensors").read_bytes() == weights
 
 
 def test_push_and_pull(run, hub, tmp_path):
@@ -152,7 +184,13 @@ def test_push_and_pull(run, hub, tmp_path):
         ("evaluate toy-vae --data nothing-of-this-name", "nothing-of-this-name"),
         ("evaluate toy-vae --data digits --limit 0", "limit must be a positive whole number, got 0"),
         ("evaluate toy-vae --data digits --write", "`zoo pull` makes one"),
-        ("evaluate toy-gan --data grid --limit 2", "neither a likelihood nor a latent space"),
+        ("evaluate toy-gan --data grid --limit 2 --metrics likelihood", "neither a likelihood nor a latent space"),
+        ("evaluate toy-gan --data grid --metrics fid", "metrics are likelihood, latents, features, distances, copies"),
+        ("evaluate toy-vae --data digits --limit 9 --metrics features", "metrics of features need a network"),
+        ("evaluate toy-vae --data digits --split all --metrics copies", "with training data beside them"),
+        ("evaluate toy-ppca --data grid --limit 9 --classifier OUT", "the points of grid have no labels"),
+        ("evaluate toy-ppca --data grid --limit 9 --metrics likelihood --neighbours OUT", "that is not measured"),
+        ("evaluate toy-vae --data digits --classifier OUT --inception", "not allowed with argument --classifier"),
         ("push toy-vae ../toy", "is no Hub repository"),
         ("pull org/.. -o OUT", "is no Hub repository"),
         ("info ../nothing", "is no Hub repository"),

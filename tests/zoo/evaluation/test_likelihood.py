@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
+from modalities.images import Images
 from modalities.modality import Arrays
 from tests import toys
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation.likelihood import evaluate, structural_similarity
+from zoo.linear.pca import PCA
 
 
 def figures(name, **options):
@@ -71,3 +74,36 @@ def test_what_cannot_be_measured_is_refused():
         figures("gan")
     with pytest.raises(ValueError, match="limit must be a positive whole number"):
         figures("vae", limit=0)
+
+
+def test_structural_similarity_is_that_of_its_definition():
+    """Means and variances by SciPy's Gaussian filter, constants of the paper, edges mirrored."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 2, 20, 24, generator=generator, dtype=torch.float64) * 2 - 1
+    y = (x + 0.3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(-1, 1)
+    a, b = ((z.numpy() + 1) / 2 for z in (x, y))
+
+    def smooth(z):
+        return gaussian_filter(z, 1.5, axes=(2, 3), truncate=3.5, mode="mirror")
+
+    ma, mb = smooth(a), smooth(b)
+    va, vb, vab = smooth(a * a) - ma**2, smooth(b * b) - mb**2, smooth(a * b) - ma * mb
+    c1, c2 = 0.01**2, 0.03**2
+    value = (2 * ma * mb + c1) * (2 * vab + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    expected = torch.from_numpy(value.mean((1, 2, 3)))
+    torch.testing.assert_close(structural_similarity(x, y), expected)
+    torch.testing.assert_close(structural_similarity(x, x), torch.ones(3, dtype=torch.float64))
+    assert structural_similarity(x[:1], y[:1]).shape == (1,)
+
+
+def test_images_that_are_large_enough_have_a_structural_similarity():
+    medium = Images(channels=1, height=12, width=11)
+    x = torch.rand(40, *medium.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    model = PCA.fit(x, medium, components=20)
+    found = {f.metric: f for f in evaluate(model, Arrays(x), "toys")}
+    expected = structural_similarity(model.reconstruct(x).clamp(-1, 1), x)
+    assert found["SSIM"].value == pytest.approx(expected.mean().item()) and 0.1 < found["SSIM"].value < 0.9
+    assert found["SSIM"].unit == ""
+    small = Images(channels=1, height=12, width=10)
+    found = evaluate(PCA.fit(x[..., :10], small, components=5), Arrays(x[..., :10]), "toys")
+    assert [figure.metric for figure in found] == ["reconstruction MSE", "PSNR"]

@@ -1,0 +1,68 @@
+"""The zoo's own classifier as a feature network: trained once, named by what it is."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from modalities import MediaError
+from modalities.modality import Arrays
+from zoo.checkpoint import CheckpointError
+from zoo.evaluation.classifier import feature_network
+from zoo.training import TrainingConfig
+
+QUICK = TrainingConfig(steps=40, batch_size=50, warmup_steps=5, ema=0.9)
+
+
+def bars(n, seed=0, shape=(1, 8, 8)):
+    """Noisy pictures with a bright upper half (class 0) or lower half (1)."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    x = -torch.ones(n, *shape)
+    x[labels == 0, :, :4], x[labels == 1, :, 4:] = 1, 1
+    return Arrays(x + 0.5 * torch.randn(x.shape, generator=generator), labels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks") / "bars"
+    feature_network(folder, bars(200), bars(90, 1), width=4, hidden=16, config=QUICK)
+    return folder
+
+
+def test_it_is_trained_once_and_says_its_accuracy_and_hash(folder):
+    about = json.loads((folder / "config.json").read_text())
+    assert about["accuracy"] > 0.95
+    assert about["classifier"] == {"shape": [1, 8, 8], "width": 4, "blocks": 1, "hidden": 16, "classes": 2}
+    weights = (folder / "model.safetensors").read_bytes()
+    network = feature_network(folder)  # without data
+    digest = hashlib.sha256(weights).hexdigest()[:8]
+    assert network.name == f"zoo classifier, accuracy {about['accuracy']:.2%}, {digest}"
+    assert feature_network(folder, bars(10), bars(10)).name == network.name
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_its_features_tell_the_classes_apart(folder):
+    data = bars(150, 2)
+    features = feature_network(folder)(data.x)
+    assert features.shape == (150, 16) and not features.requires_grad
+    upper, lower = features[data.labels == 0], features[data.labels == 1]
+    assert (upper.mean(0) - lower.mean(0)).norm() > 3 * upper.std(0).norm()
+
+
+def test_other_weights_have_another_name(folder, tmp_path):
+    feature_network(tmp_path, bars(200, 5), bars(90, 1), width=4, hidden=16, config=QUICK)
+    assert feature_network(tmp_path).name[-8:] != feature_network(folder).name[-8:]
+
+
+def test_what_is_no_classifier_is_refused(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no classifier, and one is trained only on data with labels"):
+        feature_network(tmp_path)
+    with pytest.raises(MediaError, match="no labels"):
+        feature_network(tmp_path, Arrays(bars(10).x), bars(10))
+    with pytest.raises(ValueError, match=r"takes items of shape \[1, 8, 8\], got \[1, 9, 8\]"):
+        feature_network(folder)(torch.zeros(2, 1, 9, 8))
+    (tmp_path / "config.json").write_text('{"family": "vae", "arguments": {}}')
+    with pytest.raises(CheckpointError, match="does not describe a classifier: 'classifier'"):
+        feature_network(tmp_path)

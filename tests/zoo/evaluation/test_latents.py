@@ -1,0 +1,112 @@
+"""Rate, distortion and active units of models whose posteriors are known."""
+
+import math
+
+import pytest
+import torch
+
+from modalities.modality import Arrays
+from modalities.points import Points
+from tests import toys
+from zoo.distributions import DiagonalGaussian, Path
+from zoo.evaluation.latents import evaluate
+from zoo.model import Variational
+
+
+def figures(model, x, labels=None, **options):
+    generator = torch.Generator().manual_seed(0)
+    return {f.metric: f for f in evaluate(model, Arrays(x, labels), "toys", generator=generator, **options)}
+
+
+class Known(Variational):
+    """Two groups whose posteriors are functions of the point: N(a, s^2) with a prior N(0, 4), and N(z1 + b, 1) with a
+    prior N(z1, 1)."""
+
+    def __init__(self, modality, a: float, b: float):
+        super().__init__()
+        self.modality, self.a, self.b = modality, a, b
+
+    def prior(self, condition=None, *, n=1, temperature=1.0):
+        def walk():
+            z = yield DiagonalGaussian(torch.zeros(n, 2), torch.tensor(2.0))
+            yield DiagonalGaussian(z, torch.tensor(1.0))
+
+        return Path(walk)
+
+    def encode(self, x, *, condition=None):
+        def walk():
+            z = yield DiagonalGaussian(self.a * x, torch.tensor(0.5))
+            yield DiagonalGaussian(z + self.b * x * torch.tensor([1.0, 0.0]), torch.tensor(1.0))
+
+        return Path(walk)
+
+    def decode(self, z, *, condition=None):
+        return DiagonalGaussian(z[1] * 0, torch.tensor(1.0))
+
+
+def test_rate_and_distortion_by_hand_in_every_group():
+    x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    found = figures(Known(Points(dimensions=2), a=1.0, b=0.5), x, batch_size=300)
+    first = (0.5 * (0.25 / 4 + x**2 / 4 - 1 - math.log(0.25 / 4))).sum(1).double()
+    second = (0.5 * (0.5 * x[:, 0]) ** 2).double()
+    assert found["rate of group 1 of 2"].value == pytest.approx(first.mean().item(), rel=1e-5)
+    assert found["rate of group 2 of 2"].value == pytest.approx(second.mean().item(), rel=1e-5)
+    assert found["rate"].value == pytest.approx((first + second).mean().item(), rel=1e-5)
+    assert found["rate"].error == pytest.approx(((first + second).std() / math.sqrt(1000)).item(), rel=1e-4)
+    distortion = (0.5 * x**2).sum(1).mean().item() + math.log(2 * math.pi)
+    assert found["distortion"].value == pytest.approx(distortion, rel=1e-5)
+    assert (found["distortion"].kind, found["distortion"].unit) == ("density", "nats")
+    assert "rate, bits/dim" not in found  # points have no levels
+    assert found["active units of 4"].value == 3
+    assert found["active units of 2 in group 1 of 2"].value == 2
+    assert found["active units of 2 in group 2 of 2"].value == 1
+
+
+def test_activity_counts_in_the_deviations_of_the_prior():
+    x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    x /= x.std(0)
+    # A mean of variance a^2 under a prior of variance 4: active above a = 0.2.
+    for a, active in ((0.19, 0), (0.21, 2)):
+        found = figures(Known(Points(dimensions=2), a=a, b=0.0), x + 7, batch_size=64)
+        assert found["active units of 2 in group 1 of 2"].value == active
+
+
+@pytest.mark.parametrize("name", ["vae", "hierarchy"])
+def test_rate_and_distortion_add_up_to_the_bound(name):
+    model = toys.make(name)
+    x = toys.data_for(model)
+    found = figures(model, x)
+    elbo = model.elbo(x, generator=torch.Generator().manual_seed(0))
+    assert found["rate"].value + found["distortion"].value == pytest.approx(-elbo.total.mean().item(), rel=1e-5)
+    assert found["distortion"].kind == "mass"
+    bits = found["rate, bits/dim"].value + found["distortion, bits/dim"].value
+    assert bits == pytest.approx(-elbo.total.mean().item() / (12 * math.log(2)), rel=1e-5)
+    groups = [metric for metric in found if metric.startswith("rate of group")]
+    assert len(groups) == (0 if name == "vae" else 2)
+    if groups:
+        assert found["rate of group 2 of 2"].value == pytest.approx(elbo.kl[:, 1].mean().item(), rel=1e-5)
+
+
+def test_a_unit_that_ignores_its_item_is_not_active():
+    model = toys.make("vae")
+    with torch.no_grad():
+        model.encoder.weight[:2] *= 10
+    assert figures(model, toys.data_for(model))["active units of 2"].value == 2
+    with torch.no_grad():
+        model.encoder.weight[1] = 0
+    assert figures(model, toys.data_for(model))["active units of 2"].value == 1
+
+
+def test_labels_go_to_a_conditional_model():
+    model = toys.make("conditional-vae")
+    x = toys.data_for(model)
+    labels = torch.arange(len(x)) % 3
+    elbo = model.elbo(x[:20], condition=labels[:20], generator=torch.Generator().manual_seed(0))
+    assert figures(model, x, labels, limit=20)["rate"].value == pytest.approx(elbo.kl.sum(1).mean().item(), rel=1e-5)
+
+
+def test_models_without_a_bound_and_single_items_are_refused():
+    with pytest.raises(ValueError, match="ToyPixelCNN is not trained by a bound"):
+        figures(toys.make("pixelcnn"), torch.ones(4, 1, 4, 3))
+    with pytest.raises(ValueError, match="at least 2 are needed"):
+        figures(toys.make("vae"), torch.ones(4, 1, 4, 3), limit=1)

@@ -1,0 +1,152 @@
+"""Everything at once: what suits which model, and what is compared with what."""
+
+import pytest
+import torch
+
+from modalities.modality import Arrays, MediaError
+from tests import toys
+from zoo.evaluation import items, latents, likelihood, suite
+from zoo.evaluation.features import FeatureNetwork
+
+NETWORK = FeatureNetwork("pixels", lambda x: x.flatten(1)[:, :3])
+
+
+def report(name, labels=None, **options):
+    model = toys.make(name)
+    x = toys.data_for(model, 90)
+    y = None if labels is None else labels[:60], None if labels is None else labels[60:]
+    return suite.evaluate(model, Arrays(x[60:], y[1]), "toys", Arrays(x[:60], y[0]), samples=5, **options)
+
+
+def families(found):
+    """Which metrics were measured, by a figure that only they give."""
+    telling = {
+        "NLL": "likelihood",
+        "reconstruction MSE": "likelihood",
+        "rate": "latents",
+        "recall": "features",
+        "squared MMD": "distances",
+        "copies: p-value of that (Mann-Whitney)": "copies",
+    }
+    return {telling[figure.metric] for figure in found.figures if figure.metric in telling}
+
+
+def test_what_suits_is_measured():
+    assert families(report("ppca")) == {"likelihood", "distances", "copies"}
+    assert families(report("gan")) == {"distances", "copies"}
+    assert families(report("hierarchy", network=NETWORK)) == {"likelihood", "latents", "features", "copies"}
+    assert families(report("pixelcnn", network=NETWORK)) == {"likelihood", "features", "copies"}
+    assert families(report("vae", limit=1)) == {"likelihood"}
+    assert families(report("vae", limit=5, network=NETWORK)) == {"likelihood", "latents", "copies"}
+
+
+def test_what_is_asked_for_alone_is_measured_with_the_same_numbers():
+    whole = report("vae", network=NETWORK)
+    for name in ("likelihood", "latents", "features", "copies"):
+        alone = report("vae", network=NETWORK, metrics=[name])
+        assert families(alone) == {name} and set(alone.figures) < set(whole.figures)
+        assert (alone.copies is None) == (name != "copies")
+
+
+def test_figures_are_those_of_the_modules():
+    model = toys.make("vae")
+    x = toys.data_for(model, 90)
+    found = report("vae", limit=20).figures
+
+    def generator():
+        return torch.Generator().manual_seed(0)
+
+    name = "toys, first 20"
+    expected = likelihood.evaluate(model, Arrays(x[60:80]), name, samples=5, generator=generator())
+    expected += latents.evaluate(model, Arrays(x[60:80]), name, generator=generator())
+    assert found[: len(expected)] == expected
+    assert {figure.data for figure in found[len(expected) :]} == {"toys: 20 real, 20 generated"}
+
+
+def test_samples_are_as_many_as_there_are_items_of_both_sides():
+    data = {figure.data for figure in report("ppca", metrics=["distances"]).figures}
+    assert data == {"toys: 30 real, 30 generated", "toys: 30 real, 30 training items"}
+    data = {figure.data for figure in report("ppca", metrics=["distances"], generated=12).figures}
+    assert data == {"toys: 12 real, 12 generated", "toys: 12 real, 12 training items"}
+
+
+def test_a_conditional_model_draws_the_classes_of_the_test_items(monkeypatch):
+    seen = []
+    model = toys.make("conditional-vae")
+    sample = type(model).sample
+
+    def spy(self, n, *, condition=None, **options):
+        seen.append(condition)
+        return sample(self, n, condition=condition, **options)
+
+    monkeypatch.setattr(type(model), "sample", spy)
+    labels = torch.arange(90) % 3
+    report("conditional-vae", labels, metrics=["copies"], generated=20)
+    assert torch.equal(torch.cat(seen), labels[60:][[i * 30 // 20 for i in range(20)]])
+
+
+def test_copies_are_found():
+    class Copyist(toys.ToyGAN):
+        def sample(self, n, **options):
+            return toys.data_for(self, 90)[:n]
+
+    model = Copyist(toys.make("gan").modality)
+    x = toys.data_for(model, 90)
+    found = suite.evaluate(model, Arrays(x[60:]), "toys", Arrays(x[:60]), metrics=["copies"])
+    assert found.copies.share == 1
+    assert torch.equal(found.copies.closest, found.copies.neighbours)
+
+
+def test_what_cannot_be_measured_is_refused():
+    with pytest.raises(ValueError, match="metrics are likelihood, latents, .*; got fid"):
+        report("vae", metrics=["likelihood", "fid"])
+    with pytest.raises(ValueError, match="need a network"):
+        report("vae", metrics=["features"])
+    with pytest.raises(ValueError, match="not trained by a bound"):
+        report("ppca", metrics=["latents"])
+    with pytest.raises(ValueError, match="generated must be a positive whole number, got 0"):
+        report("vae", generated=0)
+    with pytest.raises(ValueError, match="which are not given"):
+        model = toys.make("vae")
+        suite.evaluate(model, Arrays(toys.data_for(model)), "toys", metrics=["copies"])
+
+
+def test_items_are_spread_over_a_sorted_set():
+    x = torch.arange(250.0)[:, None]
+    found, labels = items.spread(Arrays(x, torch.arange(250) // 25), 125)
+    assert torch.equal(found, x[::2]) and labels.bincount().tolist() == [12, 13] * 5 or labels.bincount().sum() == 125
+    assert set(labels.tolist()) == set(range(10))
+    assert items.spread(Arrays(x), 250)[1] is None
+    noisy = Arrays(x, noise=lambda x, generator: x + torch.rand(x.shape, generator=generator))
+    drawn = [items.spread(noisy, 10, torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(ValueError, match="the data set has 250 items, 251 are asked for"):
+        items.spread(Arrays(x), 251)
+
+
+def test_broken_files_are_left_out_with_a_warning():
+    class Set(torch.utils.data.Dataset):
+        def __init__(self, broken):
+            self.broken = broken
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            if index in self.broken:
+                raise MediaError(f"file {index} is broken")
+            return torch.full((2,), float(index))
+
+    with pytest.warns(UserWarning, match="skipped: file 4 is broken"):
+        found, _ = items.spread(Set({4, 5}), 10)
+    assert found[:, 0].tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
+    with pytest.raises(MediaError, match="not one of the 20 files"), pytest.warns(UserWarning):
+        items.spread(Set(range(20)), 20)
+
+
+def test_samples_are_drawn_in_batches():
+    model = toys.make("gan")
+    found = items.draw(model, 230, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    expected = torch.cat([model.sample(n, generator=generator) for n in (100, 100, 30)])
+    assert torch.equal(found, expected)

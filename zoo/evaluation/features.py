@@ -1,0 +1,204 @@
+"""Distances of samples from real items in the features of a network: Frechet distance, kernel distance, and how much
+of one set lies where the other does."""
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.card import Figure
+from zoo.distributions import full_precision
+from zoo.evaluation.items import BATCH, against
+from zoo.model import check_count
+
+SUBSET, SUBSETS = 1000, 100
+"""The kernel distance of larger sets is the mean over so many random subsets of so many items."""
+NEIGHBOURS = 5
+"""The balls of precision, recall, density and coverage reach to this neighbour."""
+BLOCK = 2**22
+"""How many distances are held at once."""
+
+
+class FeatureNetwork(NamedTuple):
+    """A network that turns items into the features that are compared, and what tells it from all others."""
+
+    name: str
+    """Stands beside every figure: figures of different networks cannot be compared."""
+    function: Callable[[Tensor], Tensor]
+    """Items [batch, ...] to features [batch, d]."""
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """The features of items of any number, in batches, shape [n, d], float64."""
+        return torch.cat([full_precision(self.function(part)).double().cpu() for part in x.split(BATCH)])
+
+
+def inception(weights: str | Path | None = None, device: str = "cpu") -> FeatureNetwork:
+    """The Inception network of the Frechet Inception Distance, features of its last pooling layer.
+
+    Its weights are downloaded by torch-fidelity, or read from the file `weights`; that package comes with
+    `pip install latent-zoo[inception]`. Images in [-1, 1] of any size, grey ones as colours, are rounded to 8 bits and
+    resized to 299 x 299 pixels with antialiasing, as torchmetrics does by default and the original did not.
+
+    Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017.
+    """
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    path = None if weights is None else str(weights)
+    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path).to(device)
+
+    def features(x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise ValueError(f"Inception takes images, shape [batch, 1 or 3, height, width], got {list(x.shape)}")
+        bytes_ = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return network(bytes_.expand(-1, 3, -1, -1).to(device))
+
+    return FeatureNetwork("Inception v3 of torch-fidelity, 299 x 299 antialiased", features)
+
+
+def compare(
+    real: Tensor, generated: Tensor, training: Tensor, network: FeatureNetwork, data: str, *, seed: int = 0
+) -> list[Figure]:
+    """All figures of this module, each followed by what training items reach: the best that can be hoped for.
+
+    Arguments:
+        real: held-out items, shape [n, ...]. Distances shrink as n grows; only figures of one n can be compared.
+        generated: as many samples.
+        training: as many training items.
+        network: of the user's choice; its name stands beside every figure.
+        data: the name of the real items.
+    """
+    sets = against(real, generated, training, data)
+    base = network(real)
+    if len(base) <= base.shape[1]:
+        warnings.warn(
+            f"{len(base)} items are too few for the covariance of {base.shape[1]} features: "
+            "the Frechet distance is too large",
+            stacklevel=2,
+        )
+    found: dict[str, list[Figure]] = {}
+    for name, x in sets:
+        features = network(x)
+        measured = {
+            "Frechet distance": frechet_distance(base, features),
+            "kernel distance": kernel_distance(base, features, seed=seed),
+            **coverage(base, features)._asdict(),
+        }
+        for metric, value in measured.items():
+            found.setdefault(metric, []).append(Figure(metric, value, name, kind=network.name))
+    return [figure for figures in found.values() for figure in figures]
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """|mean difference|^2 + tr(C + D - 2 (C D)^(1/2)) of the means and covariances C, D of features [n, d] and [m, d].
+
+    The squared Frechet distance of the two normal distributions. It is too large by an amount that falls as 1/n and
+    differs from model to model.
+
+    Source: Dowson, Landau, "The Frechet Distance between Multivariate Normal Distributions", 1982.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    _check(x, y)
+    metric = FrechetInceptionDistance(_Features(x.shape[1]))
+    # torchmetrics subtracts products of means from sums of squares; numbers near 0 keep the digits.
+    centre = x.double().mean(0)
+    for features, real in ((x, True), (y, False)):
+        for part in features.split(max(2, BLOCK // x.shape[1])):
+            metric.update(part.double() - centre, real=real)
+    return max(0.0, metric.compute().item())
+
+
+class _Features(torch.nn.Module):
+    """Stands in torchmetrics' place of the network, for features that are computed already."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
+    """The squared maximum mean discrepancy of features [n, d] and [m, d] under the kernel (x y / d + 1)^3.
+
+    Unbiased, and therefore negative at times: of all items, or of more than 1,000 the mean over 100 random subsets of
+    1,000.
+
+    Source: Binkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", 2018.
+    """
+    from torchmetrics.image.kid import poly_mmd
+
+    _check(x, y)
+    size = min(SUBSET, len(x), len(y))
+    generator = torch.Generator().manual_seed(seed)
+
+    def subset(features: Tensor) -> Tensor:
+        return features[torch.randperm(len(features), generator=generator)[:size]].double()
+
+    # One of all is as good as a hundred of all.
+    times = 1 if size == len(x) == len(y) else SUBSETS
+    return sum(poly_mmd(subset(x), subset(y)).item() for _ in range(times)) / times
+
+
+class Coverage(NamedTuple):
+    """How far the samples lie where real items do, and the other way round."""
+
+    precision: float
+    """The share of samples within a ball of a real item: realism."""
+    recall: float
+    """The share of real items within a ball of a sample: variety."""
+    density: float
+    """In how many balls of real items a sample lies, over k: realism, less moved by outliers; may exceed 1."""
+    coverage: float
+    """The share of balls of real items that a sample lies in: variety."""
+
+
+def coverage(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> Coverage:
+    """Precision, recall, density and coverage of features [n, d] and [m, d]; a ball reaches to the k-th neighbour.
+
+    For equal distributions and n = m, density is 1 and coverage 1 - 2^-k on average. Precision and recall depend on d.
+
+    Sources: Kynkaanniemi, Karras, Laine, Lehtinen, Aila, "Improved Precision and Recall Metric for Assessing Generative
+    Models", 2019; Naeem, Oh, Uh, Choi, Yoo, "Reliable Fidelity and Diversity Metrics for Generative Models", 2020.
+    """
+    check_count(k, "k")
+    _check(real, generated)
+    if min(len(real), len(generated)) <= k:
+        raise ValueError(f"{k} neighbours need more items than that, got {len(real)} and {len(generated)}")
+    real, generated = real.double(), generated.double()
+    radius, radius_generated = _radii(real, k), _radii(generated, k)
+    inside = hits = 0
+    recalled = torch.zeros(len(real), dtype=torch.bool)
+    closest = torch.full((len(real),), math.inf, dtype=torch.float64)
+    for part, reach in zip(_parts(generated, len(real)), _parts(radius_generated, len(real)), strict=True):
+        distance = torch.cdist(real, part)
+        within = distance < radius[:, None]
+        inside += int(within.any(0).sum())
+        hits += int(within.sum())
+        recalled |= (distance < reach).any(1)
+        closest = torch.minimum(closest, distance.min(1).values)
+    m = len(generated)
+    covered = (closest < radius).double().mean().item()
+    return Coverage(inside / m, recalled.double().mean().item(), hits / (k * m), covered)
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """The distance of every item from its k-th neighbour, itself not counted."""
+    return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in _parts(x, len(x))])
+
+
+def _parts(x: Tensor, others: int) -> tuple[Tensor, ...]:
+    return x.split(max(1, BLOCK // others))
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(
+            f"expected two sets of at least two features, [n, d] and [m, d], got {list(x.shape)} and {list(y.shape)}"
+        )
