@@ -7,6 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
@@ -100,7 +101,7 @@ class Images(Modality):
         """A contact sheet of a batch [batch, channels, height, width], row by row; small images are enlarged."""
         return contact_sheet(_tiles(self.check(x)), columns)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False, flips: bool = False) -> Dataset:
         """A named set or a folder, as items of `shape`, or with `labels` as pairs of an item and its class number.
 
         `source` is one of:
@@ -118,10 +119,12 @@ class Images(Modality):
         Idx files and named sets are held in memory; other files are listed now and read when they are asked for, and a
         broken one raises `MediaError` then. With 2 levels, items keep their grey values and the set's `randomise` draws
         every pixel anew at each visit, white with the probability of its grey value (Salakhutdinov and Murray, "On the
-        Quantitative Analysis of Deep Belief Networks", 2008). Raises `MediaError` if there is no such set or folder, if
-        the folder holds no picture, or if it has no labels where they are asked for.
+        Quantitative Analysis of Deep Belief Networks", 2008); with `flips`, it mirrors half of the items left to right,
+        which is for training. Raises `MediaError` if there is no such set or folder, if the folder holds no picture, or
+        if it has no labels where they are asked for.
         """
-        noise = binarise if self.levels == 2 else None
+        steps = [step for step, wanted in ((flip, flips), (binarise, self.levels == 2)) if wanted]
+        noise = functools.partial(_in_turn, steps) if steps else None
         arrays = image_sets.named(source, split, (self.height, self.width))
         if arrays is None:
             folder, column = split_source(source, image_sets.NAMED)
@@ -169,6 +172,19 @@ def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     device = x.device if generator is None else generator.device
     u = torch.rand(x.shape, generator=generator, device=device).to(x.device)
     return torch.where(2 * u - 1 < x, 1.0, -1.0).to(x.dtype)
+
+
+def flip(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Images [batch, channels, height, width], each mirrored left to right with probability 1/2."""
+    device = x.device if generator is None else generator.device
+    mirrored = torch.rand(len(x), generator=generator, device=device).to(x.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
+def _in_turn(steps: list[Callable[..., Tensor]], x: Tensor, generator: torch.Generator | None) -> Tensor:
+    for step in steps:
+        x = step(x, generator)
+    return x
 
 
 def _values(pixels: np.ndarray, levels: int) -> Tensor:

@@ -33,6 +33,8 @@ from zoo.distributions import DiagonalGaussian, Path, uniform_noise
 
 Latents = Tensor | tuple[Tensor, ...]
 """One tensor, or one a group in a hierarchy; the batch comes first."""
+AT_ONCE = 128
+"""How many items are encoded at once where any number may come."""
 
 
 class GenerativeModel(
@@ -374,7 +376,14 @@ class Latent(GenerativeModel):
             raise ValueError("all labels are equal: an attribute that never changes has no direction")
         condition = self.prepare_condition(condition, len(x))
         weights = values / values.square().sum()
-        return _map(lambda group: torch.tensordot(weights.to(group), group, dims=([0], [0])), self._noise(x, condition))
+        slope: Latents | None = None
+        for start in range(0, len(x), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            noise = self._noise(x[part], None if condition is None else condition[part])
+            more = _map(lambda group, w=weights[part]: torch.tensordot(w.to(group), group, dims=([0], [0])), noise)
+            slope = more if slope is None else _map(torch.add, slope, more)
+        assert slope is not None
+        return slope
 
 
 class ELBO(NamedTuple):
