@@ -72,7 +72,7 @@ def test_smoke_writes_pictures_figures_and_a_model(smoke):
 
 
 def test_a_folder_with_labels_gets_sliders_and_is_published(smoke, folder, hub):
-    short = TrainingConfig(steps=150, batch_size=20, learning_rate=3e-3, ema=0.95)
+    short = TrainingConfig(steps=100, batch_size=20, learning_rate=3e-3, ema=0.9)
     config = dataclasses.replace(smoke, data=str(folder), vae=short, push="someone/vae-drawn")
     faces_vae.main(config)
     assert {path.stem for path in config.output.glob("*.png")} == PICTURES | {"smile"}

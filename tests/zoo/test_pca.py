@@ -262,7 +262,8 @@ def test_samples_follow_temperature_and_truncation(kind):
         model.sample(2, truncation=0.0)
 
 
-def test_log_likelihood_is_that_of_the_full_normal_distribution(ppca):
+def test_log_likelihood_is_that_of_the_full_normal_distribution(ppca, monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK", 64)
     x = images(20, seed=5)
     weights = ppca.basis.double().T * ppca.gain.double()
     covariance = weights @ weights.T + ppca.noise.double() * torch.eye(48, dtype=torch.float64)
