@@ -48,7 +48,8 @@ def read_faces(medium: Images, source: str, split: str, limit: int | None = None
             eyes. (Twice, for they vary half as much.)
         age: years, the middle of a group such as "20-29".
         male: 1 where the column gender says Male, 0 where Female.
-    Broken files are left out with a warning.
+    Broken files are left out with a warning. Raises `MediaError` for a table that misses pictures and for landmarks of
+    another shape.
     """
     data: Any = medium.dataset(source, split)
     items, places = [], []
@@ -72,7 +73,12 @@ def read_faces(medium: Images, source: str, split: str, limit: int | None = None
 def _labels(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     with open(folder / "labels.csv", newline="", encoding="utf-8") as text:
         table = list(csv.DictReader(text))
+    if not table or "file" not in table[0]:
+        raise MediaError(f"{folder / 'labels.csv'} has no column 'file'")
     rows = {Path(row["file"]).name: number for number, row in enumerate(table)}
+    unknown = [name for name in names if name not in rows]
+    if unknown:
+        raise MediaError(f"{folder / 'labels.csv'} has no row for {unknown[0]}, nor for {len(unknown) - 1} others")
     chosen = [rows[name] for name in names]
     found: dict[str, Tensor] = {}
     readers: dict[str, tuple[str, Callable[[str], float]]] = {

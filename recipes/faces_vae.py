@@ -205,7 +205,7 @@ PRESETS = {
             components=16,
             samples=5,
             test_items=20,
-            vae=TrainingConfig(steps=100, batch_size=32, learning_rate=3e-3, ema=0.9, log_every=20),
+            vae=TrainingConfig(steps=80, batch_size=32, learning_rate=5e-3, ema=0.9, log_every=20),
         ),
     ),
     "laptop": ("colour faces of 64 x 64, within an hour on one core", Config(data=tyro.MISSING)),

@@ -114,6 +114,11 @@ def test_broken_pictures_are_left_out_with_their_labels(folder, tmp_path):
         x, found = faces.read_faces(medium, str(tmp_path), "test")
     assert len(x) == 19 and [round(yaw, 1) for yaw in found["yaw"].tolist()][:3] == [0.5, 1.7, 2.3]
     np.save(tmp_path / "landmarks68.npy", np.zeros((3, 68, 2)))
+    loose = tmp_path / "loose"
+    medium.save(torch.zeros(3, 3, 16, 16), loose)
+    (loose / "labels.csv").write_text("file,age\n00000.png,20-29\n00002.png,3-9\n")
+    with pytest.raises(MediaError, match="no row for 00001.png"):
+        faces.read_faces(medium, str(loose), "all")
     with pytest.warns(UserWarning), pytest.raises(MediaError, match=r"expected landmarks of shape \[120, 68, 2\]"):
         faces.read_faces(medium, str(tmp_path), "test")
 
