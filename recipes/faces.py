@@ -147,18 +147,19 @@ def apart(attributes: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
 def learn_directions(model: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> dict[str, Latents]:
     """The step in a model's latent space that belongs to one standard deviation of every attribute, the others held."""
     complete, left = apart(attributes)
-    return {name: model.attribute_direction(x[complete], labels) for name, labels in left.items()}
+    known = x[complete].to(model.device)
+    return {name: model.attribute_direction(known, labels) for name, labels in left.items()}
 
 
 @torch.no_grad()
 def project(model: Latent, x: Tensor, directions: Mapping[str, Latents]) -> dict[str, Tensor]:
     """How far pictures lie along directions, in their lengths, n numbers each."""
     parts: dict[str, list[Tensor]] = {name: [] for name in directions}
-    for batch in x.split(BATCH):
+    for batch in x.to(model.device).split(BATCH):
         prior: Any = model.prior(n=len(batch))
         noise = _groups(prior.noise(point(model.encode(batch))))
         for name, direction in directions.items():
-            step = torch.cat([group.flatten() for group in _groups(direction)]).double()
+            step = torch.cat([group.flatten() for group in _groups(direction)]).double().to(model.device)
             z = torch.cat([group.flatten(1) for group in noise], 1).double()
             parts[name].append((z @ step / step.square().sum()).cpu())
     return {name: torch.cat(part) for name, part in parts.items()}
@@ -220,7 +221,7 @@ def measure_directions(
     for name in directions:
         if name not in attributes or torch.isfinite(attributes[name]).sum() < 3:
             continue
-        along = model.traverse(x[:faces], along=[directions[name]], values=VALUES)[:, 0]
+        along = model.traverse(x[:faces].to(model.device), along=[directions[name]], values=VALUES)[:, 0].cpu()
         if name == "brightness":
             read = along.double().flatten(2).mean(2)
         else:
@@ -244,7 +245,7 @@ def draw_sliders(model: Latent, directions: Mapping[str, Latents], x: Tensor) ->
     medium: Any = model.modality
     drawing = Drawing(figsize=(1.1 * len(VALUES) + 1, 1.2 * len(directions) + 0.3), layout="constrained")
     grid = drawing.subplots(len(directions), len(VALUES), squeeze=False)
-    moved = model.traverse(x, along=list(directions.values()), values=VALUES)[0]
+    moved = model.traverse(x.to(model.device), along=list(directions.values()), values=VALUES)[0]
     for row, name in enumerate(directions):
         for column, value in enumerate(VALUES):
             axis = grid[row, column]
@@ -261,5 +262,6 @@ def draw_sliders(model: Latent, directions: Mapping[str, Latents], x: Tensor) ->
 @torch.no_grad()
 def draw_slider(model: Latent, direction: Latents, x: Tensor) -> "Image":
     """Faces [n, 3, height, width], a row each; first the picture, then the values of one slider."""
+    x = x.to(model.device)
     moved = model.traverse(x, along=[direction], values=VALUES)[:, 0]
     return model.modality.show(torch.cat([x[:, None], moved], 1).flatten(0, 1), len(VALUES) + 1)

@@ -161,7 +161,11 @@ def active(vae: VAE, x: Tensor) -> str:
 
 
 def draw(config: Config, vae: VAE, pca: PCA, directions: dict[str, Latents], real: Tensor) -> "Image":
-    """Write the pictures; the VAE's samples are returned for the card."""
+    """Write the pictures; the VAE's samples are returned for the card.
+
+    In "temperatures" the VAE stands to the left of the principal components, a row each of `TEMPERATURES`; in
+    "reconstructions" it stands above them.
+    """
     show = vae.modality.show
     some, half = real[:COLUMNS], len(real[:COLUMNS]) // 2
     # The same noise at every temperature, so that a column shows one face.
