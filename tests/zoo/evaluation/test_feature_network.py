@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from modalities import MediaError
 from modalities.modality import Arrays
@@ -41,6 +42,20 @@ def test_it_is_trained_once_and_says_its_accuracy_and_hash(folder):
     assert network.name == f"zoo classifier, accuracy {about['accuracy']:.2%}, {digest}"
     assert feature_network(folder, bars(10), bars(10)).name == network.name
     assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_the_accuracy_is_that_on_the_test_data(tmp_path):
+    wrong = Arrays(bars(90, 1).x, 1 - bars(90, 1).labels)
+    feature_network(tmp_path, bars(200), wrong, width=4, hidden=16, config=QUICK)
+    assert json.loads((tmp_path / "config.json").read_text())["accuracy"] < 0.05
+
+
+def test_the_weights_are_those_of_the_folder(folder):
+    x = bars(9).x
+    assert torch.equal(feature_network(folder)(x), feature_network(folder)(x))
+    stored = load_file(folder / "model.safetensors")
+    torch.testing.assert_close(stored["standardise.mean"].flatten(), bars(200).x.mean()[None])
+    torch.testing.assert_close(stored["standardise.std"].flatten(), bars(200).x.std(correction=0)[None])
 
 
 def test_its_features_tell_the_classes_apart(folder):

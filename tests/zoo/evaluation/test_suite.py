@@ -124,19 +124,22 @@ def test_items_are_spread_over_a_sorted_set():
         items.spread(Arrays(x), 251)
 
 
+class Set(torch.utils.data.Dataset):
+    """Twenty points, some of whose files are broken."""
+
+    def __init__(self, broken):
+        self.broken = broken
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise MediaError(f"file {index} is broken")
+        return torch.tensor([float(index), index % 3])
+
+
 def test_broken_files_are_left_out_with_a_warning():
-    class Set(torch.utils.data.Dataset):
-        def __init__(self, broken):
-            self.broken = broken
-
-        def __len__(self):
-            return 20
-
-        def __getitem__(self, index):
-            if index in self.broken:
-                raise MediaError(f"file {index} is broken")
-            return torch.full((2,), float(index))
-
     with pytest.warns(UserWarning, match="skipped: file 4 is broken"):
         found, _ = items.spread(Set({4, 5}), 10)
     assert found[:, 0].tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
@@ -150,3 +153,23 @@ def test_samples_are_drawn_in_batches():
     generator = torch.Generator().manual_seed(0)
     expected = torch.cat([model.sample(n, generator=generator) for n in (100, 100, 30)])
     assert torch.equal(found, expected)
+
+
+def test_broken_files_on_either_side_leave_the_sets_equally_large():
+    model = toys.make("gan")
+    for broken in ((set(), {3, 7}), ({3, 7}, set())):
+        with pytest.warns(UserWarning, match="file 7 is broken"):
+            found = suite.evaluate(model, Set(broken[0]), "toys", Set(broken[1]), metrics=["distances"])
+        assert {figure.data for figure in found.figures} == {
+            "toys: 18 real, 18 generated",
+            "toys: 18 real, 18 training items",
+        }
+
+
+def test_every_batch_of_samples_has_its_own_classes():
+    model = toys.make("conditional-vae")
+    labels = torch.arange(230) // 80
+    found = items.draw(model, 230, labels, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    expected = [model.sample(len(part), condition=part, generator=generator) for part in labels.split(100)]
+    assert torch.equal(found, torch.cat(expected))
