@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import statistics
 import time
 import warnings
 from collections.abc import Iterator
@@ -35,15 +36,20 @@ class TrainingConfig:
     batch_size: int = 128
     """Items a step, over all processes together."""
     learning_rate: float = 1e-3
-    """Peak learning rate (AdamW), reached after the warm-up and lowered along a cosine to a hundredth."""
+    """Peak learning rate, reached after the warm-up and lowered along a cosine to a hundredth."""
+    optimiser: Literal["adamw", "adamax"] = "adamw"
+    """AdamW, or Adamax with an epsilon of 0.001, as NVAE was published with."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises from 0."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's two moments."""
+    """Decay rates of the optimiser's two moments."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Weight decay, decoupled from the gradient with AdamW."""
     clip_norm: float = 100.0
     """Gradients with a larger norm are scaled down to it."""
+    skip_above: float = 0.0
+    """Leave a step out whose gradient norm is not finite, or is so many times the median of the last hundred; 0 takes
+    every step. Deep hierarchies of latents need it (Child, "Very Deep VAEs", 2021, with a fixed threshold)."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is what is returned; 0 takes the last weights."""
     precision: Literal["no", "bf16"] = "no"
@@ -95,6 +101,8 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
     if config.batch_size % accelerator.num_processes:
         raise ValueError(f"batch_size {config.batch_size} does not divide over {accelerator.num_processes} processes")
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(accelerator.device).train()
     run = _Run(model, players, config, Path(output) if output is not None else None, accelerator)
     if resume and run.output is not None:
@@ -133,13 +141,18 @@ class _Run:
             own = [p for module in modules for p in module.parameters() if p.requires_grad]
             # The model may own the other players as submodules; their parameters are theirs.
             self.parameters[name] = [p for p in own if name != "model" or id(p) not in others]
-        self.optimisers = {
-            name: torch.optim.AdamW(
-                parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-            )
-            for name, parameters in self.parameters.items()
-        }
-        self.average = [full_precision(p.detach()).clone() for p in self.parameters["model"]]
+        kind: Any = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adamax
+        choices: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
+        choices |= {"weight_decay": config.weight_decay} | ({"eps": 1e-3} if config.optimiser == "adamax" else {})
+        self.optimisers = {name: kind(parameters, **choices) for name, parameters in self.parameters.items()}
+        batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        # The statistics of batch normalisation belong to the weights: they are averaged together.
+        measured = [tensor for m in batch_norms for tensor in (m.running_mean, m.running_var) if tensor is not None]
+        self.averaged: list[Tensor] = [*self.parameters["model"], *measured]
+        self.average = [full_precision(tensor.detach()).clone() for tensor in self.averaged]
+        self.norms: list[float] = []
+        """Gradient norms of the last steps that had finite ones, where some are left out."""
+        self.skipped = 0
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
         self.broken: set[str] = set()
@@ -199,33 +212,51 @@ class _Run:
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             for group in self.optimisers[player].param_groups:
                 group["lr"] = rate
-            self.optimisers[player].step()
+            if not (config.skip_above and player == "model" and self.outlying(norm.item())):
+                self.optimisers[player].step()
             self.optimisers[player].zero_grad(set_to_none=True)
             prefix = "" if player == "model" else f"{player}_"
             terms |= {prefix + name: value.detach() for name, value in losses.items()}
             terms[f"{prefix}gradient_norm"] = norm.detach()
+        if config.skip_above:
+            terms["skipped"] = torch.tensor(float(self.skipped))
         for parameters in self.parameters.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
         # A young average follows the weights closely, or it would remember the initialisation.
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [full_precision(p.detach()) for p in self.parameters["model"]], 1 - decay)
+        torch._foreach_lerp_(self.average, [full_precision(tensor.detach()) for tensor in self.averaged], 1 - decay)
         return terms
 
+    def outlying(self, norm: float) -> bool:
+        """Whether a step with this gradient norm is to be left out.
+
+        The median counts such steps too: where all norms grow it follows, and training does not come to a halt. It is
+        asked once there are twenty.
+        """
+        outlying = not math.isfinite(norm)
+        if not outlying:
+            outlying = len(self.norms) >= 20 and norm > self.config.skip_above * statistics.median(self.norms)
+            self.norms = [*self.norms[-99:], norm]
+        self.skipped += outlying
+        return outlying
+
     def examine(self, pending: list[dict[str, Tensor]]) -> dict[str, float]:
-        """The mean over processes of the newest terms; a loss that is not finite ends the run."""
+        """The mean over processes of the newest terms; a loss that is not finite ends the run; where such
+        steps are left out, only a row of nothing else does."""
         first = self.step - len(pending) + 1
         totals = [sum(value.float() for name, value in terms.items() if name.endswith("loss")) for terms in pending]
         table = torch.stack([torch.as_tensor(total, device=self.accelerator.device) for total in totals])
         finite = self.accelerator.reduce(torch.isfinite(table).float(), reduction="mean") == 1
-        if not finite.all():
+        if not (finite.any() if self.config.skip_above else finite.all()):
             index = int((~finite).nonzero()[0])
             found = {name: round(value.item(), 4) for name, value in pending[index].items()}
             raise TrainingError(
                 f"the loss is not finite at step {first + index}: {found}; {self.last_good()}. "
                 "Lower the learning rate or look at the data of that step"
             )
-        terms = {name: value.float().mean() for name, value in pending[-1].items()}
+        newest = int(finite.nonzero()[-1])
+        terms = {name: value.float().mean() for name, value in pending[newest].items()}
         reduced = self.accelerator.reduce(terms, reduction="mean")
         scalars = {"step": float(self.step)} | {name: value.item() for name, value in reduced.items()}
         self.history.append(scalars)
@@ -270,8 +301,8 @@ class _Run:
         """Put the averaged weights into the model."""
         if self.config.ema:
             with torch.no_grad():
-                for parameter, mean in zip(self.parameters["model"], self.average, strict=True):
-                    parameter.copy_(mean)
+                for tensor, mean in zip(self.averaged, self.average, strict=True):
+                    tensor.copy_(mean)
 
     def save(self) -> None:
         """Write a checkpoint beside the last one, then remove that: a kill at any moment leaves a whole one."""
@@ -303,6 +334,8 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "groups": groups,
+            "norms": self.norms,
+            "skipped": self.skipped,
             "history": self.history,
             "config": dataclasses.asdict(self.config),
         }
@@ -342,6 +375,7 @@ class _Run:
             raise TrainingError(f"{newest} is at step {state['step']}, beyond the {self.config.steps} asked for")
         tensors = load_file(newest / "state.safetensors")
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.norms, self.skipped = state.get("norms", []), state.get("skipped", 0)
         self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         for index, average in enumerate(self.average):
             average.copy_(tensors[f"average/{index}"])

@@ -53,8 +53,9 @@ class Convolution(nn.Module):
         sizes = tuple(kernel if axis > 1 else 1 for axis in grid)
         self.groups = outputs if depthwise else 1
         self.stride, self.padding = stride or (1,) * len(grid), tuple(size // 2 for size in sizes)
-        kind, self.function = {2: (nn.Conv2d, F.conv2d), 3: (nn.Conv3d, F.conv3d)}[len(grid)]
-        layer: Any = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
+        kind: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(grid)]
+        self.function: Any = {2: F.conv2d, 3: F.conv3d}[len(grid)]
+        layer = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
         self.weight, self.bias = layer.weight, layer.bias
         self.log_norm = nn.Parameter(_lengths(layer.weight.detach()).log()) if normalised else None
 
@@ -83,17 +84,16 @@ def _normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Mo
 
 class SqueezeExcite(nn.Module):
     """Scale every channel by what the means of all channels say (Hu, Shen, Sun, "Squeeze-and-Excitation Networks",
-    2018)."""
+    2018). Its hidden units are Swish: of four with ReLU, all may be silent for all items from the start."""
 
     def __init__(self, channels: int):
         super().__init__()
         hidden = max(channels // 16, 4)
         self.squeeze, self.excite = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
-        nn.init.zeros_(self.squeeze.bias)  # or some gates are closed to all items from the start
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape [batch, channels, *grid], in and out."""
-        scale = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean(tuple(range(2, x.ndim)))))))
+        scale = torch.sigmoid(self.excite(F.silu(self.squeeze(x.mean(tuple(range(2, x.ndim)))))))
         return x * scale.reshape(*scale.shape, *[1] * (x.ndim - 2))
 
 
@@ -111,10 +111,10 @@ class Halve(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape [batch, channels, *grid]."""
         x = F.silu(x)
-        parts = [
-            convolution(x[(..., *[slice(start, None, step) for start, step in zip(phase, self.stride, strict=True)])])
-            for phase, convolution in zip(self.phases, self.convolutions, strict=True)
-        ]
+        parts = []
+        for phase, convolution in zip(self.phases, self.convolutions, strict=True):
+            picked: Any = (..., *[slice(start, None, by) for start, by in zip(phase, self.stride, strict=True)])
+            parts.append(convolution(x[picked]))
         return torch.cat(parts, 1)
 
 
@@ -253,14 +253,9 @@ class _FlowHalf(nn.Module):
         wide = expansion * latent
         order = torch.arange(wide) % latent  # of a hidden channel: what it may see
         own = torch.arange(latent)
-        self.convolutions = nn.ModuleList(
-            [
-                Convolution(latent, wide, 3, grid),
-                Convolution(wide, wide, 5, grid, depthwise=True),
-                Convolution(wide, latent, 1, grid),
-            ]
-        )
-        first, second, last = (cast(Convolution, layer) for layer in self.convolutions)
+        first, last = Convolution(latent, wide, 3, grid), Convolution(wide, latent, 1, grid)
+        second = Convolution(wide, wide, 5, grid, depthwise=True)
+        self.convolutions = nn.ModuleList([first, second, last])
         masks = (
             _past(first.weight, (own[None] < order[:, None]).float()),
             _past(second.weight, torch.ones(wide, 1)),
@@ -273,8 +268,9 @@ class _FlowHalf(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Shape [batch, latent, *grid], in and out."""
-        h = z.to(self.convolutions[0].weight.dtype)
-        for index, layer in enumerate(self.convolutions):
+        layers = cast(list[Convolution], list(self.convolutions))
+        h = z.to(layers[0].weight.dtype)
+        for index, layer in enumerate(layers):
             masked = layer.weight * getattr(self, f"mask{index}")
             h = layer.function(F.elu(h) if index else h, masked, layer.bias, 1, layer.padding, groups=layer.groups)
         return full_precision(h)
@@ -465,6 +461,7 @@ class NVAE(Variational):
     """
 
     sigma: Tensor | None
+    shares: Tensor
 
     def __init__(
         self,

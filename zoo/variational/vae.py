@@ -96,6 +96,6 @@ class VAE(Variational):
         kl = posterior.elementwise_kl(self.prior(condition, n=len(x))).mean(0)
         weight = self.beta * (min(1.0, progress / self.warmup) if self.warmup else 1.0)
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum()}
-        if isinstance(likelihood, OptimalGaussian):
+        if isinstance(likelihood, OptimalGaussian) and self.sigma is not None:
             terms["sigma"] = follow(self.sigma, likelihood, x)
         return {"loss": reconstruction + weight * kl.clamp(min=self.free_bits).sum()} | terms
