@@ -21,7 +21,7 @@ from zoo.nn.residual import Encoder, Standardise
 from zoo.training import TrainingConfig, train
 
 TRAINING = TrainingConfig(steps=1500, batch_size=128, learning_rate=2e-3, weight_decay=0.02, ema=0.99)
-"""How `feature_network` trains: two minutes or so for MNIST's digits on one core."""
+"""How `feature_network` trains: a minute or so for MNIST's digits on one core."""
 
 
 class Classifier(nn.Module):

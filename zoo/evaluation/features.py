@@ -49,13 +49,18 @@ def inception(weights: str | Path | None = None, device: str = "cpu") -> Feature
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     path = None if weights is None else str(weights)
-    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path).to(device)
+    try:
+        network = NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path).to(device)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "the Inception network needs the package torch-fidelity: pip install latent-zoo[inception]"
+        ) from error
 
     def features(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"Inception takes images, shape [batch, 1 or 3, height, width], got {list(x.shape)}")
-        bytes_ = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return network(bytes_.expand(-1, 3, -1, -1).to(device))
+        pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return network(pixels.expand(-1, 3, -1, -1).to(device))
 
     return FeatureNetwork("Inception v3 of torch-fidelity, 299 x 299 antialiased", features)
 
@@ -63,7 +68,7 @@ def inception(weights: str | Path | None = None, device: str = "cpu") -> Feature
 def compare(
     real: Tensor, generated: Tensor, training: Tensor, network: FeatureNetwork, data: str, *, seed: int = 0
 ) -> list[Figure]:
-    """All figures of this module, each followed by what training items reach: the best that can be hoped for.
+    """All figures of this module, each followed by what training items reach: the mark to come near.
 
     Arguments:
         real: held-out items, shape [n, ...]. Distances shrink as n grows; only figures of one n can be compared.

@@ -169,3 +169,9 @@ def test_inception_takes_bytes_of_three_colours(monkeypatch):
     assert "Inception" in network.name
     with pytest.raises(ValueError, match=r"Inception takes images, .* got \[1, 2\]"):
         network(x[0, 0, :1])
+
+
+def test_inception_without_its_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(ValueError, match=r"needs the package torch-fidelity: pip install latent-zoo\[inception\]"):
+        features.inception()
