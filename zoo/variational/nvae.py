@@ -30,6 +30,8 @@ from zoo.nn.residual import Standardise
 Normalisation = Literal["none", "batch"]
 Grid = tuple[int, ...]
 """The positions of a feature map: [height, width] or [frames, height, width]; a series of length T is 1 x T."""
+FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+"""Channels that lie next to each other, for grids of so many axes: the quick layout."""
 
 
 class Convolution(nn.Module):
@@ -56,7 +58,7 @@ class Convolution(nn.Module):
         kind: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(grid)]
         self.function: Any = {2: F.conv2d, 3: F.conv3d}[len(grid)]
         layer = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight, self.bias = layer.to(memory_format=FORMATS[len(grid)]).weight, layer.bias
         self.log_norm = nn.Parameter(_lengths(layer.weight.detach()).log()) if normalised else None
 
     @property
@@ -561,7 +563,6 @@ class NVAE(Variational):
         self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
         layers = [module for module in self.modules() if isinstance(module, Convolution)]
         self.penalty = SpectralPenalty(cast(list[Convolution], layers)) if spectral else None
-        self.to(memory_format=torch.channels_last if len(self.grid) == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
 
     def _run(self, cells: nn.Module, *inputs: Tensor) -> Tensor:
         if self.recompute and self.training and torch.is_grad_enabled():
@@ -572,7 +573,7 @@ class NVAE(Variational):
         """Items on a grid that can be halved often enough; their edges are repeated."""
         x = self.standardise(x).to(self.dtype).reshape(len(x), x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
         x = F.pad(x, self._margins(), mode="replicate")
-        return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        return x.contiguous(memory_format=FORMATS[len(self.grid)])
 
     def _margins(self) -> list[int]:
         """The padding of every axis, before and after, the last axis first, as `pad` wants it."""
@@ -592,7 +593,7 @@ class NVAE(Variational):
         s = self.start.expand(n, *self.start.shape[1:])
         if self.labels is not None:
             s = s + self.labels(condition).reshape(n, -1, *[1] * len(self.grid))
-        return s.contiguous(memory_format=torch.channels_last if s.ndim == 4 else torch.channels_last_3d)
+        return s.contiguous(memory_format=FORMATS[len(self.grid)])
 
     def _read(self, x: Tensor) -> list[Tensor]:
         """The bottom-up pass: what every group of latents is told of the items, the first group first."""
