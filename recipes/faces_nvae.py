@@ -1,0 +1,254 @@
+"""NVAE on face photographs: likelihood, samples at three temperatures, what every scale codes, and the smile.
+
+python -m recipes.faces_nvae --data FOLDER_OF_FACES
+
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from modalities.images import Images
+from modalities.modality import batches
+from recipes.common import machine, run, write_figures
+from recipes.faces import (
+    Gauge,
+    draw_slider,
+    draw_sliders,
+    learn_directions,
+    measure_directions,
+    read_faces,
+    training_pictures,
+)
+from recipes.images_nvae import scales, skipped
+from zoo.card import Card, Figure
+from zoo.evaluation import latents
+from zoo.evaluation.items import draw, spread
+from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation.memorisation import memorisation
+from zoo.hub import push, save
+from zoo.linear.pca import PCA
+from zoo.linear.solver import principal_axes
+from zoo.model import Latents
+from zoo.training import TrainingConfig, seconds_trained, train
+from zoo.variational.nvae import NVAE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COLUMNS = 8
+"""How many images a row of a picture shows."""
+TEMPERATURES = (0.5, 0.7, 1.0)
+PUBLISHED = "CelebA 64 without flows, not comparable: other pictures, and these went through JPEG; NVAE, 2020"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Data, networks, training and evaluation."""
+
+    data: str
+    """A folder of aligned pictures, or a named set ("photographs"). With labels.csv and landmarks68.npy beside them,
+    directions of smile, pose, age and gender are learned (see `recipes.faces.read_faces`)."""
+    output: Path = Path("runs/faces_nvae")
+    """Where checkpoints, logs, pictures and figures go; a run that was stopped goes on from there."""
+    name: str = "nvae-faces"
+    """The checkpoint."""
+    size: int = 64
+    """Height and width; pictures of other sizes are cropped and resized."""
+    groups: tuple[int, ...] = (2, 3, 4)
+    """Groups of latents at every scale, the coarsest first."""
+    latent: int = 8
+    """Latent channels of a group."""
+    width: int = 12
+    """Channels at the full resolution."""
+    blocks: int = 2
+    """How often the grid is halved before the finest scale."""
+    block_cells: int = 2
+    """Residual cells in each of these blocks."""
+    cells: int = 1
+    """Residual cells a group."""
+    expansion: int = 3
+    """How many times wider the decoder's depthwise convolutions are."""
+    mixture: int = 3
+    """Logistics that a pixel's likelihood mixes. Green depends on red, and blue on both."""
+    warmup: float = 0.2
+    """The fraction of the training over which the weight of the KL rises."""
+    samples: int = 100
+    """Importance samples of the likelihood."""
+    test_items: int | None = None
+    """Test pictures that the likelihood is measured on, the first ones; None takes all."""
+    labelled: int = 2000
+    """Training pictures, the first ones, that directions are learned from."""
+    licence: str = "other"
+    """Of the weights, as the Hub names it; the data decide."""
+    about: str = "Pictures given by the user."
+    """What the card says of the data: where they come from and their licence."""
+    push: str | None = None
+    """Publish the model under this name, "org/name"."""
+    nvae: TrainingConfig = TrainingConfig(
+        steps=6500, batch_size=16, warmup_steps=200, skip_above=5, precision="bf16", sample_every=1000
+    )
+    """Training."""
+
+
+def main(config: Config) -> None:
+    """Train an NVAE on faces, measure it, look at its scales, and find attributes in its latent space."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    medium = Images(3, config.size, config.size)
+    names = ("groups", "latent", "width", "blocks", "block_cells", "cells", "expansion", "warmup")
+    chosen: dict[str, Any] = {name: getattr(config, name) for name in names}
+    torch.manual_seed(config.nvae.seed)
+    model = NVAE(medium, components=config.mixture, **chosen)
+    training = training_pictures(medium, config.data)
+    train(model, training, config.nvae, config.output / "nvae")
+
+    test: Any = medium.dataset(config.data, "test")
+    number = min(len(test), config.test_items or len(test))
+    data = f"{number:,} test pictures ({config.name})"
+    scores = measure(model, test, data, config)
+    used = latents.evaluate(model, test, data, limit=number, batch_size=64, generator=_seeded())
+    model.cpu()
+    held_out, _ = spread(test, number, _seeded())
+    copies = memorisation(draw(model, number, generator=_seeded()), held_out, medium.dataset(config.data, "train"))
+    axes = principal_axes(medium.dataset(config.data, "train"), medium.shape, min(256, number - 1))
+    known, labels = read_faces(medium, config.data, "train", config.labelled)
+    unseen, truth = read_faces(medium, config.data, "test")
+    directions = learn_directions(model, known, labels)
+    figures: dict[str, Any] = {figure.label: figure.measured for figure in [*scores, *used]}
+    figures["bits/dim are"] = f"a bound by {config.samples} importance samples, of a mass, on {data}"
+    figures |= {f"{figure.metric}, {figure.data}": figure.measured for figure in copies.figures("training pictures")}
+    figures |= {
+        "minutes of training": seconds_trained(config.output / "nvae") / 60,
+        "steps left out": skipped(config.output / "nvae"),
+    }
+    gauge = Gauge(PCA.from_axes(medium, axes), known, labels)
+    figures |= measure_directions(model, directions, unseen, truth, gauge)
+    write_figures(figures, config.output)
+    copies.show(medium).save(config.output / "copies.png")
+    sheet = pictures(config, model, directions, next(iter(batches(test, 2 * COLUMNS))))
+
+    card = Card(
+        summary=f"NVAE, {sum(config.groups)} groups of latents, on colour pictures of {config.size} x {config.size}.",
+        data=config.about,
+        licence=config.licence,
+        figures=(*scores, *used[:4]),
+        paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020.",
+        trained=f"{config.nvae.steps:,} steps of {config.nvae.batch_size} with recipes/faces_nvae.py in "
+        f"{seconds_trained(config.output / 'nvae') / 60:.0f} minutes on {machine()}, seed {config.nvae.seed}.",
+    )
+    checkpoint = save(model, config.output / config.name, card, picture=sheet, half=True)
+    if config.push:
+        print(push(checkpoint, config.push))
+
+
+def measure(model: NVAE, test: Any, data: str, config: Config) -> list[Figure]:
+    """The likelihood and the reconstruction, with the published bits/dim of other faces beside."""
+    found = evaluate(
+        model,
+        test,
+        data,
+        samples=config.samples,
+        limit=config.test_items,
+        batch_size=64,
+        progress=True,
+        generator=_seeded(),
+    )
+    faces = config.name == "nvae-faces"
+    return [
+        dataclasses.replace(figure, published=2.04, source=PUBLISHED)
+        if faces and figure.metric == "bits/dim"
+        else figure
+        for figure in found
+    ]
+
+
+def pictures(config: Config, model: NVAE, directions: dict[str, Latents], real: Tensor) -> "Image":
+    """Write the pictures; samples at temperature 0.7 are returned for the card.
+
+    The rows of "temperatures" are `TEMPERATURES`, two of each, with the same noise.
+    """
+    show = model.modality.show
+    some, half = real[:COLUMNS], len(real[:COLUMNS]) // 2
+    hot = [model.sample(2 * COLUMNS, temperature=t, mean=True, generator=_seeded()) for t in TEMPERATURES]
+    walk = model.interpolate(some[:half], some[half : 2 * half], COLUMNS)
+    drawn = {
+        "samples": show(model.sample(6 * COLUMNS, temperature=0.7, mean=True, generator=_seeded()), COLUMNS),
+        "temperatures": show(torch.cat(hot), COLUMNS),
+        "scales": show(torch.cat(scales(model, COLUMNS, 0.7, _seeded())), COLUMNS),
+        "reconstructions": show(torch.cat([some, model.reconstruct(some)]), len(some)),
+        "interpolations": show(walk.flatten(0, 1), COLUMNS),
+        "sliders": draw_sliders(model, directions, some[:1]),
+    }
+    if "smile" in directions:
+        drawn["smile"] = draw_slider(model, directions["smile"], some[:6])
+    for name, picture in drawn.items():
+        picture.save(config.output / f"{name}.png")
+    return drawn["samples"]
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+_LARGE = TrainingConfig(
+    steps=40_000, batch_size=64, learning_rate=5e-4, skip_above=5, ema=0.9995, precision="bf16", minutes=9
+)
+
+PRESETS = {
+    "smoke": (
+        "seconds, on patches of photographs",
+        Config(
+            data="photographs",
+            size=16,
+            groups=(1, 1),
+            latent=4,
+            width=8,
+            blocks=1,
+            mixture=1,
+            samples=5,
+            test_items=20,
+            nvae=TrainingConfig(steps=40, batch_size=32, learning_rate=3e-3, skip_above=5, ema=0.9, log_every=20),
+        ),
+    ),
+    "laptop": ("colour faces of 64 x 64, within 90 minutes on one core", Config(data=tyro.MISSING)),
+    "gpu": (
+        "latents up to 32 x 32 on one large card in pieces of ten minutes; run again to go on",
+        Config(
+            data=tyro.MISSING,
+            groups=(3, 5, 8, 10),
+            latent=16,
+            width=32,
+            blocks=1,
+            cells=2,
+            expansion=4,
+            mixture=10,
+            samples=1000,
+            nvae=_LARGE,
+        ),
+    ),
+    "paper": (
+        "the setting of CelebA 64: 35 groups on grids of 8, 16 and 32, 90 epochs in batches of 128",
+        Config(
+            data=tyro.MISSING,
+            groups=(5, 10, 20),
+            latent=20,
+            width=64,
+            blocks=1,
+            cells=2,
+            expansion=6,
+            mixture=10,
+            warmup=0.3,
+            samples=1000,
+            nvae=TrainingConfig(
+                steps=114_000, batch_size=128, learning_rate=1e-3, warmup_steps=6_300, skip_above=5, precision="bf16"
+            ),
+        ),
+    ),
+}
+
+if __name__ == "__main__":
+    run(main, PRESETS)

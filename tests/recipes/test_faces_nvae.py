@@ -1,0 +1,39 @@
+"""The recipe on patches of photographs, and on drawn faces with labels."""
+
+import dataclasses
+import json
+
+import torch
+
+from recipes import faces_nvae
+from tests.recipes.test_faces_vae import folder  # noqa: F401
+from zoo import load
+
+PICTURES = {"samples", "temperatures", "scales", "reconstructions", "interpolations", "sliders", "copies"}
+
+
+def test_smoke_measures_draws_and_saves(tmp_path):
+    smoke = dataclasses.replace(faces_nvae.PRESETS["smoke"][1], output=tmp_path / "run")
+    faces_nvae.main(smoke)
+    assert {path.stem for path in smoke.output.glob("*.png")} == PICTURES
+    figures = json.loads((smoke.output / "figures.json").read_text())
+    assert "bits/dim (bound on a mass)" in figures and "steps left out" in figures
+    card = (smoke.output / smoke.name / "README.md").read_text()
+    assert figures["bits/dim (bound on a mass)"] in card and "not comparable" in card
+    model = load(smoke.output / smoke.name)
+    assert model.observation.likelihood == "logistic-mixture"
+    assert model.sample(2, temperature=0.5).shape == (2, 3, 16, 16)
+
+
+def test_directions_of_labelled_faces_are_learned_in_all_groups(tmp_path, folder):  # noqa: F811
+    short = dataclasses.replace(faces_nvae.PRESETS["smoke"][1].nvae, steps=3)
+    config = dataclasses.replace(
+        faces_nvae.PRESETS["smoke"][1], data=str(folder), output=tmp_path / "run", nvae=short, test_items=None
+    )
+    faces_nvae.main(config)
+    figures = json.loads((tmp_path / "run" / "figures.json").read_text())
+    assert any(key.startswith("smile: correlation") for key in figures)
+    assert (tmp_path / "run" / "smile.png").is_file()
+    model = load(tmp_path / "run" / "nvae-faces")
+    z = model.encode(torch.zeros(1, 3, 16, 16)).mean
+    assert len(z) == 2
