@@ -2,6 +2,7 @@
 
 python -m recipes.images_nvae --data mnist
 
+About 85 minutes on one core of a busy AMD EPYC.
 """
 
 import dataclasses
