@@ -1,6 +1,6 @@
 """NVAE on face photographs: likelihood, samples at three temperatures, what every scale codes, and the smile.
 
-python -m recipes.faces_nvae --data FOLDER_OF_FACES
+    python -m recipes.faces_nvae --data FOLDER_OF_FACES
 
 About 70 minutes on one core of a busy AMD EPYC.
 """

@@ -1,6 +1,6 @@
 """NVAE on binary images: the likelihood, and what every scale of the hierarchy codes.
 
-python -m recipes.images_nvae --data mnist
+    python -m recipes.images_nvae --data mnist
 
 About 85 minutes on one core of a busy AMD EPYC.
 """
