@@ -280,7 +280,7 @@ def test_the_spectral_weight_anneals_and_scales_of_batch_norm_count():
     x = toys.data_for(make(), 8)
     plain = make(normalisation="batch")
     steady = make(normalisation="batch", spectral=0.1)
-    annealed = make(normalisation="batch", spectral=0.1, spectral_start=1.0)
+    annealed = make(normalisation="batch", spectral=0.1, spectral_start=2.0)
 
     def extra(model, progress):
         model.eval()
@@ -296,8 +296,8 @@ def test_the_spectral_weight_anneals_and_scales_of_batch_norm_count():
     whole = singular + len(norms)  # all scales begin at 1
     assert extra(steady, 1.0) == pytest.approx(0.1 * whole, rel=2e-2)
     assert extra(annealed, 1.0) == pytest.approx(0.1 * whole, rel=2e-2)
-    assert extra(annealed, 0.15) == pytest.approx(math.sqrt(0.1) * whole, rel=2e-2)
-    assert extra(annealed, 0.0) == pytest.approx(whole, rel=2e-2)
+    assert extra(annealed, 0.15) == pytest.approx(math.sqrt(0.2) * whole, rel=2e-2)
+    assert extra(annealed, 0.0) == pytest.approx(2 * whole, rel=2e-2)
 
 
 def test_readjusted_statistics_are_those_of_samples_and_the_model_keeps_its_own():
