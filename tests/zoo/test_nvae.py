@@ -17,7 +17,7 @@ from tests import toys
 from zoo.distributions import DiagonalGaussian, Path
 from zoo.model import Variational
 from zoo.nn.depthwise import depthwise
-from zoo.variational.nvae import NVAE, Convolution, Double, Flow, FlowedGaussian, Halve, SpectralPenalty
+from zoo.variational.nvae import NVAE, Convolution, Double, EncoderCell, Flow, FlowedGaussian, Halve, SpectralPenalty
 
 SMALL = dict(latent=2, width=4, blocks=1, block_cells=2, cells=1, expansion=2)
 
@@ -356,6 +356,20 @@ def test_the_skips_of_cells_that_change_the_grid():
     double = Double(3, 2, (4, 6), False)
     wide = F.interpolate(x[:, :, ::2, ::2], scale_factor=2, mode="bilinear", align_corners=True)
     assert torch.allclose(double(x[:, :, ::2, ::2]), double.convolution(wide), atol=1e-5)
+
+
+def test_branches_are_scaled_as_published_or_start_small():
+    x = torch.randn(2, 4, 4, 4)
+    published = EncoderCell(4, 4, (4, 4), "batch", 16).eval()
+    assert torch.allclose(published(x), x + 0.1 * published.excite(published.branch(x)), atol=1e-6)
+    cells = []
+    for depth in (1, 16):
+        torch.manual_seed(0)
+        cells.append(EncoderCell(4, 4, (4, 4), "none", depth))
+    shallow, deep = cells
+    assert torch.allclose(deep(x), x + deep.excite(deep.branch(x)), atol=1e-6)
+    assert torch.allclose(deep.branch[-1].weight, shallow.branch[-1].weight / 4)
+    assert torch.equal(deep.branch[2].weight, shallow.branch[2].weight)
 
 
 @pytest.mark.parametrize(
