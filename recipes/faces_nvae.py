@@ -78,8 +78,8 @@ class Config:
     """Logistics that a pixel's likelihood mixes. Green depends on red, and blue on both."""
     warmup: float = 0.2
     """The fraction of the training over which the weight of the KL rises."""
-    samples: int = 100
-    """Importance samples of the likelihood."""
+    samples: int = 20
+    """Importance samples of the likelihood. More move it by some nats of tens of thousands."""
     test_items: int | None = None
     """Test pictures that the likelihood is measured on, the first ones; None takes all."""
     labelled: int = 2000
