@@ -4,9 +4,9 @@
     python -m recipes.signals_nvae --data ecg5000_train.npz --length 140 --rate None --unit ""
 
 Values are spread over the level that a converter recorded them as, anew at every visit, as for WaveNet. The likelihood
-of recorded values stands beside that of the VAE, series by series, and the evidence bound of spread ones can be
-held against WaveNet's density. With upper groups of a test beat kept and lower ones drawn anew, one picture shows what each scale
-codes.
+of recorded values stands beside that of the VAE, series by series, and the evidence bound of spread ones can be held
+against WaveNet's density. With upper groups of a test beat kept and lower ones drawn anew, one picture shows what each
+scale codes.
 """
 
 import dataclasses
