@@ -92,10 +92,10 @@ class Config:
     push: str | None = None
     """Publish the model under this name, "org/name"."""
     nvae: TrainingConfig = TrainingConfig(
-        steps=5500,
+        steps=5000,
         batch_size=16,
-        learning_rate=1.5e-3,
-        warmup_steps=200,
+        learning_rate=5e-4,
+        warmup_steps=500,
         skip_above=5,
         precision="bf16",
         sample_every=1000,
