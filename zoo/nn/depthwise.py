@@ -15,7 +15,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Arguments: `x`, shape [batch, channels, *grid]; `weight`, shape [channels, 1, *kernel], of odd sizes.
 
     On a processor the library takes longer for the gradient of the kernel than for all else together: it looks at one
-    channel after another. Here the channels lie next to each other, and the kernel's positions are taken in turn.
+    channel after another. See `_kernel_gradient`.
     """
     if x.device.type == "cpu" and torch.is_grad_enabled() and weight.requires_grad:
         return cast(Tensor, _Depthwise.apply(x, weight, bias))
@@ -43,16 +43,33 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             # The transposed convolution is one with the kernel turned round.
             moved = _convolve(gradient, weight.flip(tuple(range(2, weight.ndim))), None)
-        last = (0, *range(2, x.ndim), 1)
-        values, slopes = x.permute(last), gradient.permute(last).contiguous()
-        margins = [side for size in reversed(weight.shape[2:]) for side in (size // 2, size // 2)]
-        padded = F.pad(values, [0, 0, *margins])
-        product = torch.empty_like(slopes)
-        rows = []
-        for shift in itertools.product(*[range(size) for size in weight.shape[2:]]):
-            window = [slice(start, start + size) for start, size in zip(shift, x.shape[2:], strict=True)]
-            torch.mul(padded[(slice(None), *window)], slopes, out=product)
-            rows.append(product.view(-1, len(weight)).sum(0))
-        kernel = torch.stack(rows, 1).reshape(weight.shape).to(weight.dtype)
-        bias = slopes.view(-1, len(weight)).sum(0) if ctx.needs_input_grad[2] else None
-        return moved, kernel, bias
+        bias = gradient.sum((0, *range(2, x.ndim))) if ctx.needs_input_grad[2] else None
+        return moved, _kernel_gradient(x, gradient, weight), bias
+
+
+def _kernel_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """What a convolution's kernel is moved by: at every shift, the sum over positions of input times slope.
+
+    That is a depthwise convolution again, of every channel of every item with its slopes for a kernel, and the quick
+    forward code computes it. A kernel along one axis has so few shifts that to take them in turn is quicker.
+    """
+    batch, channels, *grid = x.shape
+    sizes = weight.shape[2:]
+    if sum(size > 1 for size in sizes) > 1:
+        flat = x.permute(*range(2, x.ndim), 0, 1).reshape(*grid, -1)  # channels and items next to each other
+        slopes = gradient.reshape(-1, 1, *grid)
+        function = F.conv2d if x.ndim == 4 else F.conv3d
+        padding = [size // 2 for size in sizes]
+        found = function(flat.movedim(-1, 0).unsqueeze(0), slopes, padding=padding, groups=len(slopes))
+        return found.reshape(batch, *weight.shape).sum(0, dtype=torch.promote_types(x.dtype, torch.float32)).to(weight)
+    last = (0, *range(2, x.ndim), 1)
+    values, slopes = x.permute(last), gradient.permute(last).contiguous()
+    margins = [side for size in reversed(sizes) for side in (size // 2, size // 2)]
+    padded = F.pad(values, [0, 0, *margins])
+    product = torch.empty_like(slopes)
+    rows = []
+    for shift in itertools.product(*[range(size) for size in sizes]):
+        window = [slice(start, start + size) for start, size in zip(shift, grid, strict=True)]
+        torch.mul(padded[(slice(None), *window)], slopes, out=product)
+        rows.append(product.view(-1, channels).sum(0))
+    return torch.stack(rows, 1).reshape(weight.shape).to(weight.dtype)

@@ -415,7 +415,11 @@ class SpectralPenalty(nn.Module):
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
 
     def forward(self) -> Tensor:
-        """The largest singular value of every convolution, shape [convolutions]."""
+        """The largest singular value of every convolution, shape [convolutions], in full precision."""
+        with torch.autocast(self.warm.device.type, enabled=False):
+            return self._largest()
+
+    def _largest(self) -> Tensor:
         iterations = 4 if self.warm else 40
         self.warm.fill_(True)
         found = []
