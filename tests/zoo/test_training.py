@@ -148,6 +148,95 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         assert all(torch.isfinite(t).all() for t in load_file(folder / "state.safetensors").values())
 
 
+class Scripted(torch.nn.Module):
+    """A weight whose gradient is told for every step; it remembers where the weight was before each."""
+
+    def __init__(self, gradients, breaks_at=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.gradients, self.breaks_at, self.before = gradients, breaks_at, []
+
+    def players(self):
+        return {"model": [self]}
+
+    def forward(self, batch, *, player, progress, generator):
+        step = round(progress * len(self.gradients))
+        if step == self.breaks_at:
+            raise InterruptedError
+        self.before.append(self.weight.item())
+        return {"loss": self.weight * self.gradients[step]}
+
+
+def follow(model, output=None, **changes):
+    settings = dict(steps=len(model.gradients), batch_size=2, ema=0.0, skip_above=5.0, checkpoint_every=10)
+    return train(model, Arrays(torch.zeros(4, 1)), config(**(settings | changes)), output)
+
+
+def test_a_step_with_an_outlying_gradient_is_left_out():
+    model = Scripted([1.0] * 10 + [100.0] + [1.0] * 20 + [100.0] + [1.0] * 8)
+    history = follow(model)
+    stayed = [step for step in range(39) if model.before[step] == model.before[step + 1]]
+    assert stayed == [31]  # the first outlier comes before there is a median to compare it with
+    assert [row["skipped"] for row in history] == [0] * 31 + [1] * 9
+    every = Scripted(model.gradients)
+    assert "skipped" not in follow(every, skip_above=0.0)[-1]
+    assert all(a != b for a, b in zip(every.before, every.before[1:], strict=False))
+
+
+def test_steps_without_a_finite_loss_are_left_out_until_a_row_has_nothing_else():
+    gradients = [1.0, 1.0, math.nan, math.inf, 1.0] * 4
+    model = Scripted(gradients)
+    history = follow(model, log_every=5)
+    assert history[-1]["skipped"] == 8 and all(math.isfinite(row["loss"]) for row in history)
+    assert all(math.isfinite(weight) for weight in model.before) and model.before[2] == model.before[4]
+    with pytest.raises(TrainingError, match="not finite at step 3"):
+        follow(Scripted(gradients), log_every=5, skip_above=0.0)
+    with pytest.raises(TrainingError, match="not finite at step 11"):
+        follow(Scripted([1.0] * 10 + [math.nan] * 5 + [1.0] * 5), log_every=5)
+
+
+def test_where_all_gradients_grow_training_goes_on():
+    model = Scripted([1.0] * 30 + [100.0] * 50)
+    skipped = [row["skipped"] for row in follow(model)]
+    assert skipped[31] == 2 and 20 < skipped[-1] < 40
+    assert skipped[-1] == skipped[-10] and model.before[-1] != model.before[-2]
+
+
+def test_a_resumed_run_leaves_out_the_same_steps(tmp_path):
+    gradients = [1.0 + step % 3 for step in range(30)] + [100.0, 1.0] * 10
+    whole = Scripted(gradients)
+    expected = follow(whole)
+    with pytest.raises(InterruptedError):
+        follow(Scripted(gradients, breaks_at=35), tmp_path)
+    again = Scripted(gradients)
+    assert follow(again, tmp_path) == expected and again.before == whole.before[30:]
+    assert expected[-1]["skipped"] == 10
+
+
+def test_statistics_of_batch_normalisation_are_averaged_with_the_weights():
+    class Normalised(Scripted):
+        def __init__(self):
+            super().__init__([1.0] * 12)
+            self.norm, self.means = torch.nn.BatchNorm1d(1), []
+
+        def forward(self, batch, **others):
+            slope = self.norm(batch).square().mean()
+            self.means.append(self.norm.running_mean.clone())
+            return {"loss": super().forward(batch, **others)["loss"] + slope}
+
+    items = Arrays(torch.randn(64, 1, generator=torch.Generator().manual_seed(0)) + 3)
+    model = Normalised()
+    train(model, items, config(steps=12, batch_size=8, ema=0.9))
+    expected = torch.zeros(1)
+    for step, mean in enumerate(model.means):
+        expected = torch.lerp(mean, expected, min(0.9, (1 + step) / (10 + step)))
+    assert torch.allclose(model.norm.running_mean, expected, atol=1e-6)
+    assert not torch.allclose(model.norm.running_mean, model.means[-1], atol=1e-3)
+    last = Normalised()
+    train(last, items, config(steps=12, batch_size=8, ema=0.0))
+    assert torch.equal(last.norm.running_mean, last.means[-1])
+
+
 def test_broken_files_are_skipped_named_and_counted():
     model = toys.make("vae")
     x = toys.data_for(model)
