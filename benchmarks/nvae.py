@@ -101,16 +101,16 @@ class WideCell(nvae.DecoderCell):
 
     def __init__(self, *arguments: Any):
         *most, expansion, step = arguments if len(arguments) == 7 else (*arguments, None)
-        super().__init__(*most, expansion if step is None else 2 * expansion, step)
+        super().__init__(*most, expansion if step is None else 2 * expansion, step)  # type: ignore[call-arg]
 
 
 def ours(contender: Contender, config: Config) -> tuple[nn.Module, Step]:
     """Our model, and its step."""
     if contender.wide:
-        nvae.DecoderCell = WideCell  # type: ignore[misc]
+        nvae.DecoderCell = WideCell  # type: ignore[assignment, misc]
     if contender.plain:
-        nvae.depthwise = depthwise._convolve  # type: ignore[attr-defined]
-        nvae.FORMATS = dict.fromkeys(nvae.FORMATS, torch.contiguous_format)  # type: ignore[misc]
+        nvae.depthwise = depthwise._convolve
+        nvae.FORMATS = dict.fromkeys(nvae.FORMATS, torch.contiguous_format)
     spectral = 0.0 if contender.normalisation == "none" else SPECTRAL
     model = nvae.NVAE(
         Images(3, 32, 32),
@@ -138,10 +138,10 @@ def published(config: Config) -> tuple[nn.Module, Step]:
     with contextlib.suppress(ImportError):
         import tensorboardX  # noqa: F401
     sys.modules.setdefault("tensorboardX", types.SimpleNamespace(SummaryWriter=None))  # type: ignore[arg-type]
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[assignment, method-assign]
-    import neural_operations  # type: ignore[import-not-found]
-    import utils  # type: ignore[import-not-found]
-    from thirdparty import inplaced_sync_batchnorm as norms  # type: ignore[import-not-found]
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    import neural_operations
+    import utils
+    from thirdparty import inplaced_sync_batchnorm as norms
 
     def normalise(self: Any, x: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_var
@@ -150,7 +150,7 @@ def published(config: Config) -> tuple[nn.Module, Step]:
 
     neural_operations.SYNC_BN = False
     norms.SyncBatchNormSwish.forward = normalise
-    from model import AutoEncoder  # type: ignore[import-not-found]
+    from model import AutoEncoder
 
     arguments = argparse.Namespace(
         dataset="cifar10",
