@@ -7,6 +7,14 @@ Values are spread over the level that a converter recorded them as, anew at ever
 of recorded values stands beside that of the VAE, series by series, and the evidence bound of spread ones can be held
 against WaveNet's density. With upper groups of a test beat kept and lower ones drawn anew, one picture shows what each
 scale codes.
+
+The first took 30 minutes on a shared core of an AMD EPYC, 1,817 beats of one patient to train and 454 to test: at most
+-776.3 nats a beat (density, bound with 100 draws), where the VAE has -695.8; 98 % of the beats are scored higher. Not
+all of that is the hierarchy's: the NVAE has a sigma for every step, the VAE one for all. WaveNet, with -850 nats on
+spread values, stays ahead. R waves of samples are 1.33 ± 0.12 mV high, those of real beats 1.33 ± 0.11; the nearest
+training beat is 0.026 mV away, that of a test beat 0.024 mV. Spectra differ from real ones by 3.3 dB, those of two sets
+of real beats by 0.1 dB. The coarsest scale codes what varies most, the baseline and the height of the R wave, with 12
+nats; the finest one noise, with 80.
 """
 
 import dataclasses
