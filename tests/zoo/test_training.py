@@ -213,6 +213,17 @@ def test_a_resumed_run_leaves_out_the_same_steps(tmp_path):
     assert expected[-1]["skipped"] == 10
 
 
+def test_adamax_damps_what_has_hardly_a_gradient():
+    small, large = Scripted([1e-4] * 3), Scripted([1.0] * 3)
+    for model in (small, large):
+        follow(model, optimiser="adamax")
+    assert small.before[1] / large.before[1] == pytest.approx(1e-4 / 1.1e-3 * 1.001, rel=1e-3)
+    small, large = Scripted([1e-4] * 3), Scripted([1.0] * 3)
+    for model in (small, large):
+        follow(model)
+    assert small.before[1] == pytest.approx(large.before[1], rel=1e-3)
+
+
 def test_statistics_of_batch_normalisation_are_averaged_with_the_weights():
     class Normalised(Scripted):
         def __init__(self):
