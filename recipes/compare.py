@@ -2,11 +2,12 @@
 one picture.
 
     python -m recipes.compare --data mnist
-    python -m recipes.compare --data FOLDER_OF_FACES --name faces --label gender \\
+    python -m recipes.compare --data FOLDER_OF_FACES --name faces --label gender --mean \\
         --models pca-faces vae-faces nvae-faces --output runs/compare_faces --features runs/faces-classifier
 
 The models are checkpoints: bundled names, folders of your own, repositories of the Hub. Nothing is trained but the
-classifier whose features compare samples, and that once: a minute for MNIST.
+classifier whose features compare samples, and that once: a minute for MNIST. With `--test-items 50 --draws 10
+--samples 100` five models of digits took 14 s of one core of an AMD EPYC.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ from zoo.evaluation.likelihood import evaluate
 from zoo.hub import find, load
 from zoo.linear.pca import PCA, LinearLatent, ProbabilisticPCA
 from zoo.linear.solver import PrincipalAxes
-from zoo.model import Explicit, GenerativeModel, unpack
+from zoo.model import Explicit, GenerativeModel, Latent, unpack
 from zoo.training import TrainingConfig
 from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE
@@ -86,6 +87,9 @@ class Config:
     """Importance samples an item where a likelihood is a bound."""
     samples: int = 1000
     """Samples that are compared with as many test items, and with as many training items beside them."""
+    mean: bool = False
+    """End samples of models with latents by the mean of p(x given z), without the noise of single pixels, as pictures
+    of faces are shown. Binary models draw their pixels all the same: a mean of theirs is grey."""
     features: Path | None = Path("runs/mnist-classifier")
     """The folder of the classifier whose features compare samples; it is trained there if it is not there. None leaves
     these figures out, as for data without labels."""
@@ -225,7 +229,7 @@ def measure(
     """All figures of a model."""
     model = entry.model
     condition = items.labels if model.classes else None
-    drawn = draw(model, len(items.real), condition, progress=True, generator=seeded(config))
+    drawn = sample(model, len(items.real), condition, config)
     levels = model.modality.levels
     family = family_name(type(model.model)) if isinstance(model, LatentPrior) else family_name(type(model))
     if isinstance(model, LatentPrior):
@@ -241,6 +245,24 @@ def measure(
         parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
         size=(entry.folder / WEIGHTS).stat().st_size,
     )
+
+
+def sample(model: GenerativeModel, n: int, condition: Tensor | None, config: Config) -> Tensor:
+    """Samples in batches, without the noise of pixels where that is asked for and the model has it."""
+    generator = seeded(config)
+    if not (config.mean and without_noise(model)):
+        return draw(model, n, condition, progress=True, generator=generator)
+    parts = []
+    for start in range(0, n, BATCH):
+        labels = None if condition is None else condition[start : start + BATCH]
+        size = min(BATCH, n - start)
+        parts.append(model.sample(size, condition=labels, mean=True, generator=generator).cpu())
+    return torch.cat(parts)
+
+
+def without_noise(model: GenerativeModel) -> bool:
+    """Whether a mean of p(x given z) is an item: not of binary pixels, whose mean is grey."""
+    return isinstance(model, (Latent, LatentPrior)) and model.modality.levels != 2
 
 
 def as_items(x: Tensor, levels: int | None, medium: Images, generator: torch.Generator) -> Tensor:
@@ -355,7 +377,7 @@ def cells(row: Row) -> dict[str, str]:
     found = {"family": row.family} if row.family else {}
     if row.bits is not None:
         found["bits/dim"] = f"{row.bits.measured} ({row.bits.kind})"
-    found |= {name: f"{value:.3g}" for name, value in row.features.items()}
+    found |= {name: significant(value, 3) for name, value in row.features.items()}
     if row.training is not None:
         found["training"] = duration(row.training)
     if row.sampling is not None:
@@ -371,19 +393,24 @@ def duration(seconds: float) -> str:
     """A time for people: "3.1 ms", "2 s", "78 min"."""
     if seconds >= 100:
         return f"{seconds / 60:.0f} min"
-    number = float(f"{seconds if seconds >= 1 else 1000 * seconds:.2g}")
-    return f"{number:g} {'s' if seconds >= 1 else 'ms'}"
+    return f"{significant(seconds, 2)} s" if seconds >= 1 else f"{significant(1000 * seconds, 2)} ms"
+
+
+def significant(value: float, digits: int) -> str:
+    """A number rounded to so many digits, never as a power of ten: "1190"."""
+    return f"{float(f'{value:.{digits}g}'):.12g}"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown, a line a row; columns that are empty in all are left out."""
+    """Markdown, a line a row; empty rows and columns are left out."""
     lines = [cells(row) for row in rows]
     order = ("family", "bits/dim", *METRICS, "training", f"{TIMED} samples", "parameters", "file")
     columns = [name for name in order if any(name in line for line in lines)]
     text = [f"| model | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
     for row, line in zip(rows, lines, strict=True):
         name = f"`{row.name}`" if row.family else row.name
-        text.append(f"| {name} | {' | '.join(line.get(column, '–') for column in columns)} |")
+        if line:
+            text.append(f"| {name} | {' | '.join(line.get(column, '–') for column in columns)} |")
     return "\n".join(text) + "\n"
 
 
@@ -406,7 +433,7 @@ def notes(
     ]
     others = [entry for entry in entries if entry.model.modality.levels != medium.levels]
     if any(isinstance(entry.model, PCA) and entry not in others for entry in entries):
-        said.append("Bits/dim of PCA are those of probabilistic PCA on the same axes; its samples here have no noise.")
+        said.append("Bits/dim of PCA are those of probabilistic PCA on the same axes; samples of PCA have no noise.")
     for name, _, model in others:
         said.append(
             f"`{name}` is of pixels of {model.modality.levels} levels: bits of those and of these cannot be compared, "
@@ -417,11 +444,21 @@ def notes(
     elif base is None:
         said.append(f"Samples are not compared in features: {n} are too few.")
     else:
+        labels = "" if config.label is None else f", trained on the labels {config.label}"
         few = "; with fewer items than features the Frechet distances are far too large" if n <= base.shape[1] else ""
         said.append(
             f"{n:,} samples of each, at temperature 1, beside {n:,} items of {of}, in the {base.shape[1]} features of: "
-            f"{network.name}{few}. {CEILING.capitalize()} show what can be reached."
+            f"{network.name}{labels}{few}. {CEILING.capitalize()} show what can be reached."
         )
+    noiseless = [entry for entry in entries if without_noise(entry.model) and not isinstance(entry.model, PCA)]
+    smooth = [f"`{entry.name}`" for entry in noiseless if config.mean]
+    if smooth:
+        said.append(
+            f"Samples of {', '.join(smooth)} are means of p(x given z); draws, which the bits are of, are noisier."
+        )
+    conditional = [f"`{name}`" for name, _, model in entries if model.classes]
+    if conditional:
+        said.append(f"Samples of {', '.join(conditional)} are of the classes of the test items, one for one.")
     said.append(
         f"{FLOOR.capitalize()}: each is drawn by itself, as often at every level as in the training split, one more "
         "counted for each level. Any model should be better."

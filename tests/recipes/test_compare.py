@@ -93,6 +93,7 @@ def test_every_kind_of_model_stands_in_one_table_with_what_its_numbers_are(digit
         "vq-vae": "bound on a mass by one code an item, class known",
         compare.FLOOR: "mass",
     }
+    assert "Samples of `vq-vae` are of the classes" in text and "are means of" not in text
     assert "`pca` is of pixels of 256 levels" in text and "for want of" not in text and "probabilistic" not in text
 
     # One set of items for all.
@@ -132,15 +133,17 @@ def test_every_kind_of_model_stands_in_one_table_with_what_its_numbers_are(digit
 
 def test_colours_have_densities_beside_masses_and_what_is_missing_is_said(digits, folders):
     models = tuple(str(folders / name) for name in ("pca-colour", "vae-colour"))
-    config = dataclasses.replace(digits, data="photographs", models=models, features=None, samples=8)
+    config = dataclasses.replace(digits, data="photographs", models=models, features=None, samples=8, mean=True)
     compare.main(config)
     text = (config.output / "table.md").read_text()
     found = lines(text)
     kind = "bound on a mass by the density of dequantised pixels plus the bin width"
     assert found["pca-colour"]["bits/dim"].endswith(f"({kind})")
     assert found["vae-colour"]["bits/dim"].endswith("(bound on a mass, 3 draws)")
+    assert list(found) == ["pca-colour", "vae-colour", compare.FLOOR]
     assert "coverage" not in found["pca-colour"] and "not compared in features" in text
     assert "want of a checkpoint: NVAE, PixelCNN, VQ-VAE with a learned prior." in text
+    assert "Samples of `vae-colour` are means of p(x given z)" in text
     assert "Bits/dim of PCA are those of probabilistic PCA" in text
     items = compare.read(config, COLOUR, labelled=False)
     same = ProbabilisticPCA.fit(COLOUR.dataset("photographs").x, COLOUR, components=16)
@@ -156,6 +159,17 @@ def test_the_floor_is_the_mass_of_independent_pixels(digits):
     bits = -torch.where(items.scored > 0, white, 1 - white).log2().mean().item()
     assert row.bits.value == pytest.approx(bits, abs=0.01)  # the training items are binarised, not grey
     assert ((row.pictures > 0).float().mean(0) - white).abs().max() < 0.2
+
+
+def test_samples_end_with_a_mean_where_that_is_asked_for_and_is_an_item(digits, folders):
+    smooth = dataclasses.replace(digits, mean=True)
+    noisy, clean = (
+        compare.sample(load(folders / "vae-colour"), 120, None, config)[:, :, 1:] for config in (digits, smooth)
+    )
+    assert len(noisy) == len(clean) == 120
+    assert noisy.diff(dim=2).abs().mean() > 2 * clean.diff(dim=2).abs().mean()
+    binary = load(folders / "vae")
+    assert torch.equal(compare.sample(binary, 20, None, smooth), compare.sample(binary, 20, None, digits))
 
 
 def test_samples_get_the_levels_of_the_items(digits):
