@@ -2,7 +2,8 @@
 
     python -m recipes.faces_nvae --data FOLDER_OF_FACES
 
-About 70 minutes on one core of a busy AMD EPYC.
+32 minutes on a shared core of an AMD EPYC, 80,000 pictures seen, which is too few: reconstructions are faces, samples
+are smears with eyes and a mouth. The hierarchy learns details long before it learns what belongs together.
 """
 
 import dataclasses

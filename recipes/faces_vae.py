@@ -2,7 +2,7 @@
 
     python -m recipes.faces_vae --data FOLDER_OF_FACES
 
-55 minutes on one core of a busy AMD EPYC.
+A step takes 0.3 s on one core of an AMD EPYC, so that the training lasts some 45 minutes.
 """
 
 import dataclasses
