@@ -41,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modalities.images import Images
 from recipes.common import machine
-from zoo.nn import depthwise
+from zoo.nn import convolution, depthwise
 from zoo.variational import nvae
 
 GROUPS, LATENT, SPECTRAL, PROGRESS = 3, 20, 0.01, 0.1
@@ -109,8 +109,8 @@ def ours(contender: Contender, config: Config) -> tuple[nn.Module, Step]:
     if contender.wide:
         nvae.DecoderCell = WideCell  # type: ignore[assignment, misc]
     if contender.plain:
-        nvae.depthwise = depthwise._convolve
-        nvae.FORMATS = dict.fromkeys(nvae.FORMATS, torch.contiguous_format)
+        convolution.convolve_depthwise = depthwise._convolve
+        convolution.FORMATS.update(dict.fromkeys(convolution.FORMATS, torch.contiguous_format))
     spectral = 0.0 if contender.normalisation == "none" else SPECTRAL
     model = nvae.NVAE(
         Images(3, 32, 32),

@@ -16,8 +16,10 @@ from modalities.signals import Signals
 from tests import toys
 from zoo.distributions import DiagonalGaussian, Path
 from zoo.model import Variational
+from zoo.nn.convolution import Convolution, SpectralPenalty
 from zoo.nn.depthwise import depthwise
-from zoo.variational.nvae import NVAE, Convolution, Double, EncoderCell, Flow, FlowedGaussian, Halve, SpectralPenalty
+from zoo.nn.flows import Flow, FlowedGaussian
+from zoo.variational.nvae import NVAE, Double, EncoderCell, Halve
 
 SMALL = dict(latent=2, width=4, blocks=1, block_cells=2, cells=1, expansion=2)
 

@@ -23,59 +23,12 @@ from torch.utils.checkpoint import checkpoint
 from modalities import Modality
 from zoo.distributions import DiagonalGaussian, OptimalGaussian, Path, full_precision
 from zoo.model import ELBO, Variational, check_count, check_temperature, unpack
-from zoo.nn.depthwise import depthwise
+from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
+from zoo.nn.flows import Flow, FlowedGaussian
 from zoo.nn.observation import Likelihood, Observation, follow
 from zoo.nn.residual import Standardise
 
 Normalisation = Literal["none", "batch"]
-Grid = tuple[int, ...]
-"""The positions of a feature map: [height, width] or [frames, height, width]; a series of length T is 1 x T."""
-FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
-"""Channels that lie next to each other, for grids of so many axes: the quick layout."""
-
-
-class Convolution(nn.Module):
-    """A convolution over the axes of a grid that are longer than 1; with a stride it halves those that are even.
-
-    `normalised` writes every filter as a direction and a learned length, w = exp(log_norm) v / |v| (Salimans, Kingma,
-    "Weight Normalization", 2016).
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        grid: Grid,
-        normalised: bool = False,
-        stride: Grid | None = None,
-        depthwise: bool = False,
-    ):
-        super().__init__()
-        sizes = tuple(kernel if axis > 1 else 1 for axis in grid)
-        self.groups = outputs if depthwise else 1
-        self.stride, self.padding = stride or (1,) * len(grid), tuple(size // 2 for size in sizes)
-        kind: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(grid)]
-        self.function: Any = {2: F.conv2d, 3: F.conv3d}[len(grid)]
-        layer = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
-        self.weight, self.bias = layer.to(memory_format=FORMATS[len(grid)]).weight, layer.bias
-        self.log_norm = nn.Parameter(_lengths(layer.weight.detach()).log()) if normalised else None
-
-    @property
-    def filters(self) -> Tensor:
-        """The weight that multiplies."""
-        return self.weight if self.log_norm is None else self.weight * (self.log_norm.exp() / _lengths(self.weight))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape [batch, channels, *grid]."""
-        if self.groups > 1:
-            return depthwise(x, self.filters, self.bias)
-        return self.function(x, self.filters, self.bias, self.stride, self.padding)
-
-
-def _lengths(weight: Tensor) -> Tensor:
-    """The norm of every filter, broadcast to the weight."""
-    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
 
 
 def _normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Module:
@@ -217,114 +170,6 @@ class DecoderCell(Cell):
             last.weight *= self.shrink
 
 
-class Flow(nn.Module):
-    """Inverse autoregressive flow: z' = z - mu(z), where mu of an element sees the elements before it alone. The second
-    half of a cell does the same in the opposite order. Volumes are kept: the Jacobian's determinant is 1.
-
-    Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016.
-    """
-
-    def __init__(self, latent: int, grid: Grid, cells: int):
-        super().__init__()
-        self.halves = nn.ModuleList(_FlowHalf(latent, grid) for _ in range(2 * cells))
-        self.turned = tuple(range(1, 2 + len(grid)))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Shape [batch, latent, *grid], in and out."""
-        for half in self.halves:
-            z = (z - half(z)).flip(self.turned)
-        return z
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """What `forward` turns into z: an element is right as soon as those before it are, most long before."""
-        for half in reversed(self.halves):
-            target = z.flip(self.turned)
-            z, before = target, None
-            for _ in range(target[0].numel()):
-                z, before = target + half(z), z
-                if torch.equal(z, before):
-                    break
-        return z
-
-
-class _FlowHalf(nn.Module):
-    """The mean of every element, given those before it: masked convolutions 3 x 3, depthwise 5 x 5 and 1 x 1."""
-
-    def __init__(self, latent: int, grid: Grid, expansion: int = 6):
-        super().__init__()
-        wide = expansion * latent
-        order = torch.arange(wide) % latent  # of a hidden channel: what it may see
-        own = torch.arange(latent)
-        first, last = Convolution(latent, wide, 3, grid), Convolution(wide, latent, 1, grid)
-        second = Convolution(wide, wide, 5, grid, depthwise=True)
-        self.convolutions = nn.ModuleList([first, second, last])
-        masks = (
-            _past(first.weight, (own[None] < order[:, None]).float()),
-            _past(second.weight, torch.ones(wide, 1)),
-            _past(last.weight, (order[None] <= own[:, None]).float()),
-        )
-        for index, mask in enumerate(masks):
-            self.register_buffer(f"mask{index}", mask, persistent=False)
-        with torch.no_grad():
-            last.weight *= 0.1
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Shape [batch, latent, *grid], in and out."""
-        layers = cast(list[Convolution], list(self.convolutions))
-        h = z.to(layers[0].weight.dtype)
-        for index, layer in enumerate(layers):
-            masked = layer.weight * getattr(self, f"mask{index}")
-            h = layer.function(F.elu(h) if index else h, masked, layer.bias, 1, layer.padding, groups=layer.groups)
-        return full_precision(h)
-
-
-def _past(weight: Tensor, centre: Tensor) -> Tensor:
-    """A mask over a kernel: what comes before the centre in raster order, and at the centre what is given."""
-    mask = torch.zeros(*weight.shape[:2], weight[0, 0].numel())
-    middle = mask.shape[2] // 2
-    mask[..., :middle] = 1
-    mask[..., middle] = centre
-    return mask.reshape(weight.shape)
-
-
-class FlowedGaussian:
-    """The distribution of flow(z) for normal z: a posterior of any shape, whose KL is estimated by the draw."""
-
-    def __init__(self, base: DiagonalGaussian, flow: Flow):
-        self.base, self.flow = base, flow
-        self.drawn: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def mean(self) -> Tensor:
-        """Where the normal's mean goes."""
-        return self.flow(self.base.mean)
-
-    def rsample(self, *, generator: torch.Generator | None = None) -> Tensor:
-        """One value an item, differentiable; what it came from is remembered, since to invert a flow is slow."""
-        z = self.base.rsample(generator=generator)
-        self.drawn = self.flow(z), z
-        return self.drawn[0]
-
-    def _origin(self, value: Tensor) -> Tensor:
-        return self.drawn[1] if self.drawn is not None and self.drawn[0] is value else self.flow.inverse(value)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Density in nats an item, shape [batch]."""
-        return self.base.log_prob(self._origin(value))
-
-    def kl(self, prior: DiagonalGaussian, z: Tensor) -> Tensor:
-        """The estimate log q(z) - log p(z), nats, shape [batch, 1]; it may be negative."""
-        return (self.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)
-
-    def noise(self, z: Tensor) -> Tensor:
-        """The standard normal noise that `from_noise` turns into z."""
-        return self.base.noise(self._origin(z))
-
-    def from_noise(self, noise: Tensor) -> Tensor:
-        """The value that this noise leads to."""
-        return self.flow(self.base.from_noise(noise))
-
-
 class Group(nn.Module):
     """One group of latents: its prior and its posterior given the top-down state, and how it moves that state.
 
@@ -391,48 +236,6 @@ def _bounded(mean: Tensor, log_std: Tensor, temperature: float = 1.0) -> Diagona
     """Means and log-sigmas bounded softly to (-5, 5), and sigma at least 0.01: without, one step may be fatal."""
     std = torch.exp(5 * torch.tanh(log_std / 5)) + 0.01
     return DiagonalGaussian(5 * torch.tanh(mean / 5), std * temperature)
-
-
-class SpectralPenalty(nn.Module):
-    """The sum of the largest singular values of all convolutions, which bounds how far the network can stretch.
-
-    Estimated by power iteration on matrices [outputs, inputs * kernel], those of one shape at once; the vectors stay
-    from step to step, so that few iterations follow the weights.
-
-    Source: Yoshida, Miyato, "Spectral Norm Regularization for Improving the Generalizability of Deep Learning", 2017.
-    """
-
-    warm: Tensor
-
-    def __init__(self, convolutions: Sequence[Convolution]):
-        super().__init__()
-        self.groups: list[list[Convolution]] = []
-        by_shape = sorted(convolutions, key=lambda layer: layer.weight.flatten(1).shape)
-        for index, (shape, layers) in enumerate(itertools.groupby(by_shape, lambda x: x.weight.flatten(1).shape)):
-            self.groups.append(list(layers))
-            start = torch.randn(len(self.groups[-1]), shape[1])
-            self.register_buffer(f"right{index}", F.normalize(start, dim=1))
-        self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
-
-    def forward(self) -> Tensor:
-        """The largest singular value of every convolution, shape [convolutions], in full precision."""
-        with torch.autocast(self.warm.device.type, enabled=False):
-            return self._largest()
-
-    def _largest(self) -> Tensor:
-        iterations = 4 if self.warm else 40
-        self.warm.fill_(True)
-        found = []
-        for index, layers in enumerate(self.groups):
-            matrices = torch.stack([full_precision(layer.filters).flatten(1) for layer in layers])
-            right = getattr(self, f"right{index}")
-            with torch.no_grad():
-                for _ in range(iterations):
-                    left = F.normalize(torch.einsum("nij,nj->ni", matrices, right.to(matrices)), dim=1)
-                    right.copy_(F.normalize(torch.einsum("nij,ni->nj", matrices, left), dim=1))
-            # A copy: the buffer will be overwritten in place before the gradient is taken.
-            found.append(torch.einsum("nij,ni,nj->n", matrices, left, right.to(matrices).clone()))
-        return torch.cat(found)
 
 
 class NVAE(Variational):

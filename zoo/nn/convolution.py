@@ -1,0 +1,103 @@
+"""Convolutions over grids of two and three axes, and the size of what they can do to their input."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.distributions import full_precision
+from zoo.nn.depthwise import depthwise as convolve_depthwise
+
+Grid = tuple[int, ...]
+"""The positions of a feature map: [height, width] or [frames, height, width]; a series of length T is 1 x T."""
+FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+"""Channels that lie next to each other, for grids of so many axes: the quick layout."""
+
+
+class Convolution(nn.Module):
+    """A convolution over the axes of a grid that are longer than 1; with a stride it halves those that are even.
+
+    `normalised` writes every filter as a direction and a learned length, w = exp(log_norm) v / |v| (Salimans, Kingma,
+    "Weight Normalization", 2016).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        grid: Grid,
+        normalised: bool = False,
+        stride: Grid | None = None,
+        depthwise: bool = False,
+    ):
+        super().__init__()
+        sizes = tuple(kernel if axis > 1 else 1 for axis in grid)
+        self.groups = outputs if depthwise else 1
+        self.stride, self.padding = stride or (1,) * len(grid), tuple(size // 2 for size in sizes)
+        kind: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(grid)]
+        self.function: Any = {2: F.conv2d, 3: F.conv3d}[len(grid)]
+        layer = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
+        self.weight, self.bias = layer.to(memory_format=FORMATS[len(grid)]).weight, layer.bias
+        self.log_norm = nn.Parameter(_lengths(layer.weight.detach()).log()) if normalised else None
+
+    @property
+    def filters(self) -> Tensor:
+        """The weight that multiplies."""
+        return self.weight if self.log_norm is None else self.weight * (self.log_norm.exp() / _lengths(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape [batch, channels, *grid]."""
+        if self.groups > 1:
+            return convolve_depthwise(x, self.filters, self.bias)
+        return self.function(x, self.filters, self.bias, self.stride, self.padding)
+
+
+def _lengths(weight: Tensor) -> Tensor:
+    """The norm of every filter, broadcast to the weight."""
+    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+
+
+class SpectralPenalty(nn.Module):
+    """The sum of the largest singular values of all convolutions, which bounds how far the network can stretch.
+
+    Estimated by power iteration on matrices [outputs, inputs * kernel], those of one shape at once; the vectors stay
+    from step to step, so that few iterations follow the weights.
+
+    Source: Yoshida, Miyato, "Spectral Norm Regularization for Improving the Generalizability of Deep Learning", 2017.
+    """
+
+    warm: Tensor
+
+    def __init__(self, convolutions: Sequence[Convolution]):
+        super().__init__()
+        self.groups: list[list[Convolution]] = []
+        by_shape = sorted(convolutions, key=lambda layer: layer.weight.flatten(1).shape)
+        for index, (shape, layers) in enumerate(itertools.groupby(by_shape, lambda x: x.weight.flatten(1).shape)):
+            self.groups.append(list(layers))
+            start = torch.randn(len(self.groups[-1]), shape[1])
+            self.register_buffer(f"right{index}", F.normalize(start, dim=1))
+        self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
+
+    def forward(self) -> Tensor:
+        """The largest singular value of every convolution, shape [convolutions], in full precision."""
+        with torch.autocast(self.warm.device.type, enabled=False):
+            return self._largest()
+
+    def _largest(self) -> Tensor:
+        iterations = 4 if self.warm else 40
+        self.warm.fill_(True)
+        found = []
+        for index, layers in enumerate(self.groups):
+            matrices = torch.stack([full_precision(layer.filters).flatten(1) for layer in layers])
+            right = getattr(self, f"right{index}")
+            with torch.no_grad():
+                for _ in range(iterations):
+                    left = F.normalize(torch.einsum("nij,nj->ni", matrices, right.to(matrices)), dim=1)
+                    right.copy_(F.normalize(torch.einsum("nij,ni->nj", matrices, left), dim=1))
+            # A copy: the buffer will be overwritten in place before the gradient is taken.
+            found.append(torch.einsum("nij,ni,nj->n", matrices, left, right.to(matrices).clone()))
+        return torch.cat(found)

@@ -1,0 +1,118 @@
+"""Flows: invertible networks that turn simple distributions into others."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.distributions import DiagonalGaussian, full_precision
+from zoo.nn.convolution import Convolution, Grid
+
+
+class Flow(nn.Module):
+    """Inverse autoregressive flow: z' = z - mu(z), where mu of an element sees the elements before it alone. The second
+    half of a cell does the same in the opposite order. Volumes are kept: the Jacobian's determinant is 1.
+
+    Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016.
+    """
+
+    def __init__(self, latent: int, grid: Grid, cells: int):
+        super().__init__()
+        self.halves = nn.ModuleList(_FlowHalf(latent, grid) for _ in range(2 * cells))
+        self.turned = tuple(range(1, 2 + len(grid)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Shape [batch, latent, *grid], in and out."""
+        for half in self.halves:
+            z = (z - half(z)).flip(self.turned)
+        return z
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """What `forward` turns into z: an element is right as soon as those before it are, most long before."""
+        for half in reversed(self.halves):
+            target = z.flip(self.turned)
+            z, before = target, None
+            for _ in range(target[0].numel()):
+                z, before = target + half(z), z
+                if torch.equal(z, before):
+                    break
+        return z
+
+
+class _FlowHalf(nn.Module):
+    """The mean of every element, given those before it: masked convolutions 3 x 3, depthwise 5 x 5 and 1 x 1."""
+
+    def __init__(self, latent: int, grid: Grid, expansion: int = 6):
+        super().__init__()
+        wide = expansion * latent
+        order = torch.arange(wide) % latent  # of a hidden channel: what it may see
+        own = torch.arange(latent)
+        first, last = Convolution(latent, wide, 3, grid), Convolution(wide, latent, 1, grid)
+        second = Convolution(wide, wide, 5, grid, depthwise=True)
+        self.convolutions = nn.ModuleList([first, second, last])
+        masks = (
+            _past(first.weight, (own[None] < order[:, None]).float()),
+            _past(second.weight, torch.ones(wide, 1)),
+            _past(last.weight, (order[None] <= own[:, None]).float()),
+        )
+        for index, mask in enumerate(masks):
+            self.register_buffer(f"mask{index}", mask, persistent=False)
+        with torch.no_grad():
+            last.weight *= 0.1
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Shape [batch, latent, *grid], in and out."""
+        layers = cast(list[Convolution], list(self.convolutions))
+        h = z.to(layers[0].weight.dtype)
+        for index, layer in enumerate(layers):
+            masked = layer.weight * getattr(self, f"mask{index}")
+            h = layer.function(F.elu(h) if index else h, masked, layer.bias, 1, layer.padding, groups=layer.groups)
+        return full_precision(h)
+
+
+def _past(weight: Tensor, centre: Tensor) -> Tensor:
+    """A mask over a kernel: what comes before the centre in raster order, and at the centre what is given."""
+    mask = torch.zeros(*weight.shape[:2], weight[0, 0].numel())
+    middle = mask.shape[2] // 2
+    mask[..., :middle] = 1
+    mask[..., middle] = centre
+    return mask.reshape(weight.shape)
+
+
+class FlowedGaussian:
+    """The distribution of flow(z) for normal z: a posterior of any shape, whose KL is estimated by the draw."""
+
+    def __init__(self, base: DiagonalGaussian, flow: Flow):
+        self.base, self.flow = base, flow
+        self.drawn: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """Where the normal's mean goes."""
+        return self.flow(self.base.mean)
+
+    def rsample(self, *, generator: torch.Generator | None = None) -> Tensor:
+        """One value an item, differentiable; what it came from is remembered, since to invert a flow is slow."""
+        z = self.base.rsample(generator=generator)
+        self.drawn = self.flow(z), z
+        return self.drawn[0]
+
+    def _origin(self, value: Tensor) -> Tensor:
+        return self.drawn[1] if self.drawn is not None and self.drawn[0] is value else self.flow.inverse(value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Density in nats an item, shape [batch]."""
+        return self.base.log_prob(self._origin(value))
+
+    def kl(self, prior: DiagonalGaussian, z: Tensor) -> Tensor:
+        """The estimate log q(z) - log p(z), nats, shape [batch, 1]; it may be negative."""
+        return (self.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)
+
+    def noise(self, z: Tensor) -> Tensor:
+        """The standard normal noise that `from_noise` turns into z."""
+        return self.base.noise(self._origin(z))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """The value that this noise leads to."""
+        return self.flow(self.base.from_noise(noise))
