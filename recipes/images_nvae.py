@@ -2,7 +2,12 @@
 
     python -m recipes.images_nvae --data mnist
 
-About 85 minutes on one core of a busy AMD EPYC.
+The training took 102 minutes on one core of a busy AMD EPYC: 8,000 steps, 39 of them left out for their gradients, all
+before the 400th. The first 1,000 test images get at most 81.4 ± 0.7 nats (100 importance samples, binarised with seed
+0), 30.9 of them rate; the VAE of the recipe images_vae, which saw six times as many images, gives 81.6. Published, with
+15 groups and 400 epochs, on all images: 78.0. Samples are digits; at a temperature of 0.5 more so. The groups on 4 x 4
+code which digit it is and its slant, those on 8 x 8 the strokes' width and ends. A sample is nearer to the training set
+than an unseen digit with a probability of 0.39.
 """
 
 import dataclasses
