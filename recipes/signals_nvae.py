@@ -14,7 +14,8 @@ all of that is the hierarchy's: the NVAE has a sigma for every step, the VAE one
 spread values, stays ahead. R waves of samples are 1.33 ± 0.12 mV high, those of real beats 1.33 ± 0.11; the nearest
 training beat is 0.026 mV away, that of a test beat 0.024 mV. Spectra differ from real ones by 3.3 dB, those of two sets
 of real beats by 0.1 dB. The coarsest scale codes what varies most, the baseline and the height of the R wave, with 12
-nats; the finest one noise, with 80.
+nats; the finest one noise, with 80. The way to the one ventricular beat of the training set overshoots, to -4 mV in
+between: so rare a beat lies far outside of what the prior expects.
 """
 
 import dataclasses

@@ -212,20 +212,26 @@ class Group(nn.Module):
         mean, log_std = full_precision(self.give(s)).chunk(2, 1)
         return mean, log_std
 
-    def prior(self, s: Tensor, temperature: float = 1.0) -> DiagonalGaussian:
-        """p(z_l | z_<l), event [latent, *grid]; the temperature scales its standard deviations."""
-        mean, log_std = self._prior(s)
+    def _bound(self, mean: Tensor, log_std: Tensor, temperature: float) -> DiagonalGaussian:
         if self.first:
             return DiagonalGaussian(mean, torch.full_like(mean, temperature))
         return _bounded(mean, log_std, temperature)
 
+    def prior(self, s: Tensor, temperature: float = 1.0) -> DiagonalGaussian:
+        """p(z_l | z_<l), event [latent, *grid]; the temperature scales its standard deviations."""
+        return self._bound(*self._prior(s), temperature)
+
     def posterior(self, s: Tensor, encoded: Tensor) -> Any:
         """q(z_l | z_<l, x): the network tells what to add to the prior's mean and log-sigma."""
+        return self.both(s, encoded)[1]
+
+    def both(self, s: Tensor, encoded: Tensor) -> tuple[DiagonalGaussian, Any]:
+        """The prior and the posterior, in one pass."""
         mean, log_std = self._prior(s)
         told = self.tell(self.read(encoded) if self.first else encoded + self.side(s))
         move, log_ratio = full_precision(told).chunk(2, 1)
         base = _bounded(mean + move, log_std + log_ratio)
-        return base if self.flow is None else FlowedGaussian(base, self.flow)
+        return self._bound(mean, log_std, 1.0), base if self.flow is None else FlowedGaussian(base, self.flow)
 
     def forward(self, s: Tensor, z: Tensor) -> Tensor:
         """The state after the group, shape [batch, channels, *grid of the next group]."""
@@ -449,7 +455,7 @@ class NVAE(Variational):
         s = self._begin(len(states[0]), condition)
         path = []
         for group, encoded in zip(self._each(), states, strict=True):
-            prior, posterior = group.prior(s), group.posterior(s, encoded)
+            prior, posterior = group.both(s, encoded)
             z = posterior.rsample(generator=generator)
             path.append((prior, posterior, z))
             s = self._run(group, s, z)
