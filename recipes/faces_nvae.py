@@ -61,9 +61,8 @@ class Config:
     """The checkpoint."""
     size: int = 64
     """Height and width; pictures of other sizes are cropped and resized."""
-    groups: tuple[int, ...] = (2, 5)
-    """Groups of latents at every scale, the coarsest first. With finer ones than 8 x 8 the likelihood is better and a
-    short training gives no faces: the fine ones learn everything, and the coarse ones nothing."""
+    groups: tuple[int, ...] = (3, 4)
+    """Groups of latents at every scale, the coarsest first."""
     latent: int = 16
     """Latent channels of a group."""
     width: int = 12
@@ -74,12 +73,14 @@ class Config:
     """Residual cells in each of these blocks."""
     cells: int = 1
     """Residual cells a group."""
-    expansion: int = 3
+    expansion: int = 4
     """How many times wider the decoder's depthwise convolutions are."""
     mixture: int = 1
     """Logistics that a pixel's likelihood mixes. Green depends on red, and blue on both."""
-    warmup: float = 0.2
+    warmup: float = 0.1
     """The fraction of the training over which the weight of the KL rises."""
+    progressive: float = 0.7
+    """The fraction of the training over which finer scales are held back."""
     samples: int = 20
     """Importance samples of the likelihood. More move it by some nats of tens of thousands."""
     test_items: int | None = None
@@ -93,9 +94,9 @@ class Config:
     push: str | None = None
     """Publish the model under this name, "org/name"."""
     nvae: TrainingConfig = TrainingConfig(
-        steps=5000,
+        steps=18_000,
         batch_size=16,
-        learning_rate=5e-4,
+        learning_rate=8e-4,
         warmup_steps=500,
         skip_above=5,
         precision="bf16",
@@ -108,7 +109,7 @@ def main(config: Config) -> None:
     """Train an NVAE on faces, measure it, look at its scales, and find attributes in its latent space."""
     config.output.mkdir(parents=True, exist_ok=True)
     medium = Images(3, config.size, config.size)
-    names = ("groups", "latent", "width", "blocks", "block_cells", "cells", "expansion", "warmup")
+    names = ("groups", "latent", "width", "blocks", "block_cells", "cells", "expansion", "warmup", "progressive")
     chosen: dict[str, Any] = {name: getattr(config, name) for name in names}
     torch.manual_seed(config.nvae.seed)
     model = NVAE(medium, components=config.mixture, **chosen)

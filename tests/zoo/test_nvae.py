@@ -164,6 +164,18 @@ def test_temperatures_of_single_groups():
     assert torch.equal(z[1], model.prior(n=2).given(z)[1].mean) and not torch.equal(z[0], torch.zeros_like(z[0]))
 
 
+def test_progressive_training_holds_finer_scales_back():
+    model = make(groups=(2, 1), warmup=0.0, progressive=0.5)
+    assert model.hold(0.0).tolist() == pytest.approx([1.0, 1.0, 30.0])
+    assert model.hold(0.25).tolist() == pytest.approx([1.0, 1.0, 30**0.5])
+    assert model.hold(0.5).tolist() == model.hold(1.0).tolist() == [1.0, 1.0, 1.0]
+    x = toys.data_for(model, 8)
+    early, late = (model.loss(x, progress=p, generator=generator()) for p in (0.0, 0.5))
+    assert early["kl"] == late["kl"] and late["kl/02"] > 0
+    more = (early["loss"] - late["loss"]).item()
+    assert more == pytest.approx(29 * late["kl/02"].item(), rel=1e-4)
+
+
 def test_warm_up_balances_groups_and_ends():
     model = make(groups=(2, 1))
     kl = torch.rand(5, 3, requires_grad=True)

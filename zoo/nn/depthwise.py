@@ -56,11 +56,12 @@ def _kernel_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
     batch, channels, *grid = x.shape
     sizes = weight.shape[2:]
     if sum(size > 1 for size in sizes) > 1:
-        flat = x.permute(*range(2, x.ndim), 0, 1).reshape(*grid, -1)  # channels and items next to each other
+        # Channels and items lie next to each other, in strides that the library knows for the quick layout.
+        flat = x.permute(*range(2, x.ndim), 0, 1).reshape(1, *grid, -1).movedim(-1, 1)
         slopes = gradient.reshape(-1, 1, *grid)
         function = F.conv2d if x.ndim == 4 else F.conv3d
         padding = [size // 2 for size in sizes]
-        found = function(flat.movedim(-1, 0).unsqueeze(0), slopes, padding=padding, groups=len(slopes))
+        found = function(flat, slopes, padding=padding, groups=len(slopes))
         return found.reshape(batch, *weight.shape).sum(0, dtype=torch.promote_types(x.dtype, torch.float32)).to(weight)
     last = (0, *range(2, x.ndim), 1)
     values, slopes = x.permute(last), gradient.permute(last).contiguous()

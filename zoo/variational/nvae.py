@@ -29,6 +29,8 @@ from zoo.nn.observation import Likelihood, Observation, follow
 from zoo.nn.residual import Standardise
 
 Normalisation = Literal["none", "batch"]
+HOLD = 30.0
+"""How much more the KL of a scale weighs than that of the coarser one, where a progressive training begins."""
 
 
 def _normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Module:
@@ -277,6 +279,7 @@ class NVAE(Variational):
 
     sigma: Tensor | None
     shares: Tensor
+    scales: Tensor
 
     def __init__(
         self,
@@ -295,6 +298,7 @@ class NVAE(Variational):
         spectral: float = 0.0,
         spectral_start: float | None = None,
         warmup: float = 0.3,
+        progressive: float = 0.0,
         classes: int | None = None,
         recompute: bool = False,
     ):
@@ -310,6 +314,7 @@ class NVAE(Variational):
             likelihood = "logistic-mixture"
         self.modality, self.classes, self.recompute = modality, classes, recompute
         self.spectral, self.spectral_start, self.warmup = spectral, spectral_start, warmup
+        self.progressive = progressive
         self.observation = Observation(modality, likelihood, components)
         self.discrete = self.observation.discrete
         self.standardise = Standardise(shape)
@@ -374,6 +379,8 @@ class NVAE(Variational):
         layers += [nn.ELU(), Convolution(channels, self.observation.outputs, 3, grids[0], normalised)]
         self.postprocess = nn.Sequential(*layers)
         self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
+        of_group = [float(scale) for scale, count in enumerate(groups) for _ in range(count)]
+        self.register_buffer("scales", torch.tensor(of_group), persistent=False)
         layers = [module for module in self.modules() if isinstance(module, Convolution)]
         self.penalty = SpectralPenalty(cast(list[Convolution], layers)) if spectral else None
 
@@ -397,7 +404,9 @@ class NVAE(Variational):
 
     def _observe(self, s: Tensor) -> Any:
         """p(x | z) of the last state."""
-        h = F.pad(self._run(self.postprocess, s), [-margin for margin in self._margins()])
+        h = self._run(self.postprocess, s)
+        if any(self._margins()):  # else it would be a copy
+            h = F.pad(h, [-margin for margin in self._margins()])
         h = h.reshape(len(h), self.observation.outputs, *self.modality.shape[1:])
         return self.observation(h, self.standardise, self.sigma, self.training)
 
@@ -496,7 +505,8 @@ class NVAE(Variational):
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         beta = min(1.0, max(1e-4, progress / self.warmup)) if self.warmup else 1.0
         reconstruction = -likelihood.log_prob(x).mean()
-        loss = reconstruction + beta * (self.balance(kl, beta) * kl.mean(0)).sum()
+        weights = self.balance(kl, beta) * self.hold(progress)
+        loss = reconstruction + beta * (weights * kl.mean(0)).sum()
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum(1).mean()}
         terms |= {f"kl/{index:02d}": value for index, value in enumerate(kl.detach().mean(0))}
         if self.penalty is not None:
@@ -522,6 +532,11 @@ class NVAE(Variational):
         share = kl.detach().abs().mean(0) + 0.01
         weights = share / self.shares.to(share) * share.sum()
         return weights / weights.mean()
+
+    def hold(self, progress: float) -> Tensor:
+        """What the KL of every group weighs more while finer scales are held back, shape [groups]."""
+        left = 1 - progress / self.progressive if progress < self.progressive else 0.0
+        return HOLD ** (left * self.scales)
 
     @torch.no_grad()
     def sample(
