@@ -94,9 +94,10 @@ class Config:
     push: str | None = None
     """Publish the model under this name, "org/name"."""
     nvae: TrainingConfig = TrainingConfig(
-        steps=18_000,
+        steps=17_000,
         batch_size=16,
-        learning_rate=8e-4,
+        learning_rate=6e-4,
+        betas=(0.9, 0.95),
         warmup_steps=500,
         skip_above=5,
         precision="bf16",
