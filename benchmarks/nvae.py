@@ -6,10 +6,10 @@
 Two scales of three groups, 32 channels, 32 x 32 colour pictures, 8 bits, batches of 16: forward and backward pass with
 the spectral terms, and a step of Adamax, the weight of the KL still rising. Every contender has a process of its own,
 and they step in turn; figures are medians over rounds. Memory is the most that the process held beyond what it held
-before the model was built (Linux only). Ours keeps freed memory, as our training does. "Channels first" is our model with channels apart and the library's own
-gradient of depthwise convolutions. The published code runs on a processor after three changes made from outside:
-`.cuda()` keeps tensors where they are, and batch normalisation, with Swish and without, takes the path for one process.
-Its licence allows research alone; without it, ours is timed by itself.
+before the model was built (Linux only). Ours keeps freed memory, as our training does. "Channels first" is our model
+with channels apart and the library's own gradient of depthwise convolutions. The published code runs on a processor
+after three changes made from outside: `.cuda()` keeps tensors where they are, and batch normalisation, with Swish and
+without, takes the path for one process. Its licence allows research alone; without it, ours is timed by itself.
 
 The two models differ a little. In the published cells that double the grid, the depthwise convolution is wider: as many
 times the incoming channels, which are twice the outgoing ones that ours goes by; "wide" is ours with that width. Ours

@@ -23,9 +23,9 @@ from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation import latents
 from zoo.evaluation.items import draw, spread
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation.likelihood import advantage, evaluate
 from zoo.evaluation.memorisation import memorisation
-from zoo.hub import push, save
+from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.nvae import NVAE, Normalisation
 
@@ -51,21 +51,21 @@ class Config:
     """The checkpoint."""
     size: int = 28
     """Height and width; pictures of other sizes are cropped and resized."""
-    groups: tuple[int, ...] = (5, 5)
+    groups: tuple[int, ...] = (4, 4)
     """Groups of latents at every scale, the coarsest first."""
-    latent: int = 10
+    latent: int = 8
     """Latent channels of a group."""
-    width: int = 16
+    width: int = 12
     """Channels at the full resolution."""
     blocks: int = 2
     """How often the grid is halved before the finest scale."""
-    block_cells: int = 2
+    block_cells: int = 1
     """Residual cells in each of these blocks."""
     cells: int = 1
     """Residual cells a group."""
     expansion: int = 2
     """How many times wider the decoder's depthwise convolutions are."""
-    normalisation: Normalisation = "none"
+    normalisation: Normalisation = "batch"
     """"batch" as published, or "none"."""
     spectral: float = 0.0
     """Weight of the spectral regularisation; 0.01 as published."""
@@ -75,6 +75,8 @@ class Config:
     """Importance samples of the likelihood."""
     test_items: int = 1000
     """Test images that the likelihood is measured on, the first ones; binarised with seed 0."""
+    beside: str | None = None
+    """Another checkpoint of the same images ("vae-mnist"), that the likelihood is compared with, image by image."""
     licence: str = "apache-2.0"
     """Of the weights, as the Hub names it; the data decide."""
     about: str = "MNIST: LeCun, Cortes, Burges; freely redistributed since 1998. Binarised anew at every visit."
@@ -82,7 +84,7 @@ class Config:
     push: str | None = None
     """Publish the model under this name, "org/name"."""
     nvae: TrainingConfig = TrainingConfig(
-        steps=8_000, batch_size=64, learning_rate=2e-3, warmup_steps=200, skip_above=5, precision="bf16"
+        steps=6_000, batch_size=64, learning_rate=4e-3, warmup_steps=200, skip_above=5, precision="bf16"
     )
     """Training."""
 
@@ -109,6 +111,11 @@ def main(config: Config) -> None:
         "steps left out": skipped(config.output / "nvae"),
     }
     model.cpu()
+    if config.beside:
+        other: Any = load(config.beside)
+        options: dict[str, Any] = {"samples": config.samples, "limit": config.test_items, "generator": _seeded()}
+        ahead = advantage(model, other, test, name, batch_size=100, progress=True, **options)
+        figures[f"nats less than {config.beside} needs, by image"] = ahead.measured
     held_out, _ = spread(test, min(COPIES, len(test)), _seeded())
     copies = memorisation(draw(model, len(held_out), generator=_seeded()), held_out, data)
     figures |= {f"{figure.metric}, {figure.data}": figure.measured for figure in copies.figures("training images")}
@@ -224,6 +231,7 @@ PRESETS = {
             block_cells=3,
             cells=2,
             expansion=6,
+            normalisation="none",
             samples=1000,
             test_items=10_000,
             nvae=TrainingConfig(

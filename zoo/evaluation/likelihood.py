@@ -58,6 +58,46 @@ def evaluate(
     return [_figure(model, name, torch.cat(parts), data) for name, parts in values.items()]
 
 
+@torch.no_grad()
+def advantage(
+    model: Explicit,
+    other: Explicit,
+    dataset: "Dataset",
+    data: str,
+    *,
+    samples: int = 100,
+    limit: int | None = None,
+    batch_size: int = 128,
+    progress: bool = False,
+    generator: torch.Generator | None = None,
+) -> Figure:
+    """How many nats an item less a model needs than another does, on the same items, binarised alike.
+
+    The standard error is that of the differences: items that are hard for one model are hard for the other, so that it
+    is far smaller than those of the two means. Between bounds it says which bound is better.
+
+    Arguments: as for `evaluate`, without labels; both models take as many samples.
+    """
+    check_count(samples, "samples")
+    for judged in (model, other):
+        if not isinstance(judged, Explicit):
+            raise ValueError(f"{type(judged).__name__} has no likelihood: nothing to compare")
+    if model.modality != other.modality or model.discrete != other.discrete:
+        raise ValueError(
+            f"likelihoods of {model.modality!r} and {other.modality!r}, or of a mass and a density, cannot be compared"
+        )
+    values = []
+    for x, _ in first(dataset, limit, batch_size, f"Comparing on {data}", progress, generator):
+        nats = [
+            judged.eval().log_prob(x.to(judged.device), samples=samples, generator=generator).double().cpu()
+            for judged in (model, other)
+        ]
+        values.append(nats[0] - nats[1])
+    found = torch.cat(values)
+    error = (found.std() / math.sqrt(len(found))).item() if len(found) > 1 else None
+    return Figure("nats less than another model needs", found.mean().item(), data, "nats", "", error)
+
+
 def _measure(
     model: GenerativeModel, x: Tensor, condition: Any, samples: int, generator: torch.Generator | None
 ) -> dict[str, Tensor]:

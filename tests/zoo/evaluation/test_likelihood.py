@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from modalities.images import Images
 from modalities.modality import Arrays
 from tests import toys
-from zoo.evaluation.likelihood import evaluate, structural_similarity
+from zoo.evaluation.likelihood import advantage, evaluate, structural_similarity
 from zoo.linear.pca import PCA
 
 
@@ -67,6 +67,28 @@ def test_labels_go_to_a_conditional_model_and_only_there():
     mse = (model.reconstruct(x, condition=labels) - x).square().mean().item()
     assert found["reconstruction MSE"] == pytest.approx(mse)
     assert evaluate(toys.make("pixelcnn"), Arrays(x, labels), "toys")
+
+
+def test_the_advantage_is_paired():
+    better, worse = toys.make("ppca"), toys.make("ppca")
+    with torch.no_grad():
+        worse.mu += 1
+    x = toys.data_for(better)
+    difference = (better.log_prob(x) - worse.log_prob(x)).double()
+    found = advantage(better, worse, Arrays(x), "toys", batch_size=7)
+    assert found.value == pytest.approx(difference.mean().item()) != 0
+    assert found.error == pytest.approx((difference.std() / math.sqrt(len(x))).item())
+    assert advantage(worse, better, Arrays(x), "toys").value == pytest.approx(-found.value)
+    few = advantage(better, worse, Arrays(x), "toys", limit=5)
+    assert few.value == pytest.approx(difference[:5].mean().item())
+
+
+def test_an_advantage_over_what_cannot_be_compared_is_refused():
+    model, data = toys.make("pixelcnn"), Arrays(toys.data_for(toys.make("pixelcnn")))
+    with pytest.raises(ValueError, match="ToyGAN has no likelihood"):
+        advantage(model, toys.make("gan"), data, "toys")
+    with pytest.raises(ValueError, match="cannot be compared"):
+        advantage(model, toys.make("ppca"), data, "toys")
 
 
 def test_what_cannot_be_measured_is_refused():
