@@ -51,21 +51,21 @@ class Config:
     """The checkpoint."""
     size: int = 28
     """Height and width; pictures of other sizes are cropped and resized."""
-    groups: tuple[int, ...] = (4, 4)
+    groups: tuple[int, ...] = (5, 5)
     """Groups of latents at every scale, the coarsest first."""
-    latent: int = 8
+    latent: int = 10
     """Latent channels of a group."""
-    width: int = 12
+    width: int = 16
     """Channels at the full resolution."""
     blocks: int = 2
     """How often the grid is halved before the finest scale."""
-    block_cells: int = 1
+    block_cells: int = 2
     """Residual cells in each of these blocks."""
     cells: int = 1
     """Residual cells a group."""
     expansion: int = 2
     """How many times wider the decoder's depthwise convolutions are."""
-    normalisation: Normalisation = "batch"
+    normalisation: Normalisation = "none"
     """"batch" as published, or "none"."""
     spectral: float = 0.0
     """Weight of the spectral regularisation; 0.01 as published."""
@@ -84,7 +84,7 @@ class Config:
     push: str | None = None
     """Publish the model under this name, "org/name"."""
     nvae: TrainingConfig = TrainingConfig(
-        steps=6_000, batch_size=64, learning_rate=4e-3, warmup_steps=200, skip_above=5, precision="bf16"
+        steps=8_000, batch_size=64, learning_rate=2e-3, warmup_steps=200, skip_above=5, precision="bf16"
     )
     """Training."""
 
@@ -231,7 +231,6 @@ PRESETS = {
             block_cells=3,
             cells=2,
             expansion=6,
-            normalisation="none",
             samples=1000,
             test_items=10_000,
             nvae=TrainingConfig(
