@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import resource
 import signal
 import statistics
@@ -211,6 +212,23 @@ def test_a_resumed_run_leaves_out_the_same_steps(tmp_path):
     again = Scripted(gradients)
     assert follow(again, tmp_path) == expected and again.before == whole.before[30:]
     assert expected[-1]["skipped"] == 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of another C library nothing is asked")
+def test_memory_that_is_freed_is_kept():
+    script = """
+from pathlib import Path
+import torch
+from zoo.training import keep_memory
+keep_memory()
+pieces = [torch.ones(5_000_000) for _ in range(10)]
+del pieces
+lines = Path("/proc/self/status").read_text().splitlines()
+print(*[int(line.split()[1]) for line in lines if line.startswith(("VmHWM", "VmRSS"))])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    most, now = map(int, done.stdout.split())
+    assert now > most - 50_000  # kilobytes; the pieces have 200,000
 
 
 def test_adamax_damps_what_has_hardly_a_gradient(tmp_path):
