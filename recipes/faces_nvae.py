@@ -2,8 +2,13 @@
 
     python -m recipes.faces_nvae --data FOLDER_OF_FACES
 
-32 minutes on a shared core of an AMD EPYC, 80,000 pictures seen, which is too few: reconstructions are faces, samples
-are smears with eyes and a mouth. The hierarchy learns details long before it learns what belongs together.
+99 minutes of training on one core of an AMD EPYC, 272,000 pictures seen, and 4 to measure. On 670 unseen faces of
+FairFace: 4.68 ± 0.01 bits/dim (a bound by 20 importance samples), where the VAE of the recipe faces_vae has 5.05 and
+principal components with noise 6.02. Samples at 0.5 and 0.7 are soft faces, at 1 many are distorted; interpolations
+move without jumps. The grids of 4 x 4 hold 576 of the 867 nats and who it is, those of 8 x 8 the details. The smile's
+direction agrees with the labels of unseen faces by 0.84 (a linear reading of the pixels 0.83), the head's turn by 0.87.
+
+Without `progressive`, short trainings gave no faces: the fine groups learned everything, and the coarse ones 4 nats.
 """
 
 import dataclasses
@@ -225,7 +230,7 @@ PRESETS = {
             nvae=TrainingConfig(steps=40, batch_size=32, learning_rate=3e-3, skip_above=5, ema=0.9, log_every=20),
         ),
     ),
-    "laptop": ("colour faces of 64 x 64, within 90 minutes on one core", Config(data=tyro.MISSING)),
+    "laptop": ("colour faces of 64 x 64, within two hours on one core", Config(data=tyro.MISSING)),
     "gpu": (
         "latents up to 32 x 32 on one large card in pieces of ten minutes; run again to go on",
         Config(
