@@ -260,6 +260,7 @@ PRESETS = {
             expansion=6,
             mixture=10,
             warmup=0.3,
+            progressive=0.0,
             samples=1000,
             nvae=TrainingConfig(
                 steps=114_000, batch_size=128, learning_rate=1e-3, warmup_steps=6_300, skip_above=5, precision="bf16"

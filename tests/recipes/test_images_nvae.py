@@ -32,9 +32,12 @@ def test_smoke_learns_draws_and_resumes_for_nothing(smoke):
     rates = [value for key, value in figures.items() if key.startswith("rate of group")]
     assert len(rates) == 3 and nll in card and "Vahdat" in card and figures["steps left out"] >= 0
     model = load(smoke.output / smoke.name)
-    images_nvae.main(smoke)
+    images_nvae.main(dataclasses.replace(smoke, beside=str(smoke.output / smoke.name)))
     again = load(smoke.output / smoke.name)
     assert torch.equal(model.start, again.start)
+    figures = json.loads((smoke.output / "figures.json").read_text())
+    ahead = next(value for key, value in figures.items() if key.startswith("nats less than"))
+    assert abs(float(ahead.split()[0])) < 0.5  # it stands beside itself
 
 
 def test_own_pictures_with_batch_normalisation_are_published(smoke, tmp_path, hub):

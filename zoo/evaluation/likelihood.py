@@ -76,7 +76,7 @@ def advantage(
     The standard error is that of the differences: items that are hard for one model are hard for the other, so that it
     is far smaller than those of the two means. Between bounds it says which bound is better.
 
-    Arguments: as for `evaluate`, without labels; both models take as many samples.
+    Arguments: as for `evaluate`; both models take as many samples.
     """
     check_count(samples, "samples")
     for judged in (model, other):
@@ -87,15 +87,16 @@ def advantage(
             f"likelihoods of {model.modality!r} and {other.modality!r}, or of a mass and a density, cannot be compared"
         )
     values = []
-    for x, _ in first(dataset, limit, batch_size, f"Comparing on {data}", progress, generator):
-        nats = [
-            judged.eval().log_prob(x.to(judged.device), samples=samples, generator=generator).double().cpu()
-            for judged in (model, other)
-        ]
+    for x, labels in first(dataset, limit, batch_size, f"Comparing on {data}", progress, generator):
+        nats = []
+        for judged in (model, other):
+            condition = None if judged.classes is None else labels
+            found = judged.eval().log_prob(
+                x.to(judged.device), condition=condition, samples=samples, generator=generator
+            )
+            nats.append(found.double().cpu())
         values.append(nats[0] - nats[1])
-    found = torch.cat(values)
-    error = (found.std() / math.sqrt(len(found))).item() if len(found) > 1 else None
-    return Figure("nats less than another model needs", found.mean().item(), data, "nats", "", error)
+    return _figure(model, "nats less than another model needs", torch.cat(values), data)
 
 
 def _measure(

@@ -83,6 +83,21 @@ def test_the_advantage_is_paired():
     assert few.value == pytest.approx(difference[:5].mean().item())
 
 
+def test_the_advantage_of_a_conditional_model_is_by_the_labels_of_the_items():
+    model, other = toys.make("conditional-vae"), toys.make("pixelcnn")
+    x = toys.data_for(model, 9)
+    labels, seen = torch.arange(9) % 3, []
+    known = model.log_prob
+
+    def log_prob(x, *, condition=None, **options):
+        seen.append(condition)
+        return known(x, condition=condition, **options)
+
+    model.log_prob = log_prob
+    advantage(model, other, Arrays(x, labels), "toys", batch_size=4)
+    assert torch.equal(torch.cat(seen), labels)
+
+
 def test_an_advantage_over_what_cannot_be_compared_is_refused():
     model, data = toys.make("pixelcnn"), Arrays(toys.data_for(toys.make("pixelcnn")))
     with pytest.raises(ValueError, match="ToyGAN has no likelihood"):
