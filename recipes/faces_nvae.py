@@ -129,7 +129,9 @@ def main(config: Config) -> None:
     used = latents.evaluate(model, test, data, limit=number, batch_size=64, generator=_seeded())
     model.cpu()
     held_out, _ = spread(test, number, _seeded())
-    copies = memorisation(draw(model, number, generator=_seeded()), held_out, medium.dataset(config.data, "train"))
+    # The noise of pixels would hide a copy: what is compared are the likelihood's means.
+    drawn = draw(model, number, mean=True, generator=_seeded())
+    copies = memorisation(drawn, held_out, medium.dataset(config.data, "train"))
     axes = principal_axes(medium.dataset(config.data, "train"), medium.shape, min(256, number - 1))
     known, labels = read_faces(medium, config.data, "train", config.labelled)
     unseen, truth = read_faces(medium, config.data, "test")

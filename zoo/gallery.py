@@ -101,8 +101,16 @@ def _lines(model: GenerativeModel) -> list[tuple[str, str, str]]:
     pairs = min(columns, 4)
     ends = f"x[:{pairs}], x[{columns}:{columns + pairs}], {steps}"
     condition, first = ("", "") if model.classes is None else (f", condition=y[:{pairs}]", ", condition=y[:1]")
+    pictures = [samples]
+    if model.modality.kind == "images":
+        caption = "The same noise at temperatures of 0.5, 0.7, 0.85 and 1, a row each: from typical to varied."
+        given = "" if model.classes is None else f", condition=y[:{2 * pairs}]"
+        seed = "generator=torch.Generator().manual_seed(1)"
+        drawn = f"model.sample({2 * pairs}, temperature=t, mean=True{given}, {seed})"
+        rows = f"torch.cat([{drawn} for t in (0.5, 0.7, 0.85, 1.0)])"
+        pictures.append(("Temperature", caption, f"model.modality.show({rows}, columns={2 * pairs})"))
     return [
-        samples,
+        *pictures,
         (
             "Interpolation",
             f"Walks through the latent space between two samples, {row} for each pair.",

@@ -159,7 +159,9 @@ class _Run:
             self.parameters[name] = [p for p in own if name != "model" or id(p) not in others]
         kind: Any = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adamax
         choices: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
-        choices |= {"weight_decay": config.weight_decay} | ({"eps": 1e-3} if config.optimiser == "adamax" else {})
+        # AdamW in one pass over all parameters: a processor needs a sixth of the time for many small ones.
+        choices |= {"weight_decay": config.weight_decay}
+        choices |= {"fused": True} if config.optimiser == "adamw" else {"eps": 1e-3}
         self.optimisers = {name: kind(parameters, **choices) for name, parameters in self.parameters.items()}
         batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         # The statistics of batch normalisation belong to the weights: they are averaged together.

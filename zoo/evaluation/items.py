@@ -75,17 +75,19 @@ def draw(
     n: int,
     condition: Tensor | None = None,
     *,
+    mean: bool = False,
     progress: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """n samples of a model, on the processor, drawn in batches; `condition` holds a class for each, or is None."""
+    """n samples of a model, on the processor, drawn in batches; `condition` holds a class for each, or is None, and
+    `mean` ends with the likelihood's mean instead of a draw."""
     check_count(n)
     parts = []
     starts = range(0, n, BATCH)
     for start in track(starts, "Drawing samples", disable=not progress, console=Console(stderr=True)):
         size = min(BATCH, n - start)
         labels = None if condition is None else condition[start : start + size]
-        parts.append(model.sample(size, condition=labels, generator=generator).cpu())
+        parts.append(model.sample(size, condition=labels, mean=mean, generator=generator).cpu())
     return torch.cat(parts)
 
 
