@@ -125,10 +125,10 @@ def main(config: Config) -> None:
     if step:
         over = f"{name}, spread over {step:.2g} {config.unit}"
         scores.append(_mean("negative ELBO", -evidence(nvae, spread_test, config), over))
-    drawn = {
-        cooled(t): nvae.sample(config.generated, temperature=t, generator=seeded(config))
-        for t in (*config.temperatures, 1.0)
-    }
+    drawn = {}
+    for t in (*config.temperatures, 1.0):
+        calm = nvae if t == 1 else nvae.readjusted(t, batches=50, n=32, generator=seeded(config))
+        drawn[cooled(t)] = calm.sample(config.generated, temperature=t, generator=seeded(config))
     drawn["samples' means"] = nvae.sample(config.generated, mean=True, generator=seeded(config))
     minutes = seconds_trained(config.output / "training") / 60
     figures: dict[str, Any] = {f"{figure.label}, {figure.data}": figure.measured for figure in scores}

@@ -13,6 +13,7 @@ from zoo.card import read_figures
 from zoo.catalog import Bundled, format_size, models
 from zoo.hub import load
 from zoo.model import Explicit, GenerativeModel, Latent
+from zoo.variational.nvae import NVAE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +107,8 @@ def _lines(model: GenerativeModel) -> list[tuple[str, str, str]]:
         caption = "The same noise at temperatures of 0.5, 0.7, 0.85 and 1, a row each: from typical to varied."
         given = "" if model.classes is None else f", condition=y[:{2 * pairs}]"
         seed = "generator=torch.Generator().manual_seed(1)"
-        drawn = f"model.sample({2 * pairs}, temperature=t, mean=True{given}, {seed})"
+        drawer = f"model.readjusted(t, batches=20, n=32, {seed})" if isinstance(model, NVAE) else "model"
+        drawn = f"{drawer}.sample({2 * pairs}, temperature=t, mean=True{given}, {seed})"
         rows = f"torch.cat([{drawn} for t in (0.5, 0.7, 0.85, 1.0)])"
         pictures.append(("Temperature", caption, f"model.modality.show({rows}, columns={2 * pairs})"))
     return [

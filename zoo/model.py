@@ -431,7 +431,7 @@ class Variational(Latent, Explicit):
         """The importance-weighted bound with `samples` draws, nats an item, shape [batch], float64.
 
         log (1/k) sum_j p(x, z_j) / q(z_j given x): one draw estimates the evidence lower bound, more draws tighten it.
-        Memory does not grow with the draws: they are taken in chunks under a running logsumexp.
+        Under `torch.no_grad()` memory does not grow with the draws: they are taken in chunks under a running logsumexp.
 
         Source: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016.
         """

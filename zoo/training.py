@@ -1,5 +1,6 @@
 """One trainer for every model: any number of players, processes and interruptions."""
 
+import contextlib
 import ctypes
 import dataclasses
 import json
@@ -23,6 +24,8 @@ from zoo.model import GenerativeModel
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 class TrainingError(RuntimeError):
@@ -103,19 +106,32 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
     if config.batch_size % accelerator.num_processes:
         raise ValueError(f"batch_size {config.batch_size} does not divide over {accelerator.num_processes} processes")
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(accelerator.device).train()
     keep_memory()
-    run = _Run(model, players, config, Path(output) if output is not None else None, accelerator)
-    if resume and run.output is not None:
-        run.restore()
-    wrapped = accelerator.prepare(model)
-    with _Log(run) as log:
-        run.go(wrapped, data, log)
-    run.take_average()
+    many_cards = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
+    with _synchronised(model) if many_cards else contextlib.nullcontext():
+        run = _Run(model, players, config, Path(output) if output is not None else None, accelerator)
+        if resume and run.output is not None:
+            run.restore()
+        wrapped = accelerator.prepare(model)
+        with _Log(run) as log:
+            run.go(wrapped, data, log)
+        run.take_average()
     model.eval()
     return run.history
+
+
+@contextlib.contextmanager
+def _synchronised(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation over the batches of all processes, inside; after it as before, for that of many processes
+    runs on cards alone. Both have the same tensors."""
+    plain = {name: module for name, module in model.named_modules() if isinstance(module, BATCH_NORM)}
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    try:
+        yield
+    finally:
+        for name, module in plain.items():
+            model.set_submodule(name, module)
 
 
 def keep_memory() -> None:
@@ -163,11 +179,13 @@ class _Run:
         choices |= {"weight_decay": config.weight_decay}
         choices |= {"fused": True} if config.optimiser == "adamw" else {"eps": 1e-3}
         self.optimisers = {name: kind(parameters, **choices) for name, parameters in self.parameters.items()}
-        batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        batch_norms = [m for m in model.modules() if isinstance(m, BATCH_NORM)]
         # The statistics of batch normalisation belong to the weights: they are averaged together.
         measured = [tensor for m in batch_norms for tensor in (m.running_mean, m.running_var) if tensor is not None]
         self.averaged: list[Tensor] = [*self.parameters["model"], *measured]
         self.average = [full_precision(tensor.detach()).clone() for tensor in self.averaged]
+        self.buffers = list(model.buffers())
+        """Among them what a forward pass notes of its batch: statistics, running estimates."""
         self.norms: list[float] = []
         """Gradient norms of the last steps that had finite ones, where some are left out."""
         self.skipped = 0
@@ -222,6 +240,8 @@ class _Run:
             for other, theirs in self.parameters.items():
                 for parameter in theirs:
                     parameter.requires_grad_(other == player)
+            may_skip = bool(config.skip_above) and player == "model"
+            noted = [buffer.clone() for buffer in self.buffers] if may_skip else []
             with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 losses = wrapped(batch, player=player, progress=self.step / config.steps, generator=generator)
             if not losses:  # this player sits the step out
@@ -230,7 +250,11 @@ class _Run:
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             for group in self.optimisers[player].param_groups:
                 group["lr"] = rate
-            if not (config.skip_above and player == "model" and self.outlying(norm.item())):
+            if may_skip and self.outlying(norm.item()):
+                # What the forward pass noted of such a batch goes with it: one NaN would stay in an average for ever.
+                for buffer, before in zip(self.buffers, noted, strict=True):
+                    buffer.copy_(before)
+            else:
                 self.optimisers[player].step()
             self.optimisers[player].zero_grad(set_to_none=True)
             prefix = "" if player == "model" else f"{player}_"
@@ -402,6 +426,9 @@ class _Run:
             for key, tensor in tensors.items():
                 if key.startswith(f"optimiser/{player}/"):
                     number, name = key.split("/")[2:]
+                    like = self.parameters[player][int(number)]
+                    if tensor.shape == like.shape:  # in the order of memory that the fused step goes by
+                        tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
                     values.setdefault(int(number), {})[name] = tensor
             optimiser.load_state_dict({"state": values, "param_groups": state["groups"][player]})
 

@@ -1,5 +1,6 @@
 """The trainer: it learns, resumes exactly, survives kills, and gives the same numbers on two processes."""
 
+import dataclasses
 import json
 import math
 import os
@@ -21,7 +22,8 @@ from modalities.modality import Arrays, MediaError
 from tests import toys
 from tests.zoo import worker
 from zoo.model import Explicit
-from zoo.training import TrainingConfig, TrainingError, _Order, train
+from zoo.training import TrainingConfig, TrainingError, _Order, _synchronised, train
+from zoo.variational.nvae import NVAE
 
 ROOT = Path(__file__).parents[2]
 TRAINABLE = [name for name in toys.NAMES if name != "ppca"]
@@ -194,6 +196,52 @@ def test_steps_without_a_finite_loss_are_left_out_until_a_row_has_nothing_else()
         follow(Scripted(gradients), log_every=5, skip_above=0.0)
     with pytest.raises(TrainingError, match="not finite at step 11"):
         follow(Scripted([1.0] * 10 + [math.nan] * 5 + [1.0] * 5), log_every=5)
+
+
+def test_what_was_noted_of_a_step_that_is_left_out_goes_with_it():
+    class Noting(Scripted):
+        def __init__(self):
+            super().__init__([1.0] * 12)
+            self.norm = torch.nn.BatchNorm1d(1)
+
+        def forward(self, batch, **others):
+            step = round(others["progress"] * 12)
+            slope = self.norm(batch * (math.nan if step == 5 else 1.0)).square().mean()
+            return {"loss": super().forward(batch, **others)["loss"] + slope}
+
+    model = Noting()
+    items = Arrays(torch.randn(64, 1, generator=torch.Generator().manual_seed(0)))
+    history = train(model, items, config(steps=12, batch_size=8, ema=0.9, skip_above=5.0, log_every=4))
+    assert history[-1]["skipped"] == 1 and model.norm.num_batches_tracked == 11
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_a_hierarchy_goes_on_with_its_statistics_and_its_power_iterations(tmp_path):
+    def make():
+        torch.manual_seed(0)
+        sizes = dict(latent=2, width=4, blocks=1, block_cells=1, cells=1, expansion=2)
+        return NVAE(toys.BINARY, (1, 1), normalisation="batch", spectral=0.1, **sizes)
+
+    whole, parts = make(), make()
+    data = batch_data(whole)
+    settings = config(steps=6, checkpoint_every=2, skip_above=5.0)
+    train(whole, data, settings)
+    train(parts, data, dataclasses.replace(settings, minutes=0.0), tmp_path)
+    again = make()
+    train(again, data, settings, tmp_path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert again.penalty.warm
+
+
+def test_batch_normalisation_of_many_cards_is_plain_again_afterwards():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.BatchNorm1d(2)))
+    plain = model[1][0]
+    with _synchronised(model):
+        assert isinstance(model[1][0], torch.nn.SyncBatchNorm)
+        model[1][0].running_mean += 3.0
+        model[1][0].weight.data *= 2.0
+    assert model[1][0] is plain and (plain.running_mean == 3).all() and (plain.weight == 2).all()
+    assert model(torch.randn(4, 2)).shape == (4, 2)
 
 
 def test_where_all_gradients_grow_training_goes_on():

@@ -1,6 +1,6 @@
 """Flows: invertible networks that turn simple distributions into others."""
 
-from typing import cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,36 +48,36 @@ class _FlowHalf(nn.Module):
         wide = expansion * latent
         order = torch.arange(wide) % latent  # of a hidden channel: what it may see
         own = torch.arange(latent)
-        first, last = Convolution(latent, wide, 3, grid), Convolution(wide, latent, 1, grid)
-        second = Convolution(wide, wide, 5, grid, depthwise=True)
-        self.convolutions = nn.ModuleList([first, second, last])
-        masks = (
-            _past(first.weight, (own[None] < order[:, None]).float()),
-            _past(second.weight, torch.ones(wide, 1)),
-            _past(last.weight, (order[None] <= own[:, None]).float()),
-        )
-        for index, mask in enumerate(masks):
-            self.register_buffer(f"mask{index}", mask, persistent=False)
+        self.first = _PastConvolution(own[None] < order[:, None], latent, wide, 3, grid)
+        self.second = _PastConvolution(torch.ones(wide, 1), wide, wide, 5, grid, depthwise=True)
+        self.last = _PastConvolution(order[None] <= own[:, None], wide, latent, 1, grid)
         with torch.no_grad():
-            last.weight *= 0.1
+            self.last.weight *= 0.1
 
     def forward(self, z: Tensor) -> Tensor:
         """Shape [batch, latent, *grid], in and out."""
-        layers = cast(list[Convolution], list(self.convolutions))
-        h = z.to(layers[0].weight.dtype)
-        for index, layer in enumerate(layers):
-            masked = layer.weight * getattr(self, f"mask{index}")
-            h = layer.function(F.elu(h) if index else h, masked, layer.bias, 1, layer.padding, groups=layer.groups)
-        return full_precision(h)
+        h = self.first(z.to(self.first.weight.dtype))
+        return full_precision(self.last(F.elu(self.second(F.elu(h)))))
 
 
-def _past(weight: Tensor, centre: Tensor) -> Tensor:
-    """A mask over a kernel: what comes before the centre in raster order, and at the centre what is given."""
-    mask = torch.zeros(*weight.shape[:2], weight[0, 0].numel())
-    middle = mask.shape[2] // 2
-    mask[..., :middle] = 1
-    mask[..., middle] = centre
-    return mask.reshape(weight.shape)
+class _PastConvolution(Convolution):
+    """A convolution that sees what comes before in raster order, and at the place itself the channels that `centre`,
+    shape [outputs, inputs a group], allows."""
+
+    mask: Tensor
+
+    def __init__(self, centre: Tensor, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        mask = torch.zeros(*self.weight.shape[:2], self.weight[0, 0].numel())
+        middle = mask.shape[2] // 2
+        mask[..., :middle] = 1
+        mask[..., middle] = centre
+        self.register_buffer("mask", mask.reshape(self.weight.shape), persistent=False)
+
+    @property
+    def filters(self) -> Tensor:
+        """The weight that multiplies."""
+        return self.weight * self.mask
 
 
 class FlowedGaussian:

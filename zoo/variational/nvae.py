@@ -9,7 +9,9 @@ initialisation is that of Child, "Very Deep VAEs Generalize Autoregressive Model
 2021.
 """
 
+import contextlib
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Generator, Iterator, Sequence
@@ -30,7 +32,7 @@ from zoo.nn.residual import Standardise
 
 Normalisation = Literal["none", "batch"]
 HOLD = 30.0
-"""How much more the KL of a scale weighs than that of the coarser one, where a progressive training begins."""
+"""How much more the KL of the finest scale weighs than that of the coarsest, where a progressive training begins."""
 
 
 def _normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Module:
@@ -272,6 +274,9 @@ class NVAE(Variational):
             weight of the KL rises; None has it constant. 1 is published for large pictures.
         warmup: the fraction of the training over which the weight of the KL rises to 1. Meanwhile groups with much KL
             for their size pay more, so that the others come alive.
+        progressive: the fraction of the training over which finer scales are held back: at first the KL of the finest
+            one weighs 30 times more than that of the coarsest, of those between less, and all fall to 1 along
+            geometric lines. 0 holds none.
         classes: the number of classes, if samples shall be conditioned on one.
         recompute: forget what is inside of cells in training and compute it again for the gradient: less memory, more
             time.
@@ -308,6 +313,18 @@ class NVAE(Variational):
             raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {list(shape)}")
         if not groups or min(groups) < 1:
             raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
+        counts = {"latent": latent, "width": width, "block_cells": block_cells, "cells": cells, "expansion": expansion}
+        counts |= {"components": components, "classes": 1 if classes is None else classes}
+        for name, count in counts.items():
+            check_count(count, name)
+        for name, value in {"blocks": blocks, "flows": flows, "spectral": spectral}.items():
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value!r}")
+        for name, value in {"warmup": warmup, "progressive": progressive}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is a fraction of the training, from 0 to 1, got {value!r}")
+        if spectral_start is not None and not spectral_start > 0:
+            raise ValueError(f"spectral_start must be above 0, or None, got {spectral_start!r}")
         if normalisation not in ("none", "batch"):
             raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
         if likelihood is None and modality.levels is not None and modality.levels > 2 and shape[0] > 1:
@@ -379,14 +396,15 @@ class NVAE(Variational):
         layers += [nn.ELU(), Convolution(channels, self.observation.outputs, 3, grids[0], normalised)]
         self.postprocess = nn.Sequential(*layers)
         self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
-        of_group = [float(scale) for scale, count in enumerate(groups) for _ in range(count)]
+        of_group = [scale / max(1, scales - 1) for scale, count in enumerate(groups) for _ in range(count)]
         self.register_buffer("scales", torch.tensor(of_group), persistent=False)
         layers = [module for module in self.modules() if isinstance(module, Convolution)]
         self.penalty = SpectralPenalty(cast(list[Convolution], layers)) if spectral else None
 
     def _run(self, cells: nn.Module, *inputs: Tensor) -> Tensor:
         if self.recompute and self.training and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(cells, *inputs, use_reentrant=False))
+            contexts = functools.partial(_first_and_again, cells)
+            return cast(Tensor, checkpoint(cells, *inputs, use_reentrant=False, context_fn=contexts))
         return cells(*inputs)
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -414,6 +432,8 @@ class NVAE(Variational):
         """The state before the first group."""
         s = self.start.expand(n, *self.start.shape[1:])
         if self.labels is not None:
+            if condition is None:
+                raise ValueError(f"this model is conditional: expected {n} classes as the condition, got none")
             s = s + self.labels(condition).reshape(n, -1, *[1] * len(self.grid))
         return s.contiguous(memory_format=FORMATS[len(self.grid)])
 
@@ -582,8 +602,12 @@ class NVAE(Variational):
         The statistics are the mean over so many `batches` of `n` samples.
         """
         check_count(batches, "batches")
+        if n < 2:
+            raise ValueError(f"the statistics of a batch take at least 2 samples, got n={n}")
         model = copy.deepcopy(self).float().eval()
-        layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        # Those of the encoder stay: it sees items, whatever the temperature.
+        sampling = [*model.groups.modules(), *model.postprocess.modules()]
+        layers = [m for m in sampling if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # the mean over all batches
@@ -591,6 +615,22 @@ class NVAE(Variational):
         for _ in range(batches if layers else 0):
             model.sample(n, condition=condition, temperature=temperature, generator=generator)
         return model.eval()
+
+
+def _first_and_again(cells: nn.Module) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+    """What surrounds cells that are computed, and computed again for the gradient: batch normalisation inside of them
+    notes its statistics the first time alone."""
+
+    @contextlib.contextmanager
+    def unchanged() -> Iterator[None]:
+        before = [buffer.clone() for buffer in cells.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, value in zip(cells.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+    return contextlib.nullcontext(), unchanged()
 
 
 def _halve(positions: Sequence[int], times: int) -> tuple[list[Grid], list[Grid]]:
