@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError
-from modalities.images import Images, binarise
+from modalities.images import Images
 from modalities.modality import Arrays, batches
 from recipes.common import machine, run, write_figures
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -35,12 +35,12 @@ from zoo.catalog import format_size
 from zoo.checkpoint import WEIGHTS, family_name
 from zoo.evaluation.classifier import TRAINING, feature_network
 from zoo.evaluation.features import NEIGHBOURS, FeatureNetwork, coverage, frechet_distance
-from zoo.evaluation.items import BATCH, draw, spread
+from zoo.evaluation.items import BATCH, as_items, draw, has_means, spread
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import find, load
 from zoo.linear.pca import PCA, LinearLatent, ProbabilisticPCA
 from zoo.linear.solver import PrincipalAxes
-from zoo.model import Explicit, GenerativeModel, Latent, unpack
+from zoo.model import Explicit, GenerativeModel, unpack
 from zoo.training import TrainingConfig
 from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE
@@ -204,7 +204,7 @@ def classifier(config: Config, medium: Images) -> FeatureNetwork | None:
     sets: list[Any] = [None, None]
     if not (config.features / "config.json").is_file():
         sets = [medium.dataset(source(config), split, labels=True) for split in ("train", "test")]
-    return feature_network(config.features, *sets, config=config.classifier, device=config.device)
+    return feature_network(config.features, medium, *sets, config=config.classifier, device=config.device)
 
 
 def read(config: Config, medium: Images, labelled: bool) -> Items:
@@ -249,29 +249,8 @@ def measure(
 
 def sample(model: GenerativeModel, n: int, condition: Tensor | None, config: Config) -> Tensor:
     """Samples in batches, without the noise of pixels where that is asked for and the model has it."""
-    generator = seeded(config)
-    if not (config.mean and without_noise(model)):
-        return draw(model, n, condition, progress=True, generator=generator)
-    parts = []
-    for start in range(0, n, BATCH):
-        labels = None if condition is None else condition[start : start + BATCH]
-        size = min(BATCH, n - start)
-        parts.append(model.sample(size, condition=labels, mean=True, generator=generator).cpu())
-    return torch.cat(parts)
-
-
-def without_noise(model: GenerativeModel) -> bool:
-    """Whether a mean of p(x given z) is an item: not of binary pixels, whose mean is grey."""
-    return isinstance(model, (Latent, LatentPrior)) and model.modality.levels != 2
-
-
-def as_items(x: Tensor, levels: int | None, medium: Images, generator: torch.Generator) -> Tensor:
-    """Samples with the levels of the items: rounded to them, or binarised as the items are where those are binary."""
-    x = x.clamp(-1, 1)
-    if medium.levels == 2 and levels != 2:
-        return binarise(x, generator)
-    step = 2 / (medium.levels - 1)
-    return ((x + 1) / step).round() * step - 1
+    smooth = config.mean and has_means(model)
+    return draw(model, n, condition, mean=smooth, progress=True, generator=seeded(config))
 
 
 def likelihood(model: GenerativeModel, items: Items, config: Config) -> Figure | None:
@@ -450,7 +429,7 @@ def notes(
             f"{n:,} samples of each, at temperature 1, beside {n:,} items of {of}, in the {base.shape[1]} features of: "
             f"{network.name}{labels}{few}. {CEILING.capitalize()} show what can be reached."
         )
-    noiseless = [entry for entry in entries if without_noise(entry.model) and not isinstance(entry.model, PCA)]
+    noiseless = [entry for entry in entries if has_means(entry.model) and not isinstance(entry.model, PCA)]
     smooth = [f"`{entry.name}`" for entry in noiseless if config.mean]
     if smooth:
         said.append(

@@ -42,7 +42,7 @@ from zoo.linear.pca import PCA
 from zoo.linear.solver import principal_axes
 from zoo.model import Latents
 from zoo.training import TrainingConfig, seconds_trained, train
-from zoo.variational.nvae import NVAE
+from zoo.variational.nvae import NVAE, Normalisation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,7 +66,7 @@ class Config:
     """The checkpoint."""
     size: int = 64
     """Height and width; pictures of other sizes are cropped and resized."""
-    groups: tuple[int, ...] = (3, 4)
+    groups: tuple[int, ...] = (3, 3)
     """Groups of latents at every scale, the coarsest first."""
     latent: int = 16
     """Latent channels of a group."""
@@ -78,8 +78,12 @@ class Config:
     """Residual cells in each of these blocks."""
     cells: int = 1
     """Residual cells a group."""
-    expansion: int = 4
+    expansion: int = 3
     """How many times wider the decoder's depthwise convolutions are."""
+    normalisation: Normalisation = "batch"
+    """"batch" as published, which learns faster; or "none", which is indifferent to the size of a batch."""
+    spectral: float = 0.0
+    """Weight of the spectral regularisation; 0.1 as published."""
     mixture: int = 1
     """Logistics that a pixel's likelihood mixes. Green depends on red, and blue on both."""
     warmup: float = 0.1
@@ -99,11 +103,10 @@ class Config:
     push: str | None = None
     """Publish the model under this name, "org/name"."""
     nvae: TrainingConfig = TrainingConfig(
-        steps=17_000,
+        steps=16_000,
         batch_size=16,
-        learning_rate=6e-4,
-        betas=(0.9, 0.95),
-        warmup_steps=500,
+        learning_rate=2e-3,
+        warmup_steps=300,
         skip_above=5,
         precision="bf16",
         sample_every=1000,
@@ -115,7 +118,8 @@ def main(config: Config) -> None:
     """Train an NVAE on faces, measure it, look at its scales, and find attributes in its latent space."""
     config.output.mkdir(parents=True, exist_ok=True)
     medium = Images(3, config.size, config.size)
-    names = ("groups", "latent", "width", "blocks", "block_cells", "cells", "expansion", "warmup", "progressive")
+    names: tuple[str, ...] = ("groups", "latent", "width", "blocks", "block_cells", "cells", "expansion")
+    names += ("normalisation", "spectral", "warmup", "progressive")
     chosen: dict[str, Any] = {name: getattr(config, name) for name in names}
     torch.manual_seed(config.nvae.seed)
     model = NVAE(medium, components=config.mixture, **chosen)
@@ -131,14 +135,15 @@ def main(config: Config) -> None:
     held_out, _ = spread(test, number, _seeded())
     # The noise of pixels would hide a copy: what is compared are the likelihood's means.
     drawn = draw(model, number, mean=True, generator=_seeded())
-    copies = memorisation(drawn, held_out, medium.dataset(config.data, "train"))
-    axes = principal_axes(medium.dataset(config.data, "train"), medium.shape, min(256, number - 1))
+    plain: Any = medium.dataset(config.data, "train")
+    copies = memorisation(drawn, held_out, plain)
+    axes = principal_axes(plain, medium.shape, min(256, len(plain) - 1))
     known, labels = read_faces(medium, config.data, "train", config.labelled)
     unseen, truth = read_faces(medium, config.data, "test")
     directions = learn_directions(model, known, labels)
     figures: dict[str, Any] = {figure.label: figure.measured for figure in [*scores, *used]}
     figures["bits/dim are"] = f"a bound by {config.samples} importance samples, of a mass, on {data}"
-    figures |= {f"{figure.metric}, {figure.data}": figure.measured for figure in copies.figures("training pictures")}
+    figures |= {f"{figure.metric}, {figure.data}, means": figure.measured for figure in copies.figures("test pictures")}
     figures |= {
         "minutes of training": seconds_trained(config.output / "nvae") / 60,
         "steps left out": skipped(config.output / "nvae"),
@@ -175,7 +180,7 @@ def measure(model: NVAE, test: Any, data: str, config: Config) -> list[Figure]:
         progress=True,
         generator=_seeded(),
     )
-    faces = config.name == "nvae-faces"
+    faces = config.name == "nvae-faces" and config.size == 64
     return [
         dataclasses.replace(figure, published=2.04, source=PUBLISHED)
         if faces and figure.metric == "bits/dim"
@@ -187,16 +192,18 @@ def measure(model: NVAE, test: Any, data: str, config: Config) -> list[Figure]:
 def pictures(config: Config, model: NVAE, directions: dict[str, Latents], real: Tensor) -> "Image":
     """Write the pictures; samples at temperature 0.7 are returned for the card.
 
-    The rows of "temperatures" are `TEMPERATURES`, two of each, with the same noise.
+    The rows of "temperatures" are `TEMPERATURES`, two of each, with the same noise. Batch normalisation, where there is
+    some, has the statistics of samples, re-estimated at each temperature.
     """
     show = model.modality.show
     some, half = real[:COLUMNS], len(real[:COLUMNS]) // 2
-    hot = [model.sample(2 * COLUMNS, temperature=t, mean=True, generator=_seeded()) for t in TEMPERATURES]
+    adjusted = {t: model.readjusted(t, batches=50, n=32, generator=_seeded()) for t in TEMPERATURES}
+    hot = [adjusted[t].sample(2 * COLUMNS, temperature=t, mean=True, generator=_seeded()) for t in TEMPERATURES]
     walk = model.interpolate(some[:half], some[half : 2 * half], COLUMNS)
     drawn = {
-        "samples": show(model.sample(6 * COLUMNS, temperature=0.7, mean=True, generator=_seeded()), COLUMNS),
+        "samples": show(adjusted[0.7].sample(6 * COLUMNS, temperature=0.7, mean=True, generator=_seeded()), COLUMNS),
         "temperatures": show(torch.cat(hot), COLUMNS),
-        "scales": show(torch.cat(scales(model, COLUMNS, 0.7, _seeded())), COLUMNS),
+        "scales": show(torch.cat(scales(adjusted[0.7], COLUMNS, 0.7, _seeded())), COLUMNS),
         "reconstructions": show(torch.cat([some, model.reconstruct(some)]), len(some)),
         "interpolations": show(walk.flatten(0, 1), COLUMNS),
         "sliders": draw_sliders(model, directions, some[:1]),
@@ -244,13 +251,14 @@ PRESETS = {
             block_cells=2,
             cells=2,
             expansion=4,
+            normalisation="none",
             mixture=10,
             samples=1000,
             nvae=_LARGE,
         ),
     ),
     "paper": (
-        "the setting of CelebA 64: 35 groups on grids of 8, 16 and 32, 90 epochs in batches of 128",
+        "as published for CelebA 64, without flows: 35 groups on grids of 8, 16 and 32, 90 epochs in batches of 128",
         Config(
             data=tyro.MISSING,
             groups=(5, 10, 20),
@@ -260,12 +268,20 @@ PRESETS = {
             block_cells=2,
             cells=2,
             expansion=6,
+            spectral=0.1,
             mixture=10,
             warmup=0.3,
             progressive=0.0,
             samples=1000,
             nvae=TrainingConfig(
-                steps=114_000, batch_size=128, learning_rate=1e-3, warmup_steps=6_300, skip_above=5, precision="bf16"
+                steps=114_000,
+                batch_size=128,
+                learning_rate=0.01,
+                optimiser="adamax",
+                weight_decay=3e-4,
+                warmup_steps=6_300,
+                ema=0.0,
+                precision="bf16",
             ),
         ),
     ),

@@ -54,6 +54,8 @@ class Config:
     """1 for binary pictures, 3 for colour pictures of 8 bits."""
     size: int = 28
     """Height and width; pictures of other sizes are cropped and resized."""
+    flips: bool = False
+    """Mirror training pictures at random: right for faces, wrong for digits."""
     codes: int = 256
     """Vectors of the codebook."""
     dimensions: int = 64
@@ -97,9 +99,9 @@ def main(config: Config) -> None:
         width=config.width,
         blocks=config.blocks,
     )
-    train(vq, medium.dataset(config.data), config.vq, config.output / "vq")
+    train(vq, medium.dataset(config.data, flips=config.flips), config.vq, config.output / "vq")
 
-    data, test, classes = labelled(medium, config.data)
+    data, test, classes = labelled(medium, config.data, config.flips)
     prior = GatedPixelCNN(
         vq.latents,
         width=config.prior_width,
@@ -136,12 +138,13 @@ def main(config: Config) -> None:
         print(push(checkpoint, config.push))
 
 
-def labelled(medium: Images, source: str) -> tuple[Any, Any, int | None]:
+def labelled(medium: Images, source: str, flips: bool) -> tuple[Any, Any, int | None]:
     """Training and test data, with labels where they have some, and the number of classes."""
     try:
-        data, test = (medium.dataset(source, split, labels=True) for split in ("train", "test"))
+        data = medium.dataset(source, labels=True, flips=flips)
+        test = medium.dataset(source, "test", labels=True)
     except MediaError:
-        return medium.dataset(source), medium.dataset(source, "test"), None
+        return medium.dataset(source, flips=flips), medium.dataset(source, "test"), None
     return data, test, 1 + max(int(label) for part in (data, test) for label in part.labels)  # type: ignore[attr-defined]
 
 

@@ -18,6 +18,7 @@ from zoo.catalog import format_size, models
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from modalities import Modality
     from zoo.evaluation.features import FeatureNetwork
     from zoo.model import GenerativeModel, Latent
 
@@ -146,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--metrics", metavar="NAME,...", help="which of those above (default: all that suit)")
     added.add_argument("--samples", type=int, default=100, help="draws an item where there is a bound (default 100)")
     added.add_argument("--generated", type=int, default=1000, help="samples to compare with data (default 1000)")
+    said = "end samples with the likelihood's mean: the noise of a draw can hide a copy"
+    added.add_argument("--mean", action="store_true", help=said)
     network = added.add_mutually_exclusive_group()
     said = "compare features of the zoo's classifier in DIR, trained there on the data's labels if it is not there"
     network.add_argument("--classifier", metavar="DIR", type=Path, help=said)
@@ -220,8 +223,12 @@ def sample(options: argparse.Namespace) -> None:
       zoo sample vae-mnist -n 64 --temperature 0.8 --seed 1 -o samples
       zoo sample vae-mnist -o digit.png
     """
+    from zoo.variational.nvae import NVAE
+
     model = _load(options)
     n = options.n if options.n is not None else 1 if _is_file(options.output) else 16
+    if isinstance(model, NVAE) and 0 < options.temperature < 1:  # the statistics of data would make samples pale
+        model = model.readjusted(options.temperature, batches=20, n=32, generator=_generator(options.seed))
     x = model.sample(
         n,
         condition=_condition(model, options.condition),
@@ -275,6 +282,7 @@ def evaluate(options: argparse.Namespace) -> None:
     examples:
       zoo evaluate vae-mnist --data mnist --limit 1000
       zoo evaluate vae-mnist --data mnist --metrics features,copies --classifier runs/mnist-classifier
+      zoo evaluate vae-faces --data photos/ --metrics copies --mean
       zoo evaluate runs/mine --data photos/ --write
     """
     from zoo.card import write_figures
@@ -301,10 +309,11 @@ def evaluate(options: argparse.Namespace) -> None:
         f"{Path(options.data).name} {options.split}",
         training,
         metrics=wanted,
-        network=_feature_network(options, dataset),
+        network=_feature_network(options, model.modality, dataset),
         limit=options.limit,
         samples=options.samples,
         generated=options.generated,
+        mean=options.mean,
         progress=True,
         seed=options.seed,
     )
@@ -321,8 +330,11 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"written into {folder / 'README.md'}")
 
 
-def _feature_network(options: argparse.Namespace, dataset: Callable[..., Any]) -> "FeatureNetwork | None":
-    """The network that compares samples, if one is asked for; `dataset` opens a split, with labels or without."""
+def _feature_network(
+    options: argparse.Namespace, medium: "Modality", dataset: Callable[..., Any]
+) -> "FeatureNetwork | None":
+    """The network that compares items of a medium, if one is asked for; `dataset` opens a split, with labels or
+    without."""
     if options.inception is not None:
         from zoo.evaluation.features import inception
 
@@ -333,9 +345,9 @@ def _feature_network(options: argparse.Namespace, dataset: Callable[..., Any]) -
     from zoo.evaluation.classifier import feature_network
 
     if (options.classifier / CONFIG).is_file():
-        return feature_network(options.classifier, device=options.device)
+        return feature_network(options.classifier, medium, device=options.device)
     labelled = [dataset(split, True) for split in ("train", "test")]
-    return feature_network(options.classifier, *labelled, device=options.device)
+    return feature_network(options.classifier, medium, *labelled, device=options.device)
 
 
 def push(options: argparse.Namespace) -> None:

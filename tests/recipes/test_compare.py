@@ -172,14 +172,16 @@ def test_samples_end_with_a_mean_where_that_is_asked_for_and_is_an_item(digits, 
     assert torch.equal(compare.sample(binary, 20, None, smooth), compare.sample(binary, 20, None, digits))
 
 
-def test_samples_get_the_levels_of_the_items(digits):
-    grey = torch.tensor([-3.0, -0.5, 0.013, 0.5, 3.0]).expand(2000, 1, 1, 5)
-    white = (compare.as_items(grey, 256, BINARY, compare.seeded(digits)) > 0).double().mean(0).flatten()
-    assert white.tolist() == pytest.approx([0, 0.25, 0.507, 0.75, 1], abs=0.04) and white[0] == 0 and white[4] == 1
-    x = compare.as_items(grey[:1], 256, COLOUR, compare.seeded(digits)).flatten()
-    levels = (x + 1) * 127.5
-    assert torch.allclose(levels, levels.round(), atol=1e-3) and (x - grey[0].clamp(-1, 1)).abs().max() <= 1 / 255
-    assert torch.equal(compare.as_items(x, 256, COLOUR, compare.seeded(digits)), x)
+def test_samples_are_compared_with_the_levels_of_the_items(digits, folders, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compare, "compare", lambda base, x, network: seen.append(x) or {})
+    folder = folders / "vae-colour"
+    entry = compare.Entry("vae-colour", folder, load(folder))
+    coarse = dataclasses.replace(COLOUR, levels=32)
+    items = compare.read(dataclasses.replace(digits, data="photographs", samples=8), coarse, labelled=False)
+    row = compare.measure(entry, coarse, items, None, None, digits)
+    kept = ((row.pictures + 1) * 127.5).round() // 8
+    assert torch.equal(seen[0], 2 * kept / 31 - 1) and not torch.equal(seen[0], row.pictures)
 
 
 @pytest.mark.parametrize(

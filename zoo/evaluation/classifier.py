@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modalities import MediaError
+from modalities import MediaError, Modality
 from modalities.modality import batches
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, load_weights, read_config, write_files
 from zoo.distributions import full_precision
@@ -76,6 +76,7 @@ class Classifier(nn.Module):
 
 def feature_network(
     folder: str | Path,
+    medium: Modality,
     training: Any = None,
     test: Any = None,
     *,
@@ -92,11 +93,15 @@ def feature_network(
     model.safetensors; a killed training goes on from there.
 
     Arguments:
+        medium: of the items that are to be compared, and of the data that a classifier is trained on. One that was
+            trained on another medium or on other levels is refused: it would be no judge of what it has never seen.
         training, test: data sets of (item, label) of an adapter; needed only where the folder holds no classifier.
         width: channels of the first stage of the encoder.
         blocks: residual blocks a stage.
         config: see `TrainingConfig`.
         device: where the network runs.
+
+    Raises `CheckpointError` where the folder holds no classifier of this medium and none can be trained.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
@@ -105,12 +110,20 @@ def feature_network(
         sizes = {"width": width, "blocks": blocks, "hidden": hidden}
         classifier, arguments = _train(folder, training, sizes, config)
         accuracy = classifier.accuracy(test)
-        write_files(folder, {"classifier": arguments, "accuracy": accuracy}, classifier.state_dict())
+        trained = {"classifier": arguments, "accuracy": accuracy, "medium": _describe(medium)}
+        write_files(folder, trained, classifier.state_dict())
     about = read_config(folder)
     try:
-        classifier, accuracy = _build(**about["classifier"]), float(about["accuracy"])
+        classifier, accuracy, seen = _build(**about["classifier"]), float(about["accuracy"]), about["medium"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG} does not describe a classifier: {error}") from error
+        raise CheckpointError(
+            f"{folder / CONFIG} does not describe a classifier: {error}; train one in another folder"
+        ) from error
+    if seen != _describe(medium):
+        raise CheckpointError(
+            f"the classifier in {folder} was trained on {seen}, and the items are {_describe(medium)}; train another "
+            "one in another folder"
+        )
     load_weights(classifier.state_dict(), folder / WEIGHTS)
     classifier.to(device).eval()
     with open(folder / WEIGHTS, "rb") as file:
@@ -124,6 +137,11 @@ def feature_network(
         return classifier.features(x.to(device))
 
     return FeatureNetwork(f"zoo classifier, accuracy {accuracy:.2%}, {digest}", features)
+
+
+def _describe(medium: Modality) -> str:
+    """A medium and its levels in words: "images of 2 levels"."""
+    return medium.kind if medium.levels is None else f"{medium.kind} of {medium.levels} levels"
 
 
 def _build(shape: list[int], width: int, blocks: int, hidden: int, classes: int) -> Classifier:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.card import Figure
 from zoo.distributions import full_precision
-from zoo.evaluation.items import BATCH, against
+from zoo.evaluation.items import BATCH, against, check_finite
 from zoo.model import check_count
 
 SUBSET, SUBSETS = 1000, 100
@@ -207,3 +207,5 @@ def _check(x: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"expected two sets of at least two features, [n, d] and [m, d], got {list(x.shape)} and {list(y.shape)}"
         )
+    check_finite(x, "feature vectors of the first set")
+    check_finite(y, "feature vectors of the second set")

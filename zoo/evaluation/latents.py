@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.card import Figure
-from zoo.evaluation.items import first
+from zoo.evaluation.items import condition_of, first, for_draws
 from zoo.model import GenerativeModel, Variational, check_count, point
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def evaluate(
 
     The rate is KL(q || p), the distortion -log p(x given z) with z drawn from q, in nats an item; their sum is the
     negative bound. Means over the items with standard errors; where the likelihood is a mass over levels also in bits
-    an element. A hierarchy gives the rate of every group besides.
+    an element. A hierarchy gives the rate of every group besides. Of a class-conditional model both are given the
+    class, as their kind says.
 
     A unit of the latent is active if its posterior mean varies over the items with a variance above 0.01, counted in
     the prior's standard deviations. In a hierarchy the prior of a group depends on the groups above; they are at their
@@ -48,28 +49,30 @@ def evaluate(
     check_count(batch_size, "batch_size")
     model.eval()
     terms, moments = [], _Moments()
+    noise = for_draws(generator)
     for x, labels in first(dataset, limit, batch_size, f"Encoding {data}", progress, generator):
         x = x.to(model.device)
-        condition = model.prepare_condition(None if model.classes is None else labels, len(x), generator)
-        elbo = model.elbo(x, condition=condition, generator=generator)
+        condition = model.prepare_condition(condition_of(model, labels), len(x))
+        elbo = model.elbo(x, condition=condition, generator=noise)
         terms.append(torch.cat([-elbo.reconstruction[:, None].double(), elbo.kl.double()], 1).cpu())
         prior: Any = model.prior(condition, n=len(x))
-        noise = prior.noise(point(model.encode(x, condition=condition)))
-        moments.add((noise,) if isinstance(noise, Tensor) else noise)
+        place = prior.noise(point(model.encode(x, condition=condition)))
+        moments.add((place,) if isinstance(place, Tensor) else place)
     return _figures(model, torch.cat(terms), [variance > ACTIVE for variance in moments.variances()], data)
 
 
 def _figures(model: Variational, terms: Tensor, active: list[Tensor], data: str) -> list[Figure]:
-    kind = "mass" if model.discrete else "density"
+    known = [] if model.classes is None else ["class known"]
+    kind, given = ", ".join(["mass" if model.discrete else "density", *known]), ", ".join(known)
     rates = terms[:, 1:]
-    found = [_mean("rate", rates.sum(1), data, "nats"), _mean("distortion", terms[:, 0], data, "nats", kind)]
+    found = [_mean("rate", rates.sum(1), data, "nats", given), _mean("distortion", terms[:, 0], data, "nats", kind)]
     if model.discrete and model.modality.levels is not None:
         nats = math.log(2) * math.prod(model.modality.shape)
-        found.append(_mean("rate, bits/dim", rates.sum(1) / nats, data))
+        found.append(_mean("rate, bits/dim", rates.sum(1) / nats, data, kind=given))
         found.append(_mean("distortion, bits/dim", terms[:, 0] / nats, data, kind=kind))
     groups = rates.shape[1]
     if groups > 1:
-        found += [_mean(f"rate of group {g + 1} of {groups}", rates[:, g], data, "nats") for g in range(groups)]
+        found += [_mean(f"rate of group {g + 1} of {groups}", rates[:, g], data, "nats", given) for g in range(groups)]
     total = sum(group.numel() for group in active)
     found.append(Figure(f"active units of {total:,}", sum(int(group.sum()) for group in active), data))
     if len(active) > 1:

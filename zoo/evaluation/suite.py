@@ -1,5 +1,6 @@
 """Everything that suits a model and its medium, measured at once."""
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from rich.console import Console
 from zoo.card import Figure
 from zoo.evaluation import distances, features, latents, likelihood
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.items import draw, spread
+from zoo.evaluation.items import as_items, condition_of, draw, has_means, spread
 from zoo.evaluation.memorisation import Memorisation, memorisation
 from zoo.model import Explicit, GenerativeModel, Latent, Variational, check_count
 
@@ -48,13 +49,15 @@ def evaluate(
     limit: int | None = None,
     samples: int = 100,
     generated: int = 1000,
+    mean: bool = False,
     progress: bool = False,
     seed: int = 0,
 ) -> Report:
     """Measure a model on test data.
 
     Samples are compared with as many test items, evenly spaced over the data set, and as many training items show what
-    can be reached. A class-conditional model draws the classes of these test items.
+    can be reached. A class-conditional model draws the classes of these test items. Where the medium has levels,
+    samples are cut off at -1 and 1 and rounded to them.
 
     Arguments:
         test: items that the model has not seen, or (item, label) for a class-conditional model.
@@ -65,14 +68,23 @@ def evaluate(
         limit: take no more than the first test items, so many.
         samples: draws an item where the likelihood is a bound.
         generated: how many samples to draw, at most as many as there are items.
+        mean: end samples of a model with latents by the mean of p(x given z), without the noise of single elements,
+            which can hide a copy; the figures say "means". Binary elements have none: their mean is grey.
         progress: show progress bars on the terminal.
         seed: of all draws; every metric has the same whichever others are measured.
+
+    Raises ValueError for what does not suit the model or the data, and for samples that are not finite.
     """
     check_count(1 if limit is None else limit, "limit")
     check_count(generated, "generated")
     unknown = [name for name in metrics or () if name not in METRICS]
     if unknown:
         raise ValueError(f"metrics are {', '.join(METRICS)}; got {', '.join(unknown)}")
+    if mean and not has_means(model):
+        raise ValueError(
+            f"samples of {type(model).__name__} cannot end with means: that takes latents, and elements that are not "
+            "binary"
+        )
     items = min(len(test), limit or len(test))  # type: ignore[arg-type]
     n = 0 if training is None else min(generated, items, len(training))  # type: ignore[arg-type]
     chosen = _suitable(model, items, n, network) if metrics is None else metrics
@@ -92,21 +104,29 @@ def evaluate(
         return Report(found, None)
     model.eval()
     real, labels = spread(test, n, _generator(seed))
-    condition = None if model.classes is None else labels
-    drawn = draw(model, len(real), condition, progress=progress, generator=_generator(seed))
+    condition = condition_of(model, labels)
+    drawn = draw(model, len(real), condition, mean=mean, progress=progress, generator=_generator(seed))
+    drawn = as_items(drawn, model.modality.levels, model.modality)
+    compared: list[Figure] = []
     copies = None
     with Console(stderr=True).status("Comparing the samples") if progress else nullcontext():
         seen, _ = spread(training, n, _generator(seed))
         k = min(len(real), len(seen))  # broken files are left out
         sets = real[:k], drawn[:k], seen[:k]
         if "features" in chosen and network is not None:
-            found += features.compare(*sets, network, data, seed=seed)
+            compared += features.compare(*sets, network, data, seed=seed)
         if "distances" in chosen:
-            found += distances.compare(*sets, data, seed=seed)
+            compared += distances.compare(*sets, data, seed=seed)
         if "copies" in chosen:
             copies = memorisation(drawn, real, training)
-            found += copies.figures(data)
-    return Report(found, copies)
+            compared += copies.figures(data)
+    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), copies)
+
+
+def _of_means(figure: Figure) -> Figure:
+    """A figure whose name says that samples are means; training items in their place are none."""
+    of_samples = figure.data.endswith(" generated")
+    return dataclasses.replace(figure, data=f"{figure.data}, means") if of_samples else figure
 
 
 def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:

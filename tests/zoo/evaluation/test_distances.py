@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import wasserstein_distance
 from sklearn.metrics.pairwise import rbf_kernel
 
+from zoo.evaluation import distances
 from zoo.evaluation.distances import compare, mmd, sliced_wasserstein
 
 
@@ -67,6 +68,31 @@ def test_figures_come_in_pairs_with_training_items():
     assert {figure.data for figure in found[1::2]} == {"toys: 100 real, 100 training items"}
     assert found[0].value > 2 * found[1].value and found[2].value > 10 * abs(found[3].value)
     assert found[4].value < 0.01 < found[5].value
+
+
+def test_the_mmd_of_sorted_items_is_of_all_their_classes(monkeypatch):
+    monkeypatch.setattr(distances, "MOST", 50)
+    centres = torch.tensor([0.0, 30.0]).repeat_interleave(100)[:, None]
+    real, training = normal(200) + centres, normal(200, seed=1) + centres
+    drawn = (normal(200, seed=2) + centres)[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
+    found = {figure.metric: figure for figure in compare(real, drawn, training, "toys")[:-1:2]}
+    assert found["squared MMD"].value == mmd(real[::4], drawn[::4])[0]
+    assert found["p-value of the MMD"].value > 0.01
+    assert found["squared MMD"].data == "toys: 50 real, 50 generated"
+    assert found["sliced Wasserstein distance"].data == "toys: 200 real, 200 generated"
+
+
+def test_numbers_that_are_none_are_refused():
+    x = normal(10)
+    broken = x.clone()
+    broken[3, 1], broken[7] = float("nan"), float("inf")
+    for distance in (sliced_wasserstein, mmd):
+        with pytest.raises(ValueError, match="2 of 10 items of the second set hold NaN or infinite values"):
+            distance(x, broken)
+        with pytest.raises(ValueError, match="2 of 10 items of the first set hold NaN"):
+            distance(broken, x)
+    with pytest.raises(ValueError, match="2 of 10 generated items hold NaN"):
+        compare(x, broken, x, "toys")
 
 
 def test_what_has_no_distance_is_refused():

@@ -146,6 +146,25 @@ def test_too_few_items_are_warned_of_and_what_cannot_be_compared_is_refused():
         coverage(normal(5), normal(9))
 
 
+def test_numbers_that_are_none_are_refused():
+    x = normal(100)
+    broken = x.clone()
+    broken[:3, 1] = math.nan
+    for measure in (frechet_distance, kernel_distance, coverage):
+        with pytest.raises(ValueError, match="3 of 100 feature vectors of the second set hold NaN or infinite values"):
+            measure(x, broken)
+        with pytest.raises(ValueError, match="3 of 100 feature vectors of the first set hold NaN"):
+            measure(broken, x)
+    network = FeatureNetwork("all", lambda x: x)
+    with pytest.raises(ValueError, match="3 of 100 generated items hold NaN"):
+        compare(x, broken, x, network, "toys")
+    with pytest.raises(ValueError, match="3 of 100 training items hold NaN"):
+        compare(x, x, broken, network, "toys")
+    overflowing = FeatureNetwork("logarithms", lambda x: (x - x[0]).abs().log())
+    with pytest.raises(ValueError, match="1 of 100 feature vectors of the first set hold NaN or infinite values"):
+        compare(x, x, x, overflowing, "toys")
+
+
 def test_inception_takes_bytes_of_three_colours(monkeypatch):
     """The network itself is downloaded; here stands what it is given."""
     seen = []

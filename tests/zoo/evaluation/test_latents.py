@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
-from modalities.modality import Arrays
+from modalities.images import binarise
+from modalities.modality import Arrays, batches
 from modalities.points import Points
 from tests import toys
 from zoo.distributions import DiagonalGaussian, Path
+from zoo.evaluation.items import for_draws
 from zoo.evaluation.latents import evaluate
 from zoo.model import Variational
 
@@ -76,7 +78,7 @@ def test_rate_and_distortion_add_up_to_the_bound(name):
     model = toys.make(name)
     x = toys.data_for(model)
     found = figures(model, x)
-    elbo = model.elbo(x, generator=torch.Generator().manual_seed(0))
+    elbo = model.elbo(x, generator=for_draws(torch.Generator().manual_seed(0)))
     assert found["rate"].value + found["distortion"].value == pytest.approx(-elbo.total.mean().item(), rel=1e-5)
     assert found["distortion"].kind == "mass"
     bits = found["rate, bits/dim"].value + found["distortion, bits/dim"].value
@@ -102,7 +104,26 @@ def test_labels_go_to_a_conditional_model():
     x = toys.data_for(model)
     labels = torch.arange(len(x)) % 3
     elbo = model.elbo(x[:20], condition=labels[:20], generator=torch.Generator().manual_seed(0))
-    assert figures(model, x, labels, limit=20)["rate"].value == pytest.approx(elbo.kl.sum(1).mean().item(), rel=1e-5)
+    found = figures(model, x, labels, limit=20)
+    assert found["rate"].value == pytest.approx(elbo.kl.sum(1).mean().item(), rel=1e-5)
+    assert (found["rate"].kind, found["distortion"].kind) == ("class known", "mass, class known")
+    assert (figures(toys.make("vae"), x)["rate"].kind, figures(toys.make("vae"), x)["distortion"].kind) == ("", "mass")
+    with pytest.raises(ValueError, match="ToyVAE is class-conditional and the data have no labels"):
+        figures(model, x)
+
+
+def test_the_items_do_not_depend_on_what_the_model_draws(monkeypatch):
+    x = torch.rand(30, 1, 4, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    data = Arrays(x, noise=binarise)
+    expected = torch.cat(list(batches(data, 8, torch.Generator().manual_seed(0))))
+    for name in ("vae", "hierarchy"):
+        model, seen = toys.make(name), []
+        elbo = model.elbo
+        monkeypatch.setattr(
+            model, "elbo", lambda x, elbo=elbo, seen=seen, **options: seen.append(x) or elbo(x, **options)
+        )
+        evaluate(model, data, "toys", batch_size=8, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(torch.cat(seen), expected)
 
 
 def test_models_without_a_bound_and_single_items_are_refused():

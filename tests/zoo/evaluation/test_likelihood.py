@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from modalities.images import Images
-from modalities.modality import Arrays
+from modalities.images import Images, binarise
+from modalities.modality import Arrays, batches
 from tests import toys
 from zoo.evaluation.likelihood import advantage, evaluate, structural_similarity
 from zoo.linear.pca import PCA
@@ -18,6 +18,50 @@ def figures(name, **options):
     x = toys.data_for(model)
     generator = torch.Generator().manual_seed(0)
     return model, x, {f.metric: f for f in evaluate(model, Arrays(x), "toys", generator=generator, **options)}
+
+
+def seeded():
+    return torch.Generator().manual_seed(0)
+
+
+def grey():
+    """Grey pictures that every visit binarises anew."""
+    return Arrays(torch.rand(30, 1, 4, 3, generator=seeded()) * 2 - 1, noise=binarise)
+
+
+def record(model):
+    """A list that fills with the items that the model scores, and with the numbers of samples that it takes."""
+    seen, score = [], model.log_prob
+
+    def log_prob(x, *, samples=1, **options):
+        seen.append((x, samples))
+        return score(x, samples=samples, **options)
+
+    model.log_prob = log_prob
+    return seen
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_items_depend_neither_on_the_model_nor_on_its_draws(given):
+    found = []
+    for name, samples in (("vae", 1), ("vae", 7), ("hierarchy", 7), ("pixelcnn", 1)):
+        model = toys.make(name)
+        seen = record(model)
+        torch.manual_seed(5)
+        evaluate(model, grey(), "toys", samples=samples, batch_size=8, generator=seeded() if given else None)
+        found.append(torch.cat([x for x, _ in seen]))
+    assert all(torch.equal(x, found[0]) for x in found)
+    if given:  # those that exact models have seen all along
+        assert torch.equal(found[0], torch.cat(list(batches(grey(), 8, seeded()))))
+
+
+def test_the_draws_follow_the_generator():
+    model = toys.make("vae")
+    values = [
+        evaluate(model, grey(), "toys", samples=1, batch_size=8, generator=generator)[0].value
+        for generator in (seeded(), seeded(), seeded().manual_seed(1), None, None)
+    ]
+    assert values[0] == values[1] and len(set(values)) == 4
 
 
 def test_an_exact_density_is_the_mean_of_the_log_densities():
@@ -53,6 +97,23 @@ def test_the_signal_to_noise_ratio_is_of_the_full_range():
     assert found["PSNR"].error is None
 
 
+def test_the_signal_to_noise_ratio_is_of_pictures_that_can_be_shown():
+    medium = Images(channels=1, height=4, width=3)
+    x = torch.where(torch.rand(60, *medium.shape, generator=seeded()) < 0.5, 1.0, -1.0)
+    model = PCA.fit(x, medium, components=9)
+    found = {f.metric: f.value for f in evaluate(model, Arrays(x), "toys")}
+    rebuilt = model.reconstruct(x)
+    assert rebuilt.abs().max() > 1.1
+
+    def error(x, y):
+        return (x - y).double().square().flatten(1).mean(1)
+
+    assert found["reconstruction MSE"] == pytest.approx(error(rebuilt, x).mean().item())
+    expected = 10 * torch.log10(4 / error(rebuilt.clamp(-1, 1), x)).mean().item()
+    assert found["PSNR"] == pytest.approx(expected)
+    assert expected > 10 * torch.log10(4 / error(rebuilt, x)).mean().item() + 0.1
+
+
 def test_the_limit_takes_the_first_items():
     _, x, found = figures("pixelcnn", limit=10, batch_size=4)
     model = toys.make("pixelcnn")
@@ -63,10 +124,14 @@ def test_labels_go_to_a_conditional_model_and_only_there():
     model = toys.make("conditional-vae")
     x = toys.data_for(model)
     labels = torch.arange(len(x)) % 3
-    found = {f.metric: f.value for f in evaluate(model, Arrays(x, labels), "toys")}
+    found = {f.metric: f for f in evaluate(model, Arrays(x, labels), "toys")}
     mse = (model.reconstruct(x, condition=labels) - x).square().mean().item()
-    assert found["reconstruction MSE"] == pytest.approx(mse)
-    assert evaluate(toys.make("pixelcnn"), Arrays(x, labels), "toys")
+    assert found["reconstruction MSE"].value == pytest.approx(mse)
+    assert found["NLL"].kind == found["bits/dim"].kind == "bound on a mass, class known"
+    assert found["reconstruction MSE"].kind == ""
+    assert {f.kind for f in evaluate(toys.make("pixelcnn"), Arrays(x, labels), "toys")} == {"mass"}
+    with pytest.raises(ValueError, match="ToyVAE is class-conditional and the data have no labels; .* from 0 to 2"):
+        evaluate(model, Arrays(x), "toys")
 
 
 def test_the_advantage_is_paired():
@@ -83,19 +148,31 @@ def test_the_advantage_is_paired():
     assert few.value == pytest.approx(difference[:5].mean().item())
 
 
-def test_the_advantage_of_a_conditional_model_is_by_the_labels_of_the_items():
-    model, other = toys.make("conditional-vae"), toys.make("pixelcnn")
-    x = toys.data_for(model, 9)
-    labels, seen = torch.arange(9) % 3, []
-    known = model.log_prob
+def test_the_advantage_is_of_the_same_binarised_items_by_as_many_samples():
+    models = toys.make("vae"), toys.make("hierarchy")
+    alone = [evaluate(m, grey(), "toys", samples=7, batch_size=8, generator=seeded())[0].value for m in models]
+    seen = [record(model) for model in models]
+    found = advantage(*models, grey(), "toys", samples=7, batch_size=8, generator=seeded())
+    items = torch.cat(list(batches(grey(), 8, seeded())))
+    for calls in seen:
+        assert torch.equal(torch.cat([x for x, _ in calls]), items)
+        assert {samples for _, samples in calls} == {7}
+    assert found.value == pytest.approx(alone[1] - alone[0], rel=1e-9)
 
-    def log_prob(x, *, condition=None, **options):
-        seen.append(condition)
-        return known(x, condition=condition, **options)
 
-    model.log_prob = log_prob
-    advantage(model, other, Arrays(x, labels), "toys", batch_size=4)
-    assert torch.equal(torch.cat(seen), labels)
+def test_the_advantage_of_conditional_models_is_by_the_labels_of_the_items():
+    models = toys.make("conditional-vae"), toys.make("conditional-vae")
+    x = toys.data_for(models[0], 9)
+    labels, seen = torch.arange(9) % 3, ([], [])
+    for model, conditions in zip(models, seen, strict=True):
+        known = model.log_prob
+        model.log_prob = lambda x, *, condition=None, known=known, conditions=conditions, **options: (
+            conditions.append(condition) or known(x, condition=condition, **options)
+        )
+    advantage(*models, Arrays(x, labels), "toys", batch_size=4)
+    assert all(torch.equal(torch.cat(conditions), labels) for conditions in seen)
+    with pytest.raises(ValueError, match="class-conditional and the data have no labels"):
+        advantage(*models, Arrays(x), "toys")
 
 
 def test_an_advantage_over_what_cannot_be_compared_is_refused():
@@ -104,6 +181,10 @@ def test_an_advantage_over_what_cannot_be_compared_is_refused():
         advantage(model, toys.make("gan"), data, "toys")
     with pytest.raises(ValueError, match="cannot be compared"):
         advantage(model, toys.make("ppca"), data, "toys")
+    told, labelled = toys.make("conditional-vae"), Arrays(data.x, torch.arange(len(data)) % 3)
+    for pair in ((model, told), (told, model)):
+        with pytest.raises(ValueError, match="ToyVAE is given the class of an item and ToyPixelCNN is not"):
+            advantage(*pair, labelled, "toys")
 
 
 def test_what_cannot_be_measured_is_refused():

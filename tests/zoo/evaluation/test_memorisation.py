@@ -43,16 +43,44 @@ def test_some_copies_among_many_samples_are_found():
     assert found.p < 0.1  # the rest lie as they should
 
 
+def test_a_copyist_is_not_acquitted_by_numbers_that_are_none():
+    training, held_out = pictures(50, 0), pictures(20, 1)
+    broken = training[:30].clone()
+    broken[7, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match="1 of 30 generated items hold NaN or infinite values"):
+        memorisation(broken, held_out, training)
+    held_out[3] = float("inf")
+    with pytest.raises(ValueError, match="1 of 20 unseen items hold NaN or infinite values"):
+        memorisation(training[:30], held_out, training)
+
+
+def test_the_share_of_few_unseen_items_is_no_figure():
+    distances = torch.rand(4000, 220, generator=torch.Generator().manual_seed(0)).double()
+
+    def found(m):
+        return Memorisation(distances[0, :20], distances[0, 20 : 20 + m], torch.zeros(0), torch.zeros(0))
+
+    assert [figure.unit for figure in found(200).figures("toys")] == ["%", "", ""]
+    assert [figure.unit for figure in found(199).figures("toys")] == ["", ""]
+    # Where samples and unseen items are alike, it is what the property says.
+    for m in (20, 200):
+        shares = [Memorisation(row[:20], row[20 : 20 + m], torch.zeros(0), torch.zeros(0)).share for row in distances]
+        assert sum(shares) / len(shares) == pytest.approx((1 + 0.01 * (m - 1)) / (m + 1), rel=0.07)
+
+
 def test_the_figures_by_hand():
     near, far = torch.tensor([1.0, 2.0, 3.0, 10.0]).double(), torch.tensor([2.0, 4.0, 5.0]).double()
     found = Memorisation(near, far, torch.zeros(0), torch.zeros(0))
     # The percentile is 2.04; pairs: 1 beats three, 2 ties one and beats two, 3 beats two, 10 none.
     assert found.share == 0.5
     assert found.probability == pytest.approx((3 + 2.5 + 2) / 12)
-    figures = found.figures("toys")
-    assert [figure.value for figure in figures[:2]] == [50, found.probability]
-    assert figures[0].unit == "%" and {figure.data for figure in figures} == {"toys: 3 real, 4 generated"}
-    assert figures[2].value == pytest.approx(found.p) and 0.1 < found.p < 0.5
+    assert 0.1 < found.p < 0.5
+    assert [figure.value for figure in found.figures("toys")] == [found.probability, found.p]
+    assert {figure.data for figure in found.figures("toys")} == {"toys: 3 real, 4 generated"}
+    # A hundred times as many unseen items have nearly the same percentile.
+    many = found._replace(held_out=far.repeat(100))
+    assert [figure.value for figure in many.figures("toys")] == [50, many.probability, many.p]
+    assert many.figures("toys")[0].unit == "%"
 
 
 def test_the_picture_shows_samples_above_their_neighbours():

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from modalities.images import Images
 from modalities.modality import Arrays, MediaError
 from tests import toys
 from zoo.evaluation import items, latents, likelihood, suite
 from zoo.evaluation.features import FeatureNetwork
+from zoo.evaluation.memorisation import memorisation
+from zoo.linear.pca import ProbabilisticPCA
 
 NETWORK = FeatureNetwork("pixels", lambda x: x.flatten(1)[:, :3])
 
@@ -97,6 +100,38 @@ def test_copies_are_found():
     assert torch.equal(found.copies.closest, found.copies.neighbours)
 
 
+def test_samples_can_end_with_means_and_the_figures_say_so():
+    model = toys.make("ppca")
+    x = toys.data_for(model, 90)
+    found = report("ppca", mean=True)
+    drawn = items.draw(model, 30, mean=True, generator=torch.Generator().manual_seed(0))
+    expected = memorisation(drawn, x[60:], Arrays(x[:60]))
+    assert torch.equal(found.copies.generated, expected.generated)
+    assert not torch.equal(found.copies.generated, report("ppca").copies.generated)
+    names = {figure.data for figure in found.figures}
+    assert names == {"toys", "toys: 30 real, 30 generated, means", "toys: 30 real, 30 training items"}
+    for name in ("vae", "pixelcnn", "gan"):  # binary, without latents, without a likelihood
+        with pytest.raises(ValueError, match="cannot end with means"):
+            report(name, mean=True)
+
+
+def test_samples_have_the_levels_of_the_items():
+    medium, seen = Images(channels=1, height=4, width=3), []
+    x = medium.dataset("digits").x[:90]
+    model = ProbabilisticPCA.fit(x, medium, components=2)
+    network = FeatureNetwork("record", lambda x: seen.append(x) or x.flatten(1)[:, :3])
+    found = suite.evaluate(
+        model, Arrays(x[60:]), "toys", Arrays(x[:60]), metrics=["features", "copies"], network=network
+    )
+    plain = items.draw(model, 30, generator=torch.Generator().manual_seed(0))
+    assert plain.abs().max() > 1.01
+    drawn = seen[1]
+    levels = (drawn + 1) * 127.5
+    assert drawn.abs().max() == 1 and torch.allclose(levels, levels.round(), atol=1e-4)
+    assert (drawn - plain.clamp(-1, 1)).abs().max() < 1.01 / 255
+    assert found.copies.closest.abs().max() <= 1
+
+
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="metrics are likelihood, latents, .*; got fid"):
         report("vae", metrics=["likelihood", "fid"])
@@ -109,13 +144,17 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="which are not given"):
         model = toys.make("vae")
         suite.evaluate(model, Arrays(toys.data_for(model)), "toys", metrics=["copies"])
+    for metrics in (["likelihood"], ["copies"]):
+        with pytest.raises(ValueError, match="class-conditional and the data have no labels"):
+            report("conditional-vae", metrics=metrics)
 
 
 def test_items_are_spread_over_a_sorted_set():
     x = torch.arange(250.0)[:, None]
     found, labels = items.spread(Arrays(x, torch.arange(250) // 25), 125)
-    assert torch.equal(found, x[::2]) and labels.bincount().tolist() == [12, 13] * 5 or labels.bincount().sum() == 125
-    assert set(labels.tolist()) == set(range(10))
+    assert torch.equal(found, x[::2])
+    assert torch.equal(labels, torch.arange(0, 250, 2) // 25)
+    assert labels.bincount().tolist() == [13, 12] * 5
     assert items.spread(Arrays(x), 250)[1] is None
     noisy = Arrays(x, noise=lambda x, generator: x + torch.rand(x.shape, generator=generator))
     drawn = [items.spread(noisy, 10, torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)]
@@ -153,6 +192,22 @@ def test_samples_are_drawn_in_batches():
     generator = torch.Generator().manual_seed(0)
     expected = torch.cat([model.sample(n, generator=generator) for n in (100, 100, 30)])
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_samples_that_are_no_numbers_are_refused(value):
+    class Broken(toys.ToyGAN):
+        def sample(self, n, **options):
+            x = super().sample(n, **options)
+            x[::50, 1] = value
+            return x
+
+    model = Broken(toys.make("gan").modality)
+    with pytest.raises(ValueError, match="5 of 230 samples of Broken hold NaN or infinite values"):
+        items.draw(model, 230)
+    x = toys.data_for(model, 90)
+    with pytest.raises(ValueError, match="1 of 30 samples of Broken"):
+        suite.evaluate(model, Arrays(x[60:]), "toys", Arrays(x[:60]))
 
 
 def test_broken_files_on_either_side_leave_the_sets_equally_large():
