@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from zoo import catalog, cli
-from zoo.training import TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,8 +116,9 @@ def test_scripts_and_targets_exist(page):
             assert (ROOT / script).is_file(), script
             continue
         recipe = importlib.import_module(arguments[0])
-        fields = {field.name for field in dataclasses.fields(recipe.Config)}
-        training = {field.name for field in dataclasses.fields(TrainingConfig)}
         for flag in (word.removeprefix("--").replace("-", "_") for word in arguments if word.startswith("--")):
-            field, _, inner = flag.partition(".")
-            assert field in fields and (not inner or inner in training), arguments
+            settings = recipe.Config
+            for name in flag.split("."):
+                found = {field.name: field for field in dataclasses.fields(settings)}
+                assert name in found, arguments
+                settings = type(found[name].default)
