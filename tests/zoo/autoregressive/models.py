@@ -136,4 +136,4 @@ def items(model, n, seed=1):
 
 
 def condition(model):
-    return 1 if model.classes else None
+    return None if model.condition is None else 1

@@ -9,6 +9,7 @@ from scipy.stats import chisquare
 from torch.utils.flop_counter import FlopCounterMode
 
 from modalities import MediaError
+from modalities.data import Batch
 from modalities.images import Images
 from tests.zoo.autoregressive.models import ENUMERABLE, MODELS, condition, generator, items, make
 from zoo.autoregressive.chain import Output
@@ -98,8 +99,7 @@ def test_gradients_of_the_loss_are_finite_for_values_at_the_edges(model):
         steps = torch.tensor([0, min(1, levels - 1), levels - 1])
         x = (steps.double() * 2 / (levels - 1) - 1).reshape(3, *[1] * len(model.modality.shape))
         x = x.expand(3, *model.modality.shape).clone()
-    batch = x if model.classes is None else (x, torch.zeros(len(x), dtype=torch.long))
-    model.loss(batch)["loss"].backward()
+    model.loss(Batch(x, model.prepare_condition(condition(model), len(x))))["loss"].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 

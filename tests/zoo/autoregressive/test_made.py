@@ -11,11 +11,12 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests.zoo.autoregressive.models import Steps, generator, make
 from zoo.autoregressive.made import MADE
+from zoo.conditions import Classes
 from zoo.distributions import LogisticMixture
 
 
-def line(classes=None):
-    return make(lambda: MADE(Points(1), width=5, layers=2, components=3, classes=classes))
+def line(condition=None):
+    return make(lambda: MADE(Points(1), width=5, layers=2, components=3, condition=condition))
 
 
 def plane():
@@ -37,7 +38,7 @@ def mixture(batch=1, channels=2, seed=0):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("classes, condition", [(None, None), (3, 2)])
+@pytest.mark.parametrize("classes, condition", [(None, None), (Classes.numbered(3), 2)])
 def test_a_density_on_the_line_integrates_to_one(classes, condition):
     x = torch.linspace(-300, 300, 60_001, dtype=torch.float64)
     density = line(classes).log_prob(x[:, None], condition=condition).exp()
