@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from zoo.autoregressive.chain import Autoregressive
+    from zoo.autoregressive.model import Autoregressive
 
 Config = TypeVar("Config")
 

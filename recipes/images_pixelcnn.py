@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from modalities.data import batches
 from modalities.images import Images
 from recipes.common import draw_pixel_model, influence, machine, run, write_figures
-from zoo.autoregressive.chain import Autoregressive, Sampler
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
+from zoo.autoregressive.samplers import Sampler
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import load, push, save
@@ -249,7 +250,7 @@ def time_to_sample(model: Autoregressive, counts: tuple[int, ...]) -> dict[str, 
     The naive sampler makes one pass a draw and little else that takes time, so a few passes tell its time.
     """
     found = {}
-    draws = math.prod(model.positions) * model.output.turns
+    draws = model.draws
     passes = 0
 
     def count(*_: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from zoo.autoregressive.chain import Autoregressive
+from zoo.autoregressive.model import Autoregressive
 from zoo.card import read_figures
 from zoo.catalog import Bundled, format_size, models
 from zoo.hub import load

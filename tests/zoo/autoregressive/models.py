@@ -97,6 +97,9 @@ MODELS = {
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 
+REAL = ["wavenet", "wavenet-classes", "made", "made-classes"]
+"""Those of real numbers; the others have levels."""
+
 ENUMERABLE = {
     "gated": lambda: _gated(binary(3, 3)),
     "gated-colours": lambda: _gated(binary(2, 2, 3)),
