@@ -18,7 +18,7 @@ from zoo.autoregressive.samplers import Incremental
 from zoo.conditions import Classes
 from zoo.nn.layout import channels_last
 from zoo.nn.likelihood import ChainLikelihood
-from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
 
 class GatedPixelCNN(Autoregressive):
@@ -136,7 +136,7 @@ class _Rows(Incremental):
         self.conditions = [layer.conditions(condition) for layer in layers]
         self.horizontal = [RowConv2d(layer.horizontal, n, self.width) for layer in layers]
         self.residual = [PointConv2d(layer.residual, n) for layer in layers]
-        self.head = PointConv2d(model.hidden, n), PointConv2d(model.last, n)
+        self.head = PointHead(model.hidden, model.last, n)
         # The rows that each vertical convolution sees, its own the last one.
         self.rows = [
             layer.vertical.weight.new_zeros(
@@ -144,9 +144,7 @@ class _Rows(Incremental):
             )
             for layer in layers
         ]
-
-    def state(self) -> list[Tensor]:
-        return self.rows + [tensor for conv in self.horizontal for tensor in conv.state()]
+        self.state = self.rows + [tensor for conv in self.horizontal for tensor in conv.state]
 
     def begin(self, phase: int) -> None:
         row = self.horizontal[0].inputs()  # the last row's pixels
@@ -164,8 +162,7 @@ class _Rows(Incremental):
         for index, (horizontal, residual) in enumerate(zip(self.horizontal, self.residual, strict=True)):
             out = self.horizontal[index + 1].slot(column, group) if index + 1 < len(self.horizontal) else None
             h = residual(gated_tanh(horizontal.step(column, group)), group, h, out)
-        hidden, last = self.head
-        return last(F.relu(hidden(F.relu(cast(Tensor, h)), group)), group)
+        return self.head(cast(Tensor, h), group)
 
     def write(self, column: int, group: int, value: Tensor) -> None:
         self.horizontal[0].write(column, self.model.embed(value), group)

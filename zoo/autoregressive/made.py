@@ -92,10 +92,8 @@ class _Coordinates(Incremental):
         self.first = RowConv2d(model.first, n, 1)
         self.layers = [(PointConv2d(layer.first, n), PointConv2d(layer.second, n)) for layer in model.layers]
         self.last = PointConv2d(model.last, n)
-
-    def state(self) -> list[Tensor]:
         points = [point for layer in self.layers for point in layer]
-        return [*self.first.state(), *(point.inputs for point in [*points, self.last])]
+        self.state = [*self.first.state, *(point.inputs for point in [*points, self.last])]
 
     def begin(self, phase: int) -> None:
         self.first.begin(self.extra)

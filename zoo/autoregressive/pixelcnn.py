@@ -20,7 +20,7 @@ from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.samplers import Incremental
 from zoo.nn.layout import channels_last
 from zoo.nn.likelihood import ChainLikelihood
-from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
 
 class PixelCNN(Autoregressive):
@@ -91,11 +91,9 @@ class _Rows(Incremental):
             (PointConv2d(block.reduce, n), RowConv2d(block.spread, n, self.width), PointConv2d(block.restore, n))
             for block in model.blocks
         ]
-        self.head = PointConv2d(model.hidden, n), PointConv2d(model.last, n)
-
-    def state(self) -> list[Tensor]:
+        self.head = PointHead(model.hidden, model.last, n)
         convolutions = [self.first, *(spread for _, spread, _ in self.blocks)]
-        return [tensor for conv in convolutions for tensor in conv.state()]
+        self.state = [tensor for conv in convolutions for tensor in conv.state]
 
     def begin(self, phase: int) -> None:
         self.first.begin()
@@ -107,8 +105,7 @@ class _Rows(Incremental):
         for reduce, spread, restore in self.blocks:
             reduce(F.relu(h), group, out=spread.slot(column, group)).relu_()
             h = h + restore(F.relu(spread.step(column, group)), group)
-        hidden, last = self.head
-        return last(F.relu(hidden(F.relu(h), group)), group)
+        return self.head(h, group)
 
     def write(self, column: int, group: int, value: Tensor) -> None:
         self.first.write(column, value.to(self.model.dtype), group)

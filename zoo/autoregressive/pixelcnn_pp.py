@@ -253,9 +253,7 @@ class _Rows(Incremental):
         self.slots = [self.pixels[:, column + 1, :-1] for column in range(width)]
         self.seen = [self.pixels[:, column] for column in range(width)]
         self.columns = list(self.base)
-
-    def state(self) -> list[Tensor]:
-        return [self.pixels, *self.first_u.state(), *self.finest.state()]
+        self.state = [self.pixels, *self.first_u.state, *self.finest.state]
 
     def begin(self, phase: int) -> None:
         row = self.pixels.transpose(1, 2).unsqueeze(2)  # the last row's pixels
@@ -285,10 +283,8 @@ class _Level:
         self.coarser: _Coarser | None = None
         if level.shrink is not None and level.coarser is not None and level.grow is not None:
             self.coarser = _Coarser(level.shrink, level.coarser, level.grow, n, width, condition)
-
-    def state(self) -> list[Tensor]:
-        blocks = [tensor for pair in self.down + self.up for block in pair for tensor in block.state()]
-        return blocks if self.coarser is None else blocks + self.coarser.state()
+        self.state = [tensor for pair in self.down + self.up for block in pair for tensor in block.state]
+        self.state += [] if self.coarser is None else self.coarser.state
 
     def begin(self, phase: int, u: Tensor) -> Tensor:
         """The whole row of u, and for ul what is known before its first column; `phase` counts this level's rows."""
@@ -328,11 +324,9 @@ class _Coarser:
         self.down_u, self.down_ul = ShiftedRow(down.u, n, width), ShiftedPoint(down.ul, n, width)
         self.level = _Level(level, n, width // 2, condition)
         self.up_u, self.up_ul = UpsampledRow(up.u, n, width), UpsampledPoint(up.ul, n, width)
-        self.odd = 0
-
-    def state(self) -> list[Tensor]:
         parts = (self.down_u, self.down_ul, self.level, self.up_u, self.up_ul)
-        return [tensor for part in parts for tensor in part.state()]
+        self.state = [tensor for part in parts for tensor in part.state]
+        self.odd = 0
 
     def begin(self, phase: int, u: Tensor) -> Tensor:
         self.odd = phase % 2
@@ -356,9 +350,7 @@ class _RowResnet:
         self.inner, self.outer = ShiftedRow(block.inner, n, width), ShiftedRow(block.outer, n, width)
         self.link = None if block.link is None else block.link.weight.detach()
         self.bias = block.bias(condition)
-
-    def state(self) -> list[Tensor]:
-        return self.inner.state() + self.outer.state()
+        self.state = self.inner.state + self.outer.state
 
     def __call__(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         h = self.inner(concat_elu(x))
@@ -385,9 +377,7 @@ class _PointResnet:
         )
         self.halves = link.new_zeros(n, mine)
         self.a, self.b = self.halves.chunk(2, 1)
-
-    def state(self) -> list[Tensor]:
-        return self.inner.state() + self.outer.state()
+        self.state = self.inner.state + self.outer.state
 
     def begin(self, u: Tensor) -> None:
         self.inner.begin(F.conv2d(concat_elu(u), self.link))

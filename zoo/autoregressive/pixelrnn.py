@@ -23,7 +23,7 @@ from zoo.autoregressive.samplers import Incremental
 from zoo.autoregressive.wavefront import Wavefronts
 from zoo.distributions import full_precision
 from zoo.nn.likelihood import ChainLikelihood
-from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
 REACH = 3
 """The first convolution is 7 x 7."""
@@ -140,7 +140,7 @@ class _Rows(Incremental):
         self.first = RowConv2d(model.first, n, self.width)
         self.inputs = [RowConv2d(layer.inputs[0], n, self.width) for layer in layers]
         self.residual = [PointConv2d(layer.residual, n) for layer in layers]
-        self.head = _Head(model, n)
+        self.head = PointHead(model.hidden, model.last, n)
         self.kernels = _grouped(torch.stack([layer.states[0].flatten(0, 1) for layer in layers]), self.groups)
         self.initial = torch.stack([layer.initial[:, 0] for layer in layers], 1).detach()[:, :, None, None]
         self.begun = self.initial.new_zeros((), dtype=torch.bool)
@@ -148,10 +148,8 @@ class _Rows(Incremental):
         self.h, self.c = self.initial.new_zeros(2, len(layers), self.width, n, self.initial.shape[-1])
         self.h_blocks, self.c_blocks = (_blocks(tensor, self.groups) for tensor in (self.h, self.c))
         self.above: list[list[tuple[Tensor, ...]]] = []
-
-    def state(self) -> list[Tensor]:
         convs = [self.first, *self.inputs]
-        return [self.begun, self.h, self.c] + [tensor for conv in convs for tensor in conv.state()]
+        self.state = [self.begun, self.h, self.c] + [tensor for conv in convs for tensor in conv.state]
 
     def begin(self, phase: int) -> None:
         for tensor, initial in zip((self.h, self.c), self.initial, strict=True):
@@ -189,7 +187,7 @@ class _Diagonals(Incremental):
         self.first = RowConv2d(model.first, n, self.width)
         self.inputs = [PointConv2d(layer.inputs[0], n) for layer in layers]
         self.residual = [PointConv2d(layer.residual, n) for layer in layers]
-        self.head = _Head(model, n)
+        self.head = PointHead(model.hidden, model.last, n)
         states = torch.stack([layer.states for layer in layers], 2).detach()  # [directions, taps, layers, h, 4 h]
         self.from_above, self.from_left = _grouped(states[0], self.groups)
         self.reverse_from_above, self.reverse_from_left = states[1]
@@ -213,9 +211,7 @@ class _Diagonals(Incremental):
         self.above = self.h
         self.from_reverse: list[list[tuple[Tensor, ...]]] = []
         self.sums: list[list[tuple[Tensor, ...]]] = []
-
-    def state(self) -> list[Tensor]:
-        return [self.begun, self.rows, self.h, self.reverse_h, self.x, self.left, self.c, *self.first.state()]
+        self.state = [self.begun, self.rows, self.h, self.reverse_h, self.x, self.left, self.c, *self.first.state]
 
     def begin(self, phase: int) -> None:
         self._sweep_back()
@@ -256,16 +252,6 @@ class _Diagonals(Incremental):
 
     def write(self, column: int, group: int, value: Tensor) -> None:
         self.first.write(column, value, group)
-
-
-class _Head:
-    """The two last convolutions at a pixel."""
-
-    def __init__(self, model: PixelRNN, n: int):
-        self.hidden, self.last = PointConv2d(model.hidden, n), PointConv2d(model.last, n)
-
-    def __call__(self, x: Tensor, group: int) -> Tensor:
-        return self.last(F.relu(self.hidden(F.relu(x), group)), group)
 
 
 def _cell(sums: Tensor, h: Tensor, c: Tensor) -> Tensor:

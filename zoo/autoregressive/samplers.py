@@ -38,18 +38,16 @@ class Incremental(abc.ABC):
 
     Positions are visited in rows of `width`: `begin` at the start of a row does what needs only the rows before it;
     then for every column, and for every group of channels at it, `step` gives the likelihood head's numbers, and
-    `write` takes in the values that were drawn. All state is in tensors that stay where they are and are changed in
-    place, and what is done does not depend on their values: a row can be recorded as a CUDA graph and replayed.
+    `write` takes in the values that were drawn. What is done does not depend on values, and all state is in tensors
+    that stay where they are and are changed in place: a row can be recorded as a CUDA graph and replayed.
     """
 
+    state: list[Tensor]
+    """Every tensor that is carried from one position to another."""
     width: int
     """Positions a row."""
     period: int = 1
     """After how many rows the same operations come again."""
-
-    @abc.abstractmethod
-    def state(self) -> list[Tensor]:
-        """Every tensor that is carried from one position to another."""
 
     @abc.abstractmethod
     def begin(self, phase: int) -> None:
@@ -87,6 +85,11 @@ class _RowSampler:
         self.network, self.head, self.temperature = network, head, temperature
         self.inputs = [part.new_empty(network.width, *part.shape[1:]) for part in inputs]
         self.x = inputs[0].new_empty(network.width, inputs[0].shape[1], head.channels)
+        # Every group's noise, what is known of it, and its place in x, as views that are made once: each takes time.
+        self.views = [
+            [[part[column, :, channels] for part in (*self.inputs, self.x)] for channels in head.slices]
+            for column in range(network.width)
+        ]
         self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
 
     def draw(self, phase: int, inputs: list[Tensor]) -> Tensor:
@@ -102,25 +105,24 @@ class _RowSampler:
 
     def _fill(self, phase: int, columns: int) -> None:
         self.network.begin(phase)
-        for column in range(columns):
-            noise, *known = (part[column] for part in self.inputs)
-            for group, part in enumerate(self.head.slices):
-                value = self.head.draw(self.network.step(column, group), noise[:, part], self.temperature)
+        for column, groups in enumerate(self.views[:columns]):
+            for group, (noise, *known, place) in enumerate(groups):
+                value = self.head.draw(self.network.step(column, group), noise, self.temperature)
                 if known:
-                    value = torch.where(known[0][:, part], known[1][:, part], value)
-                self.x[column, :, part] = value
+                    value = torch.where(known[0], known[1], value)
+                place.copy_(value)
                 self.network.write(column, group, value)
 
     def _graph(self, phase: int, columns: int) -> torch.cuda.CUDAGraph:
         """The recorded work of a row. Recording needs a run before it, whose traces in the state are undone."""
         if (phase, columns) not in self.graphs:
-            before = [tensor.clone() for tensor in self.network.state()]
+            before = [tensor.clone() for tensor in self.network.state]
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._fill(phase, columns)
             torch.cuda.current_stream().wait_stream(stream)
-            for tensor, old in zip(self.network.state(), before, strict=True):
+            for tensor, old in zip(self.network.state, before, strict=True):
                 tensor.copy_(old)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):

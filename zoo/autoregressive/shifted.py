@@ -1,6 +1,6 @@
 """Shifted convolutions over images, whole or row by row: they see rows above and columns to the left by padding alone.
 
-The other classes run one over the rows of n images. All state is in tensors that stay where they are.
+The other classes run one over the rows of n images; `state` are the tensors that they carry on, zero at the start.
 """
 
 import torch
@@ -28,10 +28,7 @@ class ShiftedRow:
         self.rows = self.weight.new_zeros(n, 2, width + 2, conv.in_channels).permute(0, 3, 1, 2)
         self.above, self.present = self.rows[:, :, 0], self.rows[:, :, 1]
         self.inside = self.rows[:, :, 1:, 1:-1]
-
-    def state(self) -> list[Tensor]:
-        """What is carried on, zero at the start."""
-        return [self.rows]
+        self.state = [self.rows]
 
     def write(self, row: Tensor) -> None:
         """Take in the next row, shape [n, channels, 1, width]."""
@@ -72,10 +69,7 @@ class ShiftedPoint:
         self.others = [self.row[:, end - size : end - inputs] for end in ends]
         self.seen = [self.row[:, end - size - inputs : end] for end in ends[:: self.stride]]
         self.columns = list(self.base)
-
-    def state(self) -> list[Tensor]:
-        """What is carried on, zero at the start."""
-        return [self.row]
+        self.state = [self.row]
 
     def begin(self, addition: Tensor | float = 0.0) -> None:
         """Start a row; the addition, broadcast to [n, outputs, 1, width], is added to its outputs."""
@@ -94,10 +88,7 @@ class UpsampledRow:
         self.weight, self.bias = conv.weight.detach(), conv.bias
         self.kept = self.weight.new_zeros(n, conv.out_channels, 2, width)
         self.rows = self.kept.split(1, 2)
-
-    def state(self) -> list[Tensor]:
-        """What is carried on, zero at the start."""
-        return [self.kept]
+        self.state = [self.kept]
 
     def write(self, row: Tensor) -> None:
         """Take in a coarse row, shape [n, channels, 1, width / 2]."""
@@ -116,10 +107,7 @@ class UpsampledPoint:
         self.blocks = list(self.kept)
         fine = self.kept.unflatten(2, (2, 2, -1))
         self.pixels = [[fine[column // 2, :, row, column % 2] for column in range(width)] for row in range(2)]
-
-    def state(self) -> list[Tensor]:
-        """What is carried on, zero at the start."""
-        return [self.kept]
+        self.state = [self.kept]
 
     def write(self, column: int, x: Tensor) -> None:
         """Take in a coarse feature, shape [n, channels]."""

@@ -140,9 +140,7 @@ class _Steps(Incremental):
         # One turn of the longest ring, so that a column's places in all rings are the same in every row.
         self.width = max(ring.dilation for ring in self.rings)
         self.links = list(zip(self.rings, [*self.rings[1:], None], strict=True))
-
-    def state(self) -> list[Tensor]:
-        return [self.before, *(tensor for ring in self.rings for tensor in (ring.inputs, ring.base))]
+        self.state = [self.before, *(tensor for ring in self.rings for tensor in (ring.inputs, ring.base))]
 
     def begin(self, phase: int) -> None:
         pass

@@ -89,10 +89,8 @@ class RowConv2d:
         at = [reach * conv.inputs + start for start in starts]
         self.slots = [[self.row[:, a + g * own : a + (g + 1) * own] for g in range(groups)] for a in at]
         self.above_columns = [list(column.unbind(0)) for column in self.base.unbind(0)]
-
-    def state(self) -> list[Tensor]:
+        self.state = [self.row] if self.rows is None else [self.row, self.rows]
         """What is carried on, zero at the start."""
-        return [self.row] if self.rows is None else [self.row, self.rows]
 
     def inputs(self) -> Tensor:
         """The inputs of the present row, shape [n, inputs, width]."""
@@ -154,3 +152,14 @@ class PointConv2d:
             value = self.seen[group]
         base = self.biases[group] if residual is None else residual + self.biases[group]
         return torch.addmm(base, value, self.weights[group], out=out)
+
+
+class PointHead:
+    """Two 1 x 1 `MaskedConv2d`, each after a ReLU, run group by group at a single position."""
+
+    def __init__(self, hidden: MaskedConv2d, last: MaskedConv2d, n: int):
+        self.hidden, self.last = PointConv2d(hidden, n), PointConv2d(last, n)
+
+    def __call__(self, h: Tensor, group: int) -> Tensor:
+        """The outputs of a group, given its inputs [n, inputs / groups]."""
+        return self.last(F.relu(self.hidden(F.relu(h), group)), group)

@@ -12,7 +12,6 @@ from modalities import MediaError
 from modalities.data import Batch
 from modalities.images import Images
 from tests.zoo.autoregressive.models import ENUMERABLE, MODELS, REAL, condition, generator, items, make
-from zoo.nn.likelihood import ChainHead
 
 
 @pytest.fixture(params=MODELS)
@@ -203,32 +202,6 @@ def test_samples_are_as_frequent_as_the_likelihood_says(small):
     predicted = torch.cat([expected[~rare], expected[rare].sum()[None]])
     kept = predicted > 0
     assert chisquare(observed[kept], predicted[kept] * observed[kept].sum() / predicted[kept].sum()).pvalue > 1e-3
-
-
-def test_uniform_models_have_the_bits_that_arithmetic_says():
-    x = torch.zeros(2, 1, 28, 28)
-    flat = ChainHead(1, 256, "categorical")(torch.zeros(2, 256, 28, 28)).log_prob(x - 1 / 255)
-    assert torch.allclose(-flat / (784 * math.log(2)), torch.full((2,), 8.0))
-    coin = ChainHead(1, 2)(torch.zeros(2, 1, 28, 28)).log_prob(torch.ones(2, 1, 28, 28))
-    assert torch.allclose(-coin, torch.full((2,), 784 * math.log(2)))
-
-
-def test_a_temperature_divides_logits_and_multiplies_scales():
-    for levels in (None, 32):
-        numbers = torch.randn(2, 3 * (1 + 2 * 3 + 3), 4)
-        warm, cool = (ChainHead(3, levels, components=3)(numbers, t) for t in (1.0, 0.5))
-        assert torch.allclose(cool.logits, 2 * warm.logits) and torch.equal(cool.location, warm.location)
-        assert torch.allclose(cool.log_scale, warm.log_scale - math.log(2))
-    for likelihood in ("bernoulli", "categorical"):
-        numbers = torch.randn(2, 3 * (2 if likelihood == "categorical" else 1), 4)
-        warm, cool = (ChainHead(3, 2, likelihood)(numbers, t) for t in (1.0, 0.5))
-        assert torch.allclose(cool.logits, 2 * warm.logits)
-
-
-def test_a_likelihood_that_does_not_suit_is_refused():
-    for levels, likelihood in ((256, "bernoulli"), (2, "logistic-mixture"), (None, "categorical"), (2, "gaussian")):
-        with pytest.raises(ValueError, match="is one of"):
-            ChainHead(1, levels, likelihood)
 
 
 def test_the_model_of_another_bit_depth_refuses_the_pixels():
