@@ -22,7 +22,7 @@ from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.prior import LatentPrior, latent_medium
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
-from zoo.checkpoint import CheckpointError, build, family_name
+from zoo.configuration import CheckpointError, build, describe, family_name
 from zoo.distributions import Path
 from zoo.linear.morphable import MorphableModel
 from zoo.linear.pca import PCA, ProbabilisticPCA
@@ -402,7 +402,7 @@ def test_a_strange_config_is_refused(tmp_path, change, reason):
 
 
 def test_a_strange_medium_is_refused(tmp_path):
-    config = toys.make("vae")._hub_mixin_config
+    config = describe(toys.make("vae"))[0]
     for modality in ({"kind": "smells"}, {"kind": "images", "surprise": 1}):
         with pytest.raises(CheckpointError, match="do not build"):
             build(config | {"arguments": {"modality": {"modality": modality}}})
@@ -427,7 +427,7 @@ def test_arguments_that_json_cannot_hold_are_refused():
 
 def test_deepcopy_keeps_the_configuration(model):
     clone = copy.deepcopy(model)
-    assert clone._hub_mixin_config == model._hub_mixin_config
+    assert describe(clone)[0] == describe(model)[0]
     assert torch.equal(model.sample(2, generator=generator()), clone.sample(2, generator=generator()))
 
 
