@@ -83,6 +83,14 @@ class TestFolders:
         write_figures(folder, [newer])
         assert (folder / "README.md").read_text() == text
 
+    @pytest.mark.parametrize("header", ["a: [", "- a", "model-index:\n- name: x\n  results:\n  - task: {}"])
+    def test_a_broken_header_is_one_sentence(self, header, folder):
+        (folder / "README.md").write_text(f"---\n{header}\n---\n# Toy\n")
+        for use in (read_figures, lambda folder: write_figures(folder, [FIGURE])):
+            with pytest.raises(ValueError, match="the header of .*README.md cannot be read") as error:
+                use(folder)
+            assert "\n" not in str(error.value)
+
     def test_figures_are_finite(self):
         with pytest.raises(ValueError, match="NLL = nan"):
             Figure("NLL", float("nan"), "digits")

@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,6 +230,38 @@ class TestSafety:
                     writers.remove(writer)
         assert seen >= {1.0, 2.0}
         assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+TOGETHER = """
+import os, sys, torch, zoo
+from tests import toys
+torch.distributed.init_process_group("gloo")
+model, main = toys.make("vae"), torch.distributed.get_rank() == 0
+model.encoder.bias.data.fill_(torch.distributed.get_rank())
+for _ in range(3):
+    zoo.save(model, "toy")
+    assert (zoo.load("toy").encoder.bias == 0).all()
+if main:
+    zoo.save(model, "alone")
+os.makedirs("project", exist_ok=True)
+open("project/README.md", "w").close()
+try:
+    zoo.save(model, "project")
+except zoo.checkpoint.CheckpointError as error:
+    assert ("the main process failed" in str(error)) != main and "holds README.md" in str(error)
+else:
+    sys.exit("saved over a project")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_processes_of_one_program_save_once(tmp_path):
+    (tmp_path / "script.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in tmp_path.iterdir()} == {"script.py", "toy", "alone", "project"}
 
 
 def contents(folder):
