@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import get_session
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -305,6 +306,7 @@ def test_a_server_that_does_not_answer(folder, tmp_path, monkeypatch):
         for ask in (lambda: load("org/toy"), lambda: push(folder, "org/toy")):
             with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
                 ask()
+    assert len(get_session().event_hooks["request"]) == 1  # the client's own
 
 
 def _flip(data: bytes) -> bytes:
