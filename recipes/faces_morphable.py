@@ -26,24 +26,24 @@ import tyro
 from torch import Tensor
 from torch.utils.data import Subset
 
-from modalities.meshes.ict import FACE_FILE, FaceModel, face_weights, read_face_model
 from modalities.images import Images
-from modalities.meshes.files import SUFFIXES
 from modalities.meshes import NAMED, Meshes
-from modalities.modality import batches
 from modalities.meshes.alignment import align as superimpose
+from modalities.meshes.files import SUFFIXES
+from modalities.meshes.ict import FACE_FILE, FaceModel, face_weights, read_face_model
+from modalities.modality import batches
 from modalities.sources import is_number, list_files
 from recipes.common import run, write_figures
 from recipes.portraits import Portraits, read_portraits
 from zoo.card import Card, Figure
 from zoo.hub import load, push, save
-from zoo.morphable.formats import write_model
-from zoo.morphable.model import PARTS, MorphableModel
-from zoo.morphable.modes import Axes
 from zoo.linear.solver import principal_axes
 from zoo.morphable.colour import Readings, colour_coefficients, complete_colours, read_faces
 from zoo.morphable.evaluation import Curves, vertex_distance
 from zoo.morphable.evaluation import measure as shape_measures
+from zoo.morphable.formats import write_model
+from zoo.morphable.model import PARTS, MorphableModel
+from zoo.morphable.modes import Axes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -195,8 +195,8 @@ class Meshes(Modality):
                 without colours, class 0 with small ears, 1 with large ones (see
                 `modalities.meshes.sets.synthetic_heads`). Needs no network.
             `ict_face_model_full.npz`, or the folder that holds it: 5,000 generated faces and 500 for tests, without
-                colours or labels (see `modalities.meshes.ict.face_weights`); `vertices` cuts the model, and the faces of
-                a narrower cut are the beginnings of those of a wider one (see `modalities.meshes.ict`).
+                colours or labels (see `modalities.meshes.ict.face_weights`); `vertices` cuts the model, and the faces
+                of a narrower cut are the beginnings of those of a wider one.
             any folder of .obj, .ply, .glb, .stl and .off files in correspondence, with its subfolders; a file's label
                 is the name of its folder under the top, or under train/ and test/.
         `split` is "train", "test" or "all". Where nothing says which mesh is which, every fifth is for tests. Classes

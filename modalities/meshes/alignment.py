@@ -97,8 +97,8 @@ def align(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None
 def procrustes_mean(
     data: Tensor | Dataset, scale: bool = False, tolerance: float = 1e-7, iterations: int = 100
 ) -> tuple[Tensor, float]:
-    """Generalised Procrustes analysis: the mean of meshes that are aligned with it, [vertices, 3], float64, and how much
-    larger they become then.
+    """Generalised Procrustes analysis: the mean of meshes that are aligned with it, shape [vertices, 3], float64, and
+    how much larger they become then.
 
     All meshes are aligned to the first one, then to their mean, and so on, until the mean's vertices move by no more
     than `tolerance` of its size: the root of the mean squared distance from the centroid. The mean lies as the first
@@ -123,12 +123,12 @@ def procrustes_mean(
 
     def average(target: Tensor | None) -> tuple[Tensor, float]:
         """The mean of the meshes as they are aligned with the target, and their mean size."""
-        total, size, count = 0.0, 0.0, 0
+        total, size, count = torch.zeros(()), 0.0, 0
         for part in positions():
             moved = part if target is None else find_similarity(part, target, scale).apply(part.double())
             total = total + moved.double().sum(0)
             size, count = size + float(_size(moved.double()).sum()), count + len(part)
-        return torch.as_tensor(total / count), size / count
+        return total / count, size / count
 
     first = next(positions())[:1].double()
     _, before = average(None)

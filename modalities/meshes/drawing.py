@@ -24,6 +24,9 @@ def draw(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray | None) ->
 
     `vertices` are of shape [meshes, vertices, 3], `colours` of the same in [0, 1]. All meshes have one scale.
     """
+    with contextlib.suppress(ImportError):
+        # torch loads Triton with the first optimiser; loaded after the LLVM of Mesa, it crashes the process.
+        import triton  # noqa: F401
     import pyvista
 
     turns = [_turn(0), _turn(SIDE)]

@@ -1,14 +1,12 @@
 """Mesh files: OBJ, PLY, GLB, STL and OFF to arrays and back, with every vertex in its place.
 
-Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. GLB and STL go through
-trimesh. The others are read here: trimesh begins the triangles of OBJ quads elsewhere, puts the triangles of OFF before
-its quads, and reads no binary PLY that mixes them; VTK reads that, but takes real colours for bytes and crashes on a file
-that is cut short.
+Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. GLB and STL go
+through trimesh; OBJ and OFF are read here, since trimesh begins the triangles of OBJ quads elsewhere and puts the
+triangles of OFF before its quads.
 """
 
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from modalities.meshes.geometry import (
     MeshArrays,
     check_indices,
+    colour_bytes,
     count_non_manifold,
     fan_triangulation,
     linear_to_srgb,
@@ -24,6 +23,7 @@ from modalities.meshes.geometry import (
     without_area,
 )
 from modalities.meshes.gltf import write_glb
+from modalities.meshes.ply import read_ply, write_ply
 from modalities.modality import MediaError
 
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
@@ -33,12 +33,6 @@ UNITS = {"um": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 """Compressions of GLB, of which trimesh reads nothing but zeros."""
-
-PLY_TYPES = {
-    **{"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2"},
-    **{"uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4"},
-    **{"double": "f8", "float64": "f8"},
-}
 
 
 def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = None) -> MeshArrays:
@@ -234,7 +228,9 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
     # Red, green and blue, and sometimes how opaque they are.
     colours = None if bare else _numbers(positions, 6)[:, 3:]
     if 0 < bare < len(positions):
-        warnings.warn(f"{file.name}: {bare} of {len(positions)} vertices have no colour, so all are left out")
+        warnings.warn(
+            f"{file.name}: {bare} of {len(positions)} vertices have no colour, so all are left out", stacklevel=4
+        )
     flat = np.array(corners, np.int64)
     faces = fan_triangulation(np.array(counts, np.int64), flat)
     check_indices(faces, len(vertices), "its faces")
@@ -270,115 +266,15 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
     faces = fan_triangulation(np.array(sizes, np.int64), np.array(corners, np.int64))
     start = 6 if normals else 3
     if rows and not coloured and not normals and min(map(len, rows)) >= 6:
-        warnings.warn(f"{file.name}: what stands after the positions is left out; colours need the header COFF")
+        warnings.warn(
+            f"{file.name}: what stands after the positions is left out; colours need the header COFF", stacklevel=4
+        )
     colours = _numbers(rows, start + 3)[:, start:] if coloured else None
     uv = np.array([row[-2:] for row in rows], np.float64) if textured else None
     return MeshArrays(_numbers(rows, 3), faces, uv, colours)
 
 
-def _read_ply(file: IO[bytes]) -> MeshArrays:
-    order, elements = _ply_header(file)
-    data, offset = file.read(), 0
-    if order == "ascii":
-        # The words as real numbers, one after another, are a binary file of one type.
-        data = np.array(data.split(), np.float64).tobytes()
-    tables: dict[str, dict[str, Any]] = {}
-    for name, count, properties in elements:
-        if order == "ascii":
-            stored = [(key, "f8", size and "f8") for key, _, size in properties]
-        else:
-            stored = [(key, order + kind, size and order + size) for key, kind, size in properties]
-        columns, offset = _ply_columns(data, offset, count, stored)
-        kinds = {key: kind for key, kind, size in properties if not size}
-        tables[name] = {key: part.astype(kinds[key]) if key in kinds else part for key, part in columns.items()}
-    if order == "ascii" and offset != len(data):
-        raise MediaError(f"has {(len(data) - offset) // 8} numbers more than its header announces")
-    points, polygons = tables.get("vertex", {}), tables.get("face", {})
-    if not {"x", "y", "z"} <= set(points):
-        raise MediaError("has no vertices with x, y and z")
-
-    def stacked(*names: Sequence[str]) -> np.ndarray | None:
-        found = next((group for group in names if set(group) <= set(points)), None)
-        return None if found is None else np.stack([points[name] for name in found], axis=1)
-
-    vertices = np.stack([points[axis] for axis in "xyz"], axis=1)
-    colours = stacked(("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
-    if colours is None and "red" in polygons:
-        warnings.warn(f"{file.name}: colours of faces are left out; only those of vertices are read")
-    uv = stacked(("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
-    none = np.zeros(0, int), np.zeros(0, int)
-    counts, corners = polygons.get("vertex_indices", polygons.get("vertex_index", none))
-    counts, corners = counts.astype(np.int64), corners.astype(np.int64)
-    faces = fan_triangulation(counts, corners)
-    if uv is None and len(polygons.get("texcoord", none)[1]) == 2 * len(corners) > 0:
-        check_indices(faces, len(vertices), "its faces")
-        table, places = np.unique(polygons["texcoord"][1].reshape(-1, 2), axis=0, return_inverse=True)
-        uv = vertex_uv(corners, places.ravel(), table, len(vertices))
-    return MeshArrays(vertices, faces, uv, colours)
-
-
-Properties = list[tuple[str, str, str | None]]
-"""The name of each property, numpy's name of its type, and of the type of its count if it is a list."""
-
-
-def _ply_header(file: IO[bytes]) -> tuple[str, list[tuple[str, int, Properties]]]:
-    """The byte order, "ascii", "<" or ">", and the elements of a PLY file: names, counts and properties."""
-    if file.readline().strip() != b"ply":
-        raise MediaError("does not begin with the word ply")
-    order, elements = "", list[tuple[str, int, Properties]]()
-    while True:
-        line = file.readline()
-        if not line:
-            raise MediaError("ends within its header")
-        words = line.decode("ascii", errors="replace").split()
-        if words[:1] == ["end_header"]:
-            break
-        if words[:1] == ["format"]:
-            order = {"ascii": "ascii", "binary_little_endian": "<", "binary_big_endian": ">"}[words[1]]
-        elif words[:1] == ["element"]:
-            elements.append((words[1], int(words[2]), []))
-        elif words[:2] == ["property", "list"]:
-            elements[-1][2].append((words[4], PLY_TYPES[words[3]], PLY_TYPES[words[2]]))
-        elif words[:1] == ["property"]:
-            elements[-1][2].append((words[2], PLY_TYPES[words[1]], None))
-    if not order:
-        raise MediaError("does not say its format in its header")
-    return order, elements
-
-
-def _ply_columns(data: bytes, offset: int, count: int, properties: Properties) -> tuple[dict[str, Any], int]:
-    """The columns of an element that begins at `offset`, of a list its counts and all its numbers, and where it
-    ends."""
-    lists = [name for name, _, size in properties if size]
-    blocks: list[np.ndarray] = []
-    while count:
-        # The lengths of the lists in the next row; rows with the same are read together.
-        fields: list[Any] = []
-        lengths, at = {}, offset
-        for name, kind, size in properties:
-            if size:
-                lengths[name] = int(np.frombuffer(data, size, 1, at)[0])
-                fields.append((f"{name} count", size))
-            fields.append((name, kind, (lengths[name],)) if size else (name, kind))
-            at = offset + np.dtype(fields).itemsize
-        row = np.dtype(fields)
-        fitting = min(count, 1024 if lists else count, (len(data) - offset) // row.itemsize)
-        if not fitting:
-            raise MediaError(f"is cut short: {count} rows more are announced, {len(data) - offset} bytes left")
-        table = np.frombuffer(data, row, fitting, offset)
-        alike = np.all([table[f"{name} count"] == lengths[name] for name in lists] or [[True] * fitting], axis=0)
-        run = fitting if alike.all() else int(alike.argmin())
-        blocks.append(table[:run])
-        count, offset = count - run, offset + run * row.itemsize
-    columns: dict[str, Any] = {}
-    for name, kind, size in properties:
-        values = np.concatenate([np.zeros(0, kind), *(block[name].ravel() for block in blocks)])
-        sizes = [np.full(len(block), block[name].shape[1]) for block in blocks] if size else []
-        columns[name] = (np.concatenate([np.zeros(0, int), *sizes]), values) if size else values
-    return columns, offset
-
-
-READERS = {".obj": _read_obj, ".ply": _read_ply, ".glb": _read_glb, ".stl": _read_stl, ".off": _read_off}
+READERS = {".obj": _read_obj, ".ply": read_ply, ".glb": _read_glb, ".stl": _read_stl, ".off": _read_off}
 
 
 def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
@@ -421,36 +317,8 @@ def _write_off(mesh: MeshArrays) -> bytes:
     faces = _text(mesh.faces, "3 %d %d %d\n")
     if mesh.colours is None:
         return ("OFF\n" + head + _text(mesh.vertices, "%.9g %.9g %.9g\n") + faces).encode()
-    columns = np.concatenate([mesh.vertices, _bytes(mesh.colours)], axis=1)
+    columns = np.concatenate([mesh.vertices, colour_bytes(mesh.colours)], axis=1)
     return ("COFF\n" + head + _text(columns, "%.9g %.9g %.9g %d %d %d 255\n") + faces).encode()
-
-
-def _bytes(colours: np.ndarray) -> np.ndarray:
-    return np.rint(255 * colours).astype(np.uint8)
-
-
-def _write_ply(mesh: MeshArrays) -> bytes:
-    fields: list[Any] = [(axis, "<f4") for axis in "xyz"]
-    columns = dict(zip("xyz", mesh.vertices.T, strict=True))
-    if mesh.uv is not None:
-        fields += [("s", "<f4"), ("t", "<f4")]
-        columns |= {"s": mesh.uv[:, 0], "t": mesh.uv[:, 1]}
-    if mesh.colours is not None:
-        names = ("red", "green", "blue")
-        fields += [(name, "u1") for name in names]
-        columns |= dict(zip(names, _bytes(mesh.colours).T, strict=True))
-    points = np.zeros(len(mesh.vertices), fields)
-    for name, column in columns.items():
-        points[name] = column
-    faces = np.zeros(len(mesh.faces), [("count", "u1"), ("corners", "<i4", 3)])
-    faces["count"], faces["corners"] = 3, mesh.faces
-    words = {"f4": "float", "u1": "uchar"}
-    properties = "".join(f"property {words[kind[-2:]]} {name}\n" for name, kind in fields)
-    header = (
-        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}"
-        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
-    )
-    return header.encode() + points.tobytes() + faces.tobytes()
 
 
 def _write_stl(mesh: MeshArrays) -> bytes:
@@ -459,4 +327,4 @@ def _write_stl(mesh: MeshArrays) -> bytes:
     return trimesh.exchange.stl.export_stl(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
 
 
-WRITERS = {".obj": _write_obj, ".ply": _write_ply, ".stl": _write_stl, ".off": _write_off}
+WRITERS = {".obj": _write_obj, ".ply": write_ply, ".stl": _write_stl, ".off": _write_off}

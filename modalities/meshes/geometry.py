@@ -128,6 +128,11 @@ def srgb_to_linear(colours: np.ndarray) -> np.ndarray:
     return np.where(colours <= 0.04045, colours / 12.92, ((np.maximum(colours, 0) + 0.055) / 1.055) ** 2.4)
 
 
+def colour_bytes(colours: np.ndarray) -> np.ndarray:
+    """Colours in [0, 1] as bytes."""
+    return np.rint(255 * colours).astype(np.uint8)
+
+
 class Surface(NamedTuple):
     """The cotangent Laplacian of a surface; see `discretise`."""
 

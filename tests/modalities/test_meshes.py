@@ -3,6 +3,8 @@
 import ast
 import json
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import torch
 import trimesh
 
 from modalities import MediaError, from_config, meshes
+from modalities.meshes import Meshes
+from modalities.meshes.files import SUFFIXES
 from modalities.meshes.geometry import (
     count_non_manifold,
     harmonic_interpolation,
@@ -19,9 +23,7 @@ from modalities.meshes.geometry import (
     vertex_normals,
 )
 from modalities.meshes.ict import FACE_FILE, face_weights, read_face_model
-from modalities.meshes.files import SUFFIXES
 from modalities.meshes.sets import HEADS, sphere
-from modalities.meshes import Meshes
 from modalities.modality import batches
 from tests import toys
 
@@ -156,6 +158,75 @@ def test_ply_with_quads_and_triangles(tmp_path, order):
     (tmp_path / "b.ply").write_bytes((header.encode() + body)[:-3])
     with pytest.raises(MediaError, match="b.ply"):
         medium.load(tmp_path / "b.ply")
+
+
+@pytest.mark.parametrize(
+    "kind, written, expected",
+    [
+        ("uchar", 1, 1 / 255),
+        ("char", 255, 1.0),
+        ("char", -1, 1.0),
+        ("ushort", 255, 1.0),
+        ("ushort", 65535, 1.0),
+        ("int", 51, 0.2),
+        ("float", 0.2, 0.2),
+        ("float", 51.0, 0.2),
+    ],
+)
+@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue"])
+def test_ply_colours_of_any_type(tmp_path, kind, written, expected, names):
+    header = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+    header += "".join(f"property {kind} {name}\n" for name in names.split())
+    rows = "".join(f"{i} {i * i} 0 {written} 0 0\n" for i in range(3))
+    (tmp_path / "a.ply").write_text(
+        header + "element face 1\nproperty list uchar int vertex_indices\nend_header\n" + rows + "3 0 1 2\n"
+    )
+    found = Meshes(3, colours=True).load(tmp_path / "a.ply")
+    assert found[:, 3].tolist() == pytest.approx([expected] * 3)
+    (tmp_path / "b.ply").write_text((tmp_path / "a.ply").read_text() + "7 7\n")
+    with pytest.raises(MediaError, match="b.ply: has 2 numbers more than its header announces"):
+        Meshes(3).load(tmp_path / "b.ply")
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("a.obj", "v 0 0 0 1 0 0.5 1\nv 1 0 0 0 1 0 1\nv 0 1 0 0 0 1 1\nf 1 2 3\n"),
+        ("a.off", "COFF\n3 1 0\n0 0 0 1 0 5e-1\n1 0 0 0 1 0\n0 1 0 0 0 1\n3 0 1 2\n"),
+        ("b.off", "coff3 1 0\n0 0 0 255 0 127.5 255\n1 0 0 0 255 0 255\n0 1 0 0 0 255 255\n3 0 1 2\n"),
+        (
+            "c.off",
+            "STCNOFF\n3 1 0\n0 0 0 0 0 1 1 0 .5 1 .2 .3\n1 0 0 0 0 1 0 1 0 1 0 0\n0 1 0 0 0 1 0 0 1 1 0 0\n3 0 1 2\n",
+        ),
+    ],
+)
+def test_colours_beside_other_columns(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = Meshes(3, colours=True).load(tmp_path / name)
+    assert torch.allclose(found[:, 3:], torch.tensor([[1, 0, 0.5], [0, 1, 0], [0, 0, 1]]))
+    if name == "c.off":
+        assert torch.allclose(Meshes.from_file(tmp_path / name).uv[0], torch.tensor([0.2, 0.3]))
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.obj", "v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "a.obj: 2 of 3 vertices have no colour"),
+        ("a.off", "OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", "a.off: .* the header COFF"),
+    ],
+)
+def test_colours_that_are_left_out_are_warned_of(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.warns(UserWarning, match=message):
+        assert not Meshes.from_file(tmp_path / name).colours
+
+
+def test_a_compressed_glb_is_refused(tmp_path):
+    tree = json.dumps({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_draco_mesh_compression"]}).encode()
+    head = struct.pack("<4sII I4s", b"glTF", 2, 20 + len(tree), len(tree), b"JSON")
+    (tmp_path / "a.glb").write_bytes(head + tree)
+    with pytest.raises(MediaError, match="a.glb: is compressed by KHR_draco_mesh_compression"):
+        Meshes.from_file(tmp_path / "a.glb")
 
 
 def test_off_with_comments_and_real_colours(tmp_path):
@@ -584,6 +655,15 @@ def test_clay_is_lit_from_above(spheres):
     assert front[front.shape[0] // 2, front.shape[1] // 2] > 120
     with pytest.raises(MediaError, match="an empty batch has no picture"):
         medium.show(x[:0, :, :3])
+
+
+def test_an_optimiser_can_follow_a_picture():
+    code = (
+        "import torch; from modalities.meshes import Meshes; data = Meshes(12).dataset('synthetic-heads'); "
+        "data.medium.show(data.take([0])); torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
+    )
+    # In a fresh process: in this one, other tests may have loaded everything in the right order.
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(meshes.__file__).parents[2])
 
 
 def test_heavy_libraries_are_imported_where_they_are_used():

@@ -11,8 +11,8 @@ from modalities.meshes import Meshes
 from recipes import faces_morphable, portraits
 from zoo import load
 from zoo.morphable.camera import Camera, rotation_matrix
-from zoo.morphable.formats import read_model
 from zoo.morphable.colour import read_faces
+from zoo.morphable.formats import read_model
 from zoo.morphable.model import MorphableModel
 
 

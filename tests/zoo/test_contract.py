@@ -24,9 +24,9 @@ from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.checkpoint import CheckpointError, build, family_name
 from zoo.distributions import Path
-from zoo.morphable.model import MorphableModel
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import Explicit, Latent, Variational, point
+from zoo.morphable.model import MorphableModel
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE

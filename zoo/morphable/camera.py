@@ -72,7 +72,7 @@ def fit_camera(positions: Tensor, points: Tensor) -> Camera:
         positions: at least 4 points of the mesh, millimetres, shape [n, 3].
         points: where they are seen, pixels, shape [n, 2]; rows of NaN are unknown.
 
-    A linear affine fit is made orthonormal, then refined by nonlinear least squares over rotation, scale and translation.
+    A linear affine fit is made orthonormal, and refined by nonlinear least squares over rotation, scale and shift.
     Coplanar points are seen alike from two sides (tilted one way or the other): of the two cameras the one whose
     rotation is nearer to the identity is taken. Fewer than 4 points and collinear ones raise ValueError.
 

@@ -1,6 +1,6 @@
 """The colours of faces: read off pictures, completed where no picture shows them, and as coefficients of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -67,7 +67,7 @@ class Readings(NamedTuple):
 
 
 def read_faces(
-    model: MorphableModel, pictures: Sequence[Tensor], landmarks: Sequence[Tensor], noise: float
+    model: MorphableModel, pictures: Iterable[Tensor], landmarks: Iterable[Tensor], noise: float
 ) -> Readings:
     """Fit the model's shape to the landmarks [68, 2] of every picture [3, height, width], and read the colours of the
     vertices that it shows; `noise` is as in `fit_landmarks`."""
@@ -161,7 +161,7 @@ def _projected(x: Tensor, modes: int) -> Tensor:
 
 
 def _projected_on_others(x: Tensor, modes: int) -> Tensor:
-    """Every item of x [n, ...], projected on the principal components of the others: what one face alone has is lost."""
+    """Every item of x [n, ...], projected on the principal components of the others: what it alone has is lost."""
     flat = x.flatten(1)
     found = torch.empty_like(flat)
     for i in range(len(x)):

@@ -126,8 +126,10 @@ class MorphableModel(Latent):
         check_vertices(marks, medium.vertices, "landmarks")
         empty = Axes(mean.new_zeros(0, 3 * medium.vertices), mean.new_zeros(0))
         axes = [part or empty for part in (shape, expression, colour)]
-        sizes = [len(part.basis) for part in axes]
-        model = cls(medium, *sizes, list(segments), list(attributes), len(marks)).to(mean)
+        sizes = {name: len(part.basis) for name, part in zip(PARTS, axes, strict=True)}
+        model = cls(medium, **sizes, segments=list(segments), attributes=list(attributes), landmarks=len(marks)).to(
+            mean
+        )
         _put(model.mean, mean, "mean")
         _put(model.landmarks, marks, "landmarks")
         for name, part in zip(PARTS, axes, strict=True):
@@ -187,7 +189,7 @@ class MorphableModel(Latent):
         return Coefficients(*z.split(self.sizes, -1))
 
     def join(self, shape: Tensor, expression: Tensor | None = None, colour: Tensor | None = None) -> Tensor:
-        """The z, [..., K], of coefficients; those of a part that is left out are 0: no expression, the mean's colour."""
+        """The z, [..., K], of coefficients; a part that is left out is 0: no expression, the mean's colour."""
         parts = zip((shape, expression, colour), self.sizes, strict=True)
         return torch.cat([shape.new_zeros(*shape.shape[:-1], k) if part is None else part for part, k in parts], -1)
 

@@ -10,11 +10,11 @@ from zoo.morphable.camera import Camera, fit_camera, rotation_matrix
 from zoo.morphable.colour import read_colours
 from zoo.morphable.conditioning import complete, posterior
 from zoo.morphable.landmarks import fit_landmarks
-from zoo.morphable.visibility import visible
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 from zoo.morphable.photometric import harmonics, refine
 from zoo.morphable.registration import fit_mesh
+from zoo.morphable.visibility import visible
 
 
 def toy(vertices=10, shape=6, expression=3, noise=0.0, dtype=torch.float64):
@@ -245,6 +245,12 @@ def test_landmark_fits_are_checked():
         fit_landmarks(model, points[:7])
     with pytest.raises(ValueError, match="0 to 19"):
         fit_landmarks(model, points, torch.arange(13, 21))
+    with pytest.raises(ValueError, match="multiply by the width and height"):
+        fit_landmarks(model, points / 500)
+    lost = points.clone()
+    lost[2:4] = 0
+    with pytest.raises(ValueError, match=r"several landmarks lie at \(0, 0\): put NaN"):
+        fit_landmarks(model, lost)
     with pytest.raises(ValueError, match="above 0 pixels"):
         fit_landmarks(model, points, noise=0.0)
     with pytest.raises(ValueError, match="no landmarks of its own"):

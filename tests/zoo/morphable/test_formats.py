@@ -11,8 +11,8 @@ import scipy.io
 import torch
 
 from modalities import MediaError
-from modalities.meshes.files import read_mesh
 from modalities.meshes import Meshes
+from modalities.meshes.files import read_mesh
 from zoo.morphable import formats
 from zoo.morphable.formats import read_model, write_model
 from zoo.morphable.model import MorphableModel

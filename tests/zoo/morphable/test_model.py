@@ -7,16 +7,16 @@ import torch
 
 from modalities import MediaError
 from modalities.meshes import Meshes
-from modalities.modality import Arrays
 from modalities.meshes.alignment import align_to_mean, find_similarity
+from modalities.meshes.geometry import heat_diffusion
+from modalities.modality import Arrays
 from tests import toys
 from zoo.hub import load, save
-from modalities.meshes.geometry import heat_diffusion
 from zoo.morphable.attributes import ridge_direction
 from zoo.morphable.conditioning import marginal, truncate
 from zoo.morphable.evaluation import compactness
-from zoo.morphable.modes import Axes
 from zoo.morphable.model import MorphableModel
+from zoo.morphable.modes import Axes
 
 ROWS, COLUMNS = 12, 18
 VERTICES = ROWS * COLUMNS

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from modalities import MediaError
-from modalities.meshes.files import UNITS as UNITS
 from modalities.meshes import Meshes
+from modalities.meshes.files import UNITS as UNITS
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
