@@ -88,6 +88,11 @@ class Meshes(Modality):
         return self.vertices, 6 if self.colours else 3
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """None: vertices have no order, so that networks take a mesh as one vector."""
+        return ()
+
+    @property
     def triangles(self) -> Tensor:
         """The `faces`; raises `MediaError` where this medium was given none."""
         if self.faces is None:

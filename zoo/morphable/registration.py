@@ -5,14 +5,14 @@ ICP Algorithms for Surface Registration", 2007; Albrecht, Luthi, Gerig, Vetter, 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modalities.meshes.alignment import Similarity, find_similarity
-from modalities.meshes.geometry import triangle_normals, vertex_normals
+from modalities.meshes.geometry import vertex_normals
 from zoo.morphable.camera import turn
 from zoo.morphable.conditioning import coefficient_rows
 from zoo.morphable.model import MorphableModel
@@ -28,10 +28,6 @@ SLIDE = 8.0
 """How many times farther than along its normal a counterpart may be off along the surface."""
 ALIGNED = math.cos(math.radians(60))
 """The least cosine between the normals of counterparts."""
-SAMPLES = 3
-"""Samples of a triangle of mean size, in the tree that finds the nearest."""
-NEIGHBOURS = 6
-"""So many nearest samples name the triangles of which one is the nearest."""
 
 
 class MeshFit(NamedTuple):
@@ -107,9 +103,8 @@ def fit_mesh(
 
     def pairs(chosen: np.ndarray, far: float) -> tuple[np.ndarray, np.ndarray, _Nearest]:
         """Points of the target in the model's frame, which of them have a counterpart, and the nearest points."""
-        surface.move(surface.mean + rows @ found)
         x = (places.numpy()[chosen] - translation) @ rotation / size
-        near = surface.nearest(x)
+        near = surface.nearest(surface.mean + rows @ found, x)
         cosine = (near.normals * (normals[chosen] @ rotation)).sum(1)
         aligned = (np.abs(cosine) if faces is None else cosine) > ALIGNED
         return x, aligned & ~near.rim & (near.distances < far), near
@@ -194,7 +189,7 @@ class _Nearest(NamedTuple):
 
 
 class _Surface:
-    """The surface of a model, in some shape, and a tree that finds its nearest points."""
+    """The surface of a model, in some shape."""
 
     def __init__(self, model: MorphableModel) -> None:
         self.mean = model.mean[:, :3].double().cpu().numpy()
@@ -205,55 +200,21 @@ class _Surface:
         unique, counts = edges.sort(1).values.unique(dim=0, return_counts=True)
         self.rim = np.zeros(len(self.mean), dtype=bool)
         self.rim[unique[counts == 1].numpy()] = True
-        # Large triangles have more samples, so that the nearest samples name the nearest triangle.
-        areas = triangle_normals(torch.from_numpy(self.mean)[self.triangles]).norm(dim=1).numpy()
-        counted = np.clip(np.ceil(SAMPLES * areas / max(float(areas.mean()), 1e-300)), 1, 64).astype(int)
-        self.owner = np.repeat(np.arange(len(areas)), counted)
-        self.weights = np.random.default_rng(0).dirichlet(np.full(3, 2.0), len(self.owner))
-        self.move(self.mean)
 
-    def move(self, positions: np.ndarray) -> None:
-        """Put the vertices there, [vertices, 3]."""
-        from scipy.spatial import cKDTree
+    def nearest(self, positions: np.ndarray, x: np.ndarray) -> _Nearest:
+        """The nearest points for points [n, 3] where the vertices are at positions [vertices, 3]."""
+        import pyvista
 
-        self.corners = positions[self.faces]
-        self.normals = vertex_normals(torch.from_numpy(positions), self.triangles).numpy()
-        self.tree = cKDTree(np.einsum("nc,ncd->nd", self.weights, self.corners[self.owner]), balanced_tree=False)
-
-    def nearest(self, x: np.ndarray) -> _Nearest:
-        """The nearest points for points [n, 3]."""
-        owner = self.owner[self.tree.query(x, min(NEIGHBOURS, len(self.owner)))[1].reshape(len(x), -1)]
-        weights = _barycentric(x[:, None], self.corners[owner])
-        feet = np.einsum("nkc,nkcd->nkd", weights, self.corners[owner])
-        distances = np.linalg.norm(feet - x[:, None], axis=2)
-        best = (np.arange(len(x)), distances.argmin(1))
-        weight, corners = weights[best], self.faces[owner[best]]
-        normals = np.einsum("nc,ncd->nd", weight, self.normals[corners])
+        mesh: Any = pyvista.PolyData.from_regular_faces(positions, self.faces)
+        owners, points = mesh.find_closest_cell(x, return_closest_point=True)
+        corners = self.faces[owners]
+        # The weight of a corner is the area of the triangle of the point and the other two.
+        sides = positions[corners] - points[:, None]
+        areas = np.cross(sides[:, [1, 2, 0]], sides[:, [2, 0, 1]])
+        whole = areas.sum(1)
+        weights = np.einsum("ncd,nd->nc", areas, whole) / np.square(whole).sum(1, keepdims=True).clip(1e-300)
+        normals = vertex_normals(torch.from_numpy(positions), self.triangles).numpy()
+        normals = np.einsum("nc,ncd->nd", weights, normals[corners])
         normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
-        rim = (self.rim[corners] | (weight < 1e-6)).all(1)
-        return _Nearest(feet[best], normals, distances[best], owner[best], weight, rim)
-
-
-def _barycentric(x: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """The weights of the corners [..., 3, 3] in the points of triangles nearest to points x, shape [..., 3]."""
-    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
-
-    def dot(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        return (u * v).sum(-1)
-
-    ab, ac, ax = b - a, c - a, x - a
-    d00, d01, d11, d20, d21 = dot(ab, ab), dot(ab, ac), dot(ac, ac), dot(ax, ab), dot(ax, ac)
-    determinant = np.maximum(d00 * d11 - d01**2, 1e-300)
-    v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant
-    inside = np.stack([1 - v - w, v, w], -1)
-    best, least = inside, np.where((inside >= 0).all(-1), 0.0, np.inf)
-    for first, second in ((0, 1), (1, 2), (2, 0)):
-        p, q = corners[..., first, :], corners[..., second, :]
-        t = np.clip(dot(x - p, q - p) / np.maximum(dot(q - p, q - p), 1e-300), 0, 1)
-        distance = np.linalg.norm(p + t[..., None] * (q - p) - x, axis=-1)
-        weights = np.zeros_like(inside)
-        weights[..., first], weights[..., second] = 1 - t, t
-        nearer = distance < least
-        best = np.where(nearer[..., None], weights, best)
-        least = np.where(nearer, distance, least)
-    return best
+        rim = (self.rim[corners] | (weights < 1e-6)).all(1)
+        return _Nearest(points, normals, np.linalg.norm(points - x, axis=1), owners, weights, rim)

@@ -185,6 +185,11 @@ def test_flame_has_modes_of_expression_and_no_pose(tmp_path, monkeypatch):
     np.testing.assert_allclose(model.expression_variance.sqrt(), SMILES, rtol=1e-5)
 
 
+def test_a_cut_flame_is_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="its 6 modes are all taken for shape"):
+        assert read_model(flame()(tmp_path / "model")).sizes == (6, 0, 0)
+
+
 def test_a_unit_overrides_that_of_the_format(tmp_path):
     path = statismo()(tmp_path / "model")
     model = read_model(path, unit="cm")

@@ -59,6 +59,12 @@ def read_flame(path: Path, unit: Unit | None = None) -> MorphableModel:
         raise MediaError(f"{path}: shapedirs: expected the shape {expected}, got {list(offsets.shape)}")
     mean = finite(f"{path}: v_template", template).ravel()
     columns = finite(f"{path}: shapedirs", offsets).reshape(len(mean), -1).T
+    faces = triangles(f"{path}: f", faces, len(template))
+    if len(columns) < SHAPE:
+        warnings.warn(
+            f"{path}: its {len(columns)} modes are all taken for shape; those of expression begin after {SHAPE}",
+            stacklevel=3,
+        )
     if found & set(POSE):
         warnings.warn(
             f"{path}: pose is not modelled: {', '.join(sorted(found & set(POSE)))} are left out, and the head is as in "
@@ -68,7 +74,7 @@ def read_flame(path: Path, unit: Unit | None = None) -> MorphableModel:
     return build(
         path,
         unit or "m",
-        triangles(f"{path}: f", faces, len(template)),
+        faces,
         mean,
         principal(f"{path}: shapedirs", columns[:SHAPE]),
         principal(f"{path}: shapedirs", columns[SHAPE:]) if len(columns) > SHAPE else None,
