@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from modalities.drawing import contact_sheet
 from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
-from modalities.meshes.geometry import MeshArrays, check_indices
+from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
 from modalities.sources import Files, choose_split, class_numbers, list_files, split_source
 
@@ -61,11 +61,7 @@ class Meshes(Modality):
             raise ValueError(f"unit is one of {', '.join(UNITS)}; got {self.unit!r}")
         faces, uv = self.faces, self.uv
         if faces is not None:
-            if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
-                raise MediaError(
-                    f"expected whole numbers of shape [faces, 3], got {faces.dtype} of {list(faces.shape)}"
-                )
-            check_indices(faces.cpu().numpy(), self.vertices)
+            check_faces(faces, self.vertices)
             object.__setattr__(self, "faces", faces.long())
         if uv is not None and uv.shape != (self.vertices, 2):
             raise MediaError(f"expected texture coordinates of shape [{self.vertices}, 2], got {list(uv.shape)}")

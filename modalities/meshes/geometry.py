@@ -56,6 +56,13 @@ def check_indices(faces: np.ndarray, vertices: int, source: str | Path = "the to
         )
 
 
+def check_faces(faces: Tensor, vertices: int) -> None:
+    """Raise `MediaError` for what are no triangles [faces, 3] of so many vertices."""
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
+        raise MediaError(f"expected whole numbers of shape [faces, 3], got {faces.dtype} of {list(faces.shape)}")
+    check_indices(faces.cpu().numpy(), vertices)
+
+
 def without_area(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Which triangles have no area, up to the rounding of float32, shape [faces], bool."""
     corners = vertices[faces].astype(np.float64)

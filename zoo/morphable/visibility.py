@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalities.meshes.geometry import vertex_normals
+from modalities.meshes.geometry import check_faces, vertex_normals
 from zoo.morphable.camera import Camera
 
 
@@ -66,12 +66,10 @@ def _depths(points: np.ndarray, depths: np.ndarray, faces: np.ndarray, height: i
 
 
 def check_mesh(positions: Tensor, faces: Tensor) -> None:
-    """Refuse positions that are not finite and triangles of vertices that do not exist."""
-    if positions.ndim != 2 or positions.shape[1] != 3 or not positions.isfinite().all():
-        raise ValueError(f"a mesh has finite positions of shape [vertices, 3], got {list(positions.shape)}")
-    if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point() or not len(faces):
-        raise ValueError(f"triangles are whole numbers of shape [faces, 3], got {faces.dtype} {list(faces.shape)}")
-    if faces.min() < 0 or faces.max() >= len(positions):
+    """Refuse positions that are not finite, no triangles at all, and those of vertices that do not exist."""
+    if positions.ndim != 2 or positions.shape[1] != 3 or not positions.isfinite().all() or not len(faces):
         raise ValueError(
-            f"triangles name vertices 0 to {len(positions) - 1}, got {int(faces.min())} to {int(faces.max())}"
+            f"a mesh has finite positions of shape [vertices, 3] and triangles, got {list(positions.shape)} and "
+            f"{list(faces.shape)}"
         )
+    check_faces(faces, len(positions))

@@ -327,7 +327,7 @@ def test_colours_are_read_from_a_picture():
         read_colours(picture[:1], vertices, front, faces)
     with pytest.raises(ValueError, match=r"\[-1, 1\], got 0 to 255"):
         read_colours(picture.new_tensor([0, 255, 1]).view(3, 1, 1), vertices, front, faces)
-    with pytest.raises(ValueError, match="name vertices 0 to 9"):
+    with pytest.raises(ValueError, match="name vertices that do not exist"):
         visible(vertices[:10], front, faces)
 
 
