@@ -533,6 +533,8 @@ def test_glb_has_a_morph_target_for_every_mode_and_attribute(tmp_path):
         np.testing.assert_allclose(end["COLOR_0"], linear(moved[:, 3:]), atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(end["NORMAL"], axis=1), 1, atol=1e-6)
         assert "min" in document["accessors"][target["POSITION"]]
+    still = document["accessors"][primitive["targets"][-2]["POSITION"]]
+    assert "bufferView" not in still  # a mode of colour moves nothing, and takes no room
     first = numbers(primitive["targets"][0]["POSITION"], 34962)
     np.testing.assert_allclose(first.ravel(), DEVIATION[0] * SHAPE[0] / 1000, atol=1e-7)
 
