@@ -134,7 +134,7 @@ def procrustes_mean(
     _, before = average(None)
     mean, change = first[0], 0.0
     for _ in range(iterations):
-        moved, after = average(mean)
+        moved, _ = average(mean)
         if scale:
             # Only shape is averaged: without this, all would shrink a little each time.
             moved = enlarge(moved, before / float(_size(moved)), moved)
