@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from modalities.data import batches
 from modalities.meshes import Meshes
 from modalities.meshes.alignment import align
 from modalities.meshes.ict import read_face_model
 from modalities.meshes.sets import sphere
-from modalities.modality import batches
 from zoo.morphable.camera import Camera, rotation_matrix
 from zoo.morphable.conditioning import posterior
 from zoo.morphable.landmarks import fit_landmarks

@@ -26,12 +26,12 @@ import tyro
 from torch import Tensor
 from torch.utils.data import Subset
 
+from modalities.data import batches
 from modalities.images import Images
 from modalities.meshes import NAMED, Meshes
 from modalities.meshes.alignment import align as superimpose
 from modalities.meshes.files import SUFFIXES
 from modalities.meshes.ict import FACE_FILE, FaceModel, face_weights, read_face_model
-from modalities.modality import batches
 from modalities.sources import is_number, list_files
 from recipes.common import run, write_figures
 from recipes.portraits import Portraits, read_portraits

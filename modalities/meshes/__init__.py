@@ -3,18 +3,19 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from modalities.data import Files
 from modalities.drawing import contact_sheet
 from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import Files, choose_split, class_numbers, list_files, split_source
+from modalities.sources import choose_split, class_numbers, list_files, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,8 +100,8 @@ class Meshes(Modality):
         """The same medium with these triangles, shape [faces, 3], and texture coordinates, shape [vertices, 2]."""
         return dataclasses.replace(self, faces=faces, uv=uv)
 
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind, "vertices": self.vertices, "colours": self.colours}
+    def arrays(self) -> dict[str, Tensor]:
+        return super().arrays() | ({} if self.faces is None else {"faces": self.faces.int()})
 
     def load(self, path: str | Path) -> Tensor:
         """Read an OBJ, PLY, GLB, STL or OFF file, a tensor of shape [vertices, 3 or 6].

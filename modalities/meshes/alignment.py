@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from modalities.modality import MediaError, batches
+from modalities.data import batches
+from modalities.modality import MediaError
 
 CHUNK = 64
 """How many meshes are in float64 at a time."""
@@ -119,7 +120,7 @@ def procrustes_mean(
             yield from _checked(data)[..., :3].split(CHUNK)
         else:
             for batch in batches(data, CHUNK):
-                yield _checked(batch if isinstance(batch, Tensor) else batch[0])[..., :3]
+                yield _checked(batch.x)[..., :3]
 
     def average(target: Tensor | None) -> tuple[Tensor, float]:
         """The mean of the meshes as they are aligned with the target, and their mean size."""

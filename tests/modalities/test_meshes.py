@@ -1,6 +1,7 @@
 """Meshes: files of five formats, broken ones, topologies, data sets, generated heads and faces, pictures."""
 
 import ast
+import dataclasses
 import json
 import struct
 import subprocess
@@ -14,6 +15,7 @@ import torch
 import trimesh
 
 from modalities import MediaError, from_config, meshes
+from modalities.data import batches
 from modalities.meshes import Meshes
 from modalities.meshes.files import SUFFIXES
 from modalities.meshes.geometry import (
@@ -24,7 +26,6 @@ from modalities.meshes.geometry import (
 )
 from modalities.meshes.ict import FACE_FILE, face_weights, read_face_model
 from modalities.meshes.sets import HEADS, sphere
-from modalities.modality import batches
 from tests import toys
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
@@ -439,10 +440,14 @@ def test_batches_become_numbered_files_or_a_sheet(tmp_path):
         medium.on(torch.tensor([[0, 1, 40]])).save(x[0], tmp_path / "a.ply")
 
 
-def test_the_configuration_is_the_shape():
+def test_the_configuration_and_the_arrays_give_the_medium_back():
     medium, _ = heads(colours=True)
-    assert medium.config() == {"kind": "meshes", "vertices": 40, "colours": True}
-    assert from_config(medium.config()) == medium == Meshes(40, True, unit="cm")
+    medium = dataclasses.replace(medium, unit="cm")
+    assert medium.config() == {"kind": "meshes", "vertices": 40, "colours": True, "unit": "cm"}
+    again = from_config(medium.config(), medium.arrays())
+    assert again == medium == Meshes(40, True) and again.unit == "cm"
+    assert torch.equal(again.faces, medium.faces) and torch.equal(again.uv, medium.uv)
+    assert from_config(Meshes(40).config(), {}).faces is None and medium.grid == ()
     with pytest.raises(ValueError, match="at least 3 vertices, got 2"):
         Meshes(2)
     with pytest.raises(MediaError, match=r"whole numbers of shape \[faces, 3\], got torch.float32 of \[4, 3\]"):

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import MediaError
+from modalities.data import Arrays, batches
 from modalities.meshes import Meshes
 from modalities.meshes.alignment import align as align_to
 from modalities.meshes.alignment import enlarge, find_similarity, procrustes_mean
-from modalities.modality import Arrays, batches
 from zoo.linear.solver import PrincipalAxes, principal_axes
 from zoo.morphable.modes import Axes, principal
 
@@ -120,7 +120,7 @@ def learn_offsets(data: Any, medium: Meshes, modes: int | float, seed: int) -> t
 
 def mean_of(data: Any) -> Tensor:
     """The mean of positions or colours, shape [vertices, 3], float64."""
-    blocks = data.split(64) if isinstance(data, Tensor) else batches(data, 64)
+    blocks = data.split(64) if isinstance(data, Tensor) else (batch.x for batch in batches(data, 64))
     total, count = torch.zeros(()), 0
     for block in blocks:
         total, count = total + block.double().sum(0), count + len(block)

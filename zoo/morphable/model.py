@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.meshes import Meshes
-from modalities.modality import Arrays
 from zoo.distributions import DiagonalGaussian, Point
-from zoo.model import Latent, check_count, check_temperature
+from zoo.model import Fitted, Latent, check_count, check_temperature
 from zoo.morphable.attributes import learn_directions
 from zoo.morphable.learning import learn
 from zoo.morphable.modes import Axes, ridge_coefficients
@@ -34,7 +34,7 @@ class Coefficients(NamedTuple):
 PARTS = Coefficients._fields
 
 
-class MorphableModel(Latent):
+class MorphableModel(Latent, Fitted):
     """A mesh is a mean plus modes of shape and expression, and its colours a mean plus modes of colour.
 
     positions = mean + shape_basis^T diag(shape_variance)^(1/2) z_shape + the same of expression; colours likewise.
@@ -51,6 +51,7 @@ class MorphableModel(Latent):
     """
 
     modality: Meshes
+    has_likelihood = False
     precise = ("mean", "noise", "weights", "directions", *(f"{part}_variance" for part in PARTS))
 
     mean: Tensor
@@ -198,11 +199,11 @@ class MorphableModel(Latent):
         _choose(part, PARTS, "part")
         return Axes(getattr(self, f"{part}_basis"), getattr(self, f"{part}_variance"))
 
-    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, sum(self.sizes))
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
-    def decode(self, z: Tensor, *, condition: Any = None) -> Point:
+    def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The meshes with these coefficients, shape [batch, vertices, 3 or 6]. Colours may leave [0, 1].
 
         z has the shape [batch, K], or [batch, segments, K]: coefficients for each segment, blended at the borders.
@@ -219,7 +220,7 @@ class MorphableModel(Latent):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
         return Point(x)
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> Point:
+    def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The coefficients of meshes, shape [batch, shape + expression + colour].
 
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
@@ -237,7 +238,7 @@ class MorphableModel(Latent):
         self,
         n: int,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
         generator: torch.Generator | None = None,

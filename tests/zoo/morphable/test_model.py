@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.meshes import Meshes
 from modalities.meshes.alignment import align_to_mean, find_similarity
 from modalities.meshes.geometry import heat_diffusion
-from modalities.modality import Arrays
 from tests import toys
 from zoo.hub import load, save
 from zoo.morphable.attributes import ridge_direction
