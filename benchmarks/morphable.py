@@ -110,8 +110,8 @@ def fitted(config: Config) -> tuple[MorphableModel, Tensor, Tensor]:
         medium, data = Meshes(2000), "synthetic-heads"
         marks = torch.empty(0)
     train, test = (medium.dataset(data, split) for split in ("train", "test"))
-    x = torch.cat(list(batches(Subset(train, range(config.training)), 100)))
-    others = next(iter(batches(Subset(test, range(config.held_out)), config.held_out)))
+    x = torch.cat([batch.x for batch in batches(Subset(train, range(config.training)), 100)])
+    others = next(batches(Subset(test, range(config.held_out)), config.held_out)).x
     if config.faces is None:
         front = torch.nonzero(x.mean(0)[:, 2] > 20)[:, 0]
         marks = front[torch.randperm(len(front), generator=torch.Generator().manual_seed(0))[:51]]

@@ -188,7 +188,7 @@ def neutral_faces(source: FaceModel, config: Config) -> tuple[Tensor, Tensor]:
 
 def first(data: Any, n: int) -> Tensor:
     """The first n meshes of a data set."""
-    return torch.cat(list(islice(batches(data, 1), n)))
+    return torch.cat([batch.x for batch in islice(batches(data, 1), n)])
 
 
 def placed(x: Tensor, model: MorphableModel, config: Config) -> Tensor:
