@@ -24,8 +24,8 @@ from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
-from zoo.checkpoint import family_name
 from zoo.conditions import Classes
+from zoo.configuration import family_name
 from zoo.hierarchy import TopDown
 from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA, ProbabilisticPCA
