@@ -72,13 +72,13 @@ def read(folder: Path) -> Any:
             _check_finite(name, tensor, path)
         with _few_modules(len(stored.keys()), path), suppress(ComputesWithValues):
             sketch = build(config, arrays, device="meta")
-            _compare(sketch.checkpoint(), stored, path, moved)
+            _compare(_wanted(sketch, stored), stored, path, moved)
             numbers = sum(tensor.numel() for tensor in [*sketch.parameters(), *sketch.buffers()])
             if numbers > SPARE_NUMBERS + 10 * path.stat().st_size:
                 raise CheckpointError(f"{folder / CONFIG} describes {numbers:,} numbers, far more than {path} holds")
         model = build(config, arrays)
-        _compare(model.checkpoint(), stored, path, moved)
-        _fill(model.checkpoint(), stored, path)
+        _compare(wanted := _wanted(model, stored), stored, path, moved)
+        _fill(wanted, stored, path)
     for name, module in model.named_modules():
         try:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -88,6 +88,20 @@ def read(folder: Path) -> Any:
         except ValueError as error:
             raise CheckpointError(f"{path} holds no sound weights: {f'{name}: ' if name else ''}{error}") from error
     return model
+
+
+def _wanted(model: Any, stored: safe_open) -> dict[str, Tensor]:
+    """The tensors of a model, by the names that they have in a file, which may be those of an earlier version.
+
+    A module that was renamed stands in `former_names` of the module that has it: its name, and what it was.
+    """
+    wanted, names = dict(model.checkpoint()), set(stored.keys())
+    for path, module in model.named_modules():
+        for name, former in getattr(module, "former_names", {}).items():
+            now, then = (f"{path}.{part}.".removeprefix(".") for part in (name, former))
+            old = {key: then + key.removeprefix(now) for key in wanted.keys() - names if key.startswith(now)}
+            wanted = {old[key] if old.get(key) in names else key: tensor for key, tensor in wanted.items()}
+    return wanted
 
 
 def load_weights(wanted: Mapping[str, Tensor], path: Path) -> None:
