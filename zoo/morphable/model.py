@@ -32,6 +32,14 @@ class Coefficients(NamedTuple):
     colour: Tensor
 
 
+class Sizes(NamedTuple):
+    """How many modes each part has."""
+
+    shape: int
+    expression: int
+    colour: int
+
+
 PARTS = Coefficients._fields
 
 
@@ -96,7 +104,7 @@ class MorphableModel(Latent, Fitted):
         landmarks: int = 0,
     ):
         super().__init__()
-        vertices, self.sizes = modality.vertices, (shape, expression, colour)
+        vertices, self.sizes = modality.vertices, Sizes(shape, expression, colour)
         _check_arguments(modality, self.sizes, segments, attributes)
         self.modality, self.segments, self.attributes = modality, tuple(segments), tuple(attributes)
         self.register_buffer("mean", torch.zeros(modality.shape))
@@ -328,7 +336,7 @@ class MorphableModel(Latent, Fitted):
         """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
         parts = self.split(z)
         x = torch.addmm(start[:, :3].reshape(-1), parts.shape * self.shape_variance.sqrt(), self.shape_basis)
-        if self.sizes[1]:
+        if self.sizes.expression:
             x.addmm_(parts.expression * self.expression_variance.sqrt(), self.expression_basis)
         x = x.unflatten(1, (-1, 3))
         if not self.modality.colours:
@@ -345,7 +353,7 @@ class MorphableModel(Latent, Fitted):
         return self.segments
 
 
-def _check_arguments(modality: Meshes, sizes: Sequence[int], *lists: Sequence[str]) -> None:
+def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> None:
     """Refuse numbers of modes that the meshes cannot have, and lists of names in which one stands twice."""
     if not isinstance(modality, Meshes):
         raise TypeError(f"a morphable model needs meshes, got {modality!r}")
@@ -355,8 +363,8 @@ def _check_arguments(modality: Meshes, sizes: Sequence[int], *lists: Sequence[st
             check_count(modes, name)
         if modes > most:
             raise ValueError(f"{modality.vertices} vertices have at most {most} modes of {name}, got {modes}")
-    if sizes[2] and not modality.colours:
-        raise ValueError(f"{sizes[2]} modes of colour need meshes with colours, got {modality}")
+    if sizes.colour and not modality.colours:
+        raise ValueError(f"{sizes.colour} modes of colour need meshes with colours, got {modality}")
     for names in lists:
         if len(set(names)) < len(names):
             raise ValueError(f"the names of segments and of attributes must differ, got {list(names)}")
