@@ -31,7 +31,8 @@ from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
-from zoo.checkpoint import WEIGHTS, family_name
+from zoo.checkpoint import WEIGHTS
+from zoo.configuration import family_name
 from zoo.evaluation.classifier import TRAINING, feature_network
 from zoo.evaluation.features import NEIGHBOURS, FeatureNetwork, coverage, frechet_distance
 from zoo.evaluation.items import BATCH, as_items, draw, has_means, spread
