@@ -589,9 +589,8 @@ def test_a_conditional_model_is_shown_by_its_examples(tmp_path):
 
 
 def test_a_run_says_how_long_it_took_and_what_it_left_out(tmp_path):
-    run = train(
-        Scripted([1.0, math.nan, 1.0]), torch.zeros(4, 1), config(steps=3, batch_size=2, skip_above=5.0), tmp_path
-    )
+    settings = config(steps=3, batch_size=2, skip_above=5.0, log_every=3)
+    run = train(Scripted([1.0, math.nan, 1.0]), torch.zeros(4, 1), settings, tmp_path)
     assert run.skipped == 1 and run.seconds > 0
-    again = train(Scripted([1.0] * 3), torch.zeros(4, 1), config(steps=3, batch_size=2, skip_above=5.0), tmp_path)
+    again = train(Scripted([1.0] * 3), torch.zeros(4, 1), settings, tmp_path)
     assert again == run  # finished before: nothing was trained
