@@ -107,6 +107,12 @@ class Modality:
         return {"kind": self.kind} | {field.name: getattr(self, field.name) for field in fields}
 
 
+def adapter(kind: str) -> type[Modality]:
+    """The class of a medium, by its name in `KINDS`."""
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def from_config(config: dict[str, Any]) -> Modality:
     """Rebuild the adapter that `Modality.config` described.
 
@@ -116,10 +122,8 @@ def from_config(config: dict[str, Any]) -> Modality:
     kind = fields.pop("kind", None)
     if kind not in KINDS:
         raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted(KINDS))}")
-    module, name = KINDS[kind].split(":")
-    adapter = getattr(importlib.import_module(module), name)
     try:
-        return adapter(**fields)
+        return adapter(kind)(**fields)
     except TypeError as error:
         raise ValueError(f"the configuration of {kind} does not fit: {error}") from error
 
