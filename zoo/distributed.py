@@ -1,0 +1,64 @@
+"""Sums and messages between the processes of torchrun; where there is one process alone, they change nothing."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+Result = TypeVar("Result")
+
+
+def process_count() -> int:
+    """How many processes work together: those of an initialised process group, or this one."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process of rank 0."""
+    return process_count() == 1 or distributed.get_rank() == 0
+
+
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum over the processes, in all of them, in the memory of `tensor`."""
+    return _exchange(tensor, distributed.all_reduce)
+
+
+def broadcast(tensor: Tensor) -> Tensor:
+    """The main process's tensor, in the memory of every process's own, which must have its shape and type."""
+    return _exchange(tensor, lambda sent: distributed.broadcast(sent, 0))
+
+
+def all_max(number: float) -> float:
+    """The largest number of all processes."""
+    found = torch.tensor(float(number), dtype=torch.float64)
+    return _exchange(found, lambda sent: distributed.all_reduce(sent, distributed.ReduceOp.MAX)).item()
+
+
+def all_or_none(work: Callable[[], Result]) -> Result:
+    """What `work` returns in this process; where it fails in one process it fails in all, so that none waits for ever.
+
+    Raises what `work` raises, and RuntimeError where another process failed.
+    """
+    if process_count() == 1:
+        return work()
+    try:
+        result, error = work(), None
+    except Exception as raised:
+        result, error = None, raised
+    failed = all_max(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError("another process has failed: its message says why")
+    return result  # type: ignore[return-value]
+
+
+def _exchange(tensor: Tensor, send: Callable[[Tensor], object]) -> Tensor:
+    if process_count() == 1:
+        return tensor
+    nccl = "nccl" in distributed.get_backend()  # which moves nothing but the memory of GPUs
+    device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+    sent = tensor.to(device).contiguous()
+    send(sent)
+    return tensor if sent is tensor else tensor.copy_(sent)
