@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from modalities.files import write_aside
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Generator, Tensor
@@ -81,7 +83,8 @@ class Modality:
         """
         picture = Path(f"{path}.png")
         picture.parent.mkdir(parents=True, exist_ok=True)
-        self.show(x, columns).save(picture)
+        with write_aside(picture) as part:
+            self.show(x, columns).save(part)
         return [picture]
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Dataset":
