@@ -4,7 +4,6 @@ import contextlib
 import functools
 import inspect
 import io
-import itertools
 import operator
 import re
 import sys
@@ -87,9 +86,10 @@ def parse(arguments: Sequence[str]) -> Any:
     except SystemExit as end:
         if not end.code:
             raise
-    # A box: its title in the upper edge, the message, a rule, and hints.
-    lines = [line.strip("│ ") for line in Text.from_ansi(errors.getvalue()).plain.splitlines()[1:]]
-    message = " ".join(itertools.takewhile(lambda line: not line.startswith(("─", "╰")), lines))
+    # A box, drawn with lines or with ASCII: a title in its upper edge, the message, a rule, and hints.
+    lines = [line.strip("│| ") for line in Text.from_ansi(errors.getvalue()).plain.splitlines()]
+    edges = [i for i, line in enumerate(lines) if not line.strip("─-+╭╮╰╯") or line[0] in "╭+"]
+    message = " ".join(lines[edges[0] + 1 : edges[1]])
     program = f"zoo {chosen}".strip()
     raise ValueError(f"{message.removesuffix('(required)').rstrip(' .!')}; `{program} --help` explains")
 

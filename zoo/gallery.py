@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from modalities.files import write_aside
 from zoo.card import Figure, read_figures
 from zoo.catalog import Bundled, format_size, models
 from zoo.hub import load
 from zoo.showcase import Abilities, Exhibit, abilities, draw, samples_code
 
 TEMPLATE = Path(__file__).with_name("gallery.html")
+TITLE = "latent-zoo: the gallery"
 
 
 class Entry(NamedTuple):
@@ -30,10 +32,13 @@ class Entry(NamedTuple):
 def write_gallery(folder: Path) -> Path:
     """Draw every bundled model and write index.html with the files beside it. Returns the page's path.
 
-    Raises ValueError where no models are bundled.
+    Raises ValueError where no models are bundled, and where index.html is another page.
     """
     import jinja2
 
+    page = folder / "index.html"
+    if page.exists() and TITLE not in page.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{page} is another page and would be written over; name another folder")
     bundled = sorted(models(), key=lambda model: model.medium)
     if not bundled:
         raise ValueError("no models are bundled with this installation, so there is nothing to show")
@@ -42,9 +47,9 @@ def write_gallery(folder: Path) -> Path:
     entries = [_entry(model, folder) for model in track(bundled, "Drawing the gallery", console=console)]
     media = [(medium, list(group)) for medium, group in groupby(entries, lambda entry: entry.model.medium)]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = folder / "index.html"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page.write_text(template.render(media=media, format_size=format_size), encoding="utf-8")
+    with write_aside(page) as part:
+        part.write_text(template.render(title=TITLE, media=media, format_size=format_size), encoding="utf-8")
     return page
 
 
