@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str]) -> Any:
         shown = explained if name == chosen else explained.splitlines()[0]
         kinds.append(Annotated[kind, tyro.conf.subcommand(name, description=shown)])
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    either = functools.reduce(operator.or_, kinds)
+    either: Any = functools.reduce(operator.or_, kinds)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -187,6 +187,7 @@ class Sample(Making):
     """
 
     n: Annotated[int | None, arg(name="n", aliases=("-n",), help_behavior_hint="(default: 16, or 1 for a file)")] = None
+    """How many."""
     temperature: float = 1.0  # Below 1 more typical, 0 the mean or the mode.
     mean: bool = False  # End with the likelihood's mean instead of a draw.
     seed: int | None = None  # The same seed gives the same samples.
@@ -357,7 +358,7 @@ class Evaluate(Loading):
 
             if len(self.inception) > 1:
                 raise ValueError(f"--inception takes one file of weights, got {' and '.join(self.inception)}")
-            return inception(*self.inception or (None,), self.device)
+            return inception(self.inception[0] if self.inception else None, self.device)
         if self.classifier is None:
             return None
         from zoo.checkpoint import CONFIG
