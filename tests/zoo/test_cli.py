@@ -108,6 +108,8 @@ def test_a_path_with_a_suffix_is_one_file(run, tmp_path):
     run("sample", "toy-ppca", "-n", "5", "-o", tmp_path / "new" / "points.csv")
     assert len((tmp_path / "new" / "points.csv").read_text().splitlines()) == 6
     assert (tmp_path / "new" / "points.png").is_file()
+    run("sample", "toy-ppca", "-o", tmp_path / "plot.png")
+    assert Image.open(tmp_path / "plot.png").width > 300 and not (tmp_path / "plot.csv").exists()
     run("sample", "toy-vae", "-n", "2", "-o", tmp_path / "v1.0")
     assert len(list((tmp_path / "v1.0" / "samples").iterdir())) == 2
     assert "not .glb" in run("sample", "toy-vae", "-o", tmp_path / "face.glb", code=2)
