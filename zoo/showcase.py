@@ -145,5 +145,6 @@ class Abilities(NamedTuple):
 
 def abilities(model: "GenerativeModel | type[GenerativeModel]") -> Abilities:
     """What a model, or every model of a class, can be asked."""
-    score = {None: "no", True: "exact", False: "a lower bound"}[getattr(model, "exact", None)]
+    score = "exact" if getattr(model, "exact", False) else "a lower bound"
+    score = score if getattr(model, "scores", False) else "no"
     return Abilities(score, hasattr(model, "encode"), hasattr(model, "complete"))

@@ -14,6 +14,7 @@ from zoo import catalog
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.card import Card, Figure
 from zoo.cli import main
+from zoo.conditions import Classes
 from zoo.gallery import write_gallery
 from zoo.hub import load, save
 from zoo.showcase import draw
@@ -28,8 +29,8 @@ def folder(tmp_path_factory):
         for name in toys.NAMES:
             card = Card(f"<The toy> {name}.", "Made up.", figures=(figure,) if name == "vae" else ())
             save(toys.make(name), place / "checkpoints" / name, card)
-        for name, classes in (("chain", None), ("conditional-chain", 3)):
-            model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, classes=classes).eval()
+        for name, condition in (("chain", None), ("conditional-chain", Classes.numbered(3))):
+            model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, condition=condition).eval()
             save(model, place / "checkpoints" / name, Card("A chain.", "Made up."))
         write_gallery(place / "out")
     return place / "out"
@@ -107,7 +108,8 @@ def test_another_page_is_not_written_over(tmp_path):
 
 @pytest.mark.parametrize("classes", [2, 30])
 def test_a_conditional_model_is_shown_with_its_conditions_side_by_side(classes):
-    model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, classes=classes).eval()
+    condition = Classes.numbered(classes)
+    model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, condition=condition).eval()
     samples, completion = model.exhibits()
     columns = min(classes, 10)
     assert samples.columns == columns and f"0, 1{', 2' * (classes > 2)}" in samples.caption
