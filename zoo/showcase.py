@@ -68,7 +68,7 @@ def samples_exhibit(model: "GenerativeModel") -> Exhibit:
 
 
 def latent_exhibits(model: "Latent") -> list[Exhibit]:
-    """The same noise at several temperatures, walks between samples, and single latent dimensions."""
+    """Samples at several temperatures, walks between samples and, of a vector of latents, its single dimensions."""
     medium, columns = model.modality, len(conditions(model))
     if not medium.steps:
         return []
@@ -83,7 +83,7 @@ def latent_exhibits(model: "Latent") -> list[Exhibit]:
     cool = f"model.sample({2 * pairs}, temperature=t, mean=True{noise}, {SEED.format(1)})"
     temperatures = Exhibit(
         "Temperature",
-        "The same noise at temperatures of 0.5, 0.7, 0.85 and 1, a row each: from typical to varied.",
+        "From the same seed at temperatures of 0.5, 0.7, 0.85 and 1, a row each: from typical to varied.",
         f"torch.cat([{cool} for t in {TEMPERATURES}])",
         2 * pairs,
     )
@@ -99,7 +99,16 @@ def latent_exhibits(model: "Latent") -> list[Exhibit]:
         f"model.traverse(x[:1]{start}).flatten(0, 2)",
         7,
     )
-    return [interpolation, traversal] if medium.together else [temperatures, interpolation, traversal]
+    shown = [interpolation] if medium.together else [temperatures, interpolation]
+    return [*shown, traversal] if _is_vector(model) else shown
+
+
+def _is_vector(model: "Latent") -> bool:
+    """Whether z is one vector: a single element of a grid, or of a hierarchy of them, changes too little to be seen."""
+    try:
+        return len(model.latents().shape) == 1
+    except ValueError:
+        return False
 
 
 def completion_exhibit(model: "Autoregressive") -> Exhibit:
