@@ -155,5 +155,5 @@ class Abilities(NamedTuple):
 def abilities(model: "GenerativeModel | type[GenerativeModel]") -> Abilities:
     """What a model, or every model of a class, can be asked."""
     score = "exact" if getattr(model, "exact", False) else "a lower bound"
-    score = score if getattr(model, "scores", False) else "no"
-    return Abilities(score, hasattr(model, "encode"), hasattr(model, "complete"))
+    scores = hasattr(model, "log_prob") and getattr(model, "scores", True)
+    return Abilities(score if scores else "no", hasattr(model, "encode"), hasattr(model, "complete"))
