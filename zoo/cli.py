@@ -20,6 +20,7 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from zoo.catalog import format_size, models
+from zoo.outputs import is_file, read_items, writer
 
 # Everything else is imported by the command that needs it: torch takes seconds, and `zoo list` answers at once.
 if TYPE_CHECKING:
@@ -195,8 +196,6 @@ class Sample(Making):
     def run(self) -> None:
         import torch
 
-        from zoo.outputs import is_file, writer
-
         model = self.load()
         write = writer(model.modality, self.output, "samples")
         x = model.sample(
@@ -226,8 +225,6 @@ class Reconstruct(Making):
     def run(self) -> None:
         import torch
 
-        from zoo.outputs import read_items, writer
-
         model = self.load_latent()
         paths, names, items = read_items(model.modality, self.files)
         write = writer(model.modality, self.output, "reconstructions", paths, names)
@@ -247,8 +244,6 @@ class Interpolate(Making):
     method: Literal["spherical", "linear"] = "spherical"  # Around the middle of the latent space, or straight.
 
     def run(self) -> None:
-        from zoo.outputs import writer
-
         model = self.load_latent()
         write = writer(model.modality, self.output, "interpolation", [self.a, self.b])
         a, b = (model.modality.load(path)[None].to(model.device) for path in (self.a, self.b))
@@ -263,8 +258,6 @@ class Traverse(Making):
     file: Positional[Path | None] = None  # The file to start from; the prior's mean if there is none.
 
     def run(self) -> None:
-        from zoo.outputs import writer
-
         model = self.load_latent()
         write = writer(model.modality, self.output, "traversal", [self.file] if self.file else [])
         start = None if self.file is None else model.modality.load(self.file)[None].to(model.device)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalities.drawing import save_picture
 from modalities.files import replace_folder
 
 if TYPE_CHECKING:
@@ -74,11 +73,14 @@ def writer(
         found = sorted(path.name for path in folder.glob("*"))
         return found if found == [f"{i:05d}{medium.suffix}" for i in range(len(found))] else []
 
-    former = numbered(files) if names is None else []
+    # A run leaves its picture beside them: numbered files alone may be anybody's.
+    former = numbered(files) if names is None and picture and picture.exists() else []
     if names is None and files.is_dir() and any(files.iterdir()) and not former:
         raise ValueError(f"{files} holds other files than the numbered ones of a former run; name another folder")
 
     def write(x: "Tensor", shown: "Tensor | None" = None, columns: int | None = None) -> None:
+        from modalities.drawing import save_picture
+
         sheet = medium.show(x if shown is None else shown, columns)
         if single and picture is None and (len(x) > 1 or medium.suffix != ".png"):
             save_picture(sheet, files)

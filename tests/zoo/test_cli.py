@@ -140,7 +140,13 @@ def test_samples_of_a_former_run_give_way(run, tmp_path):
 
 
 def test_nothing_of_the_users_is_written_over(run, tmp_path, pictures):
-    for path in ("out/samples/cat.png", "photo.png", "other/samples.png", "mine/samples/00007.png"):
+    for path in (
+        "out/samples/cat.png",
+        "photo.png",
+        "other/samples.png",
+        "mine/samples/00007.png",
+        "set/samples/00000.png",
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("mine")
     before = contents(tmp_path)
@@ -149,6 +155,7 @@ def test_nothing_of_the_users_is_written_over(run, tmp_path, pictures):
         ["sample", "toy-vae", "-o", tmp_path / "out"],
         ["sample", "toy-vae", "-o", tmp_path / "mine"],
         ["sample", "toy-vae", "-o", tmp_path / "other"],
+        ["sample", "toy-vae", "-o", tmp_path / "set"],
         ["sample", "toy-ppca", "-o", tmp_path / "photo.csv"],
         ["reconstruct", "toy-vae", a, "-o", a],
         ["reconstruct", "toy-vae", tmp_path / "out" / ".." / "a.png", "-o", a],
