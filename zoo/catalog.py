@@ -8,7 +8,7 @@ from pathlib import Path
 FAMILIES = {
     "pca": "zoo.linear.pca:PCA",
     "probabilistic-pca": "zoo.linear.pca:ProbabilisticPCA",
-    "morphable-model": "zoo.linear.morphable:MorphableModel",
+    "morphable-model": "zoo.morphable.model:MorphableModel",
     "autoencoder": "zoo.variational.autoencoder:Autoencoder",
     "vae": "zoo.variational.vae:VAE",
     "nvae": "zoo.variational.nvae:NVAE",
