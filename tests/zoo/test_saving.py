@@ -39,7 +39,7 @@ def photographs(place, checkpoint):
     (place / "photos").mkdir()
     for name in ("a.png", "b.png"):
         PICTURE.save(place / "photos" / name)
-    return place / "photos", "holds a.png, which is no part of a checkpoint"
+    return place / "photos", "holds a.png, which this package did not write"
 
 
 def project(place, checkpoint):
@@ -88,12 +88,12 @@ def claim(place, checkpoint):
 def former(place, checkpoint):
     (place / ".new.former").mkdir()
     (place / ".new.former" / "thesis.tex").write_text("years of work")
-    return place / "new", "is in the way and is no checkpoint"
+    return place / "new", "is in the way, and this package did not write it"
 
 
 def file(place, checkpoint):
     (place / "thesis.tex").write_text("years of work")
-    return place / "thesis.tex", "is a file; a checkpoint is a folder"
+    return place / "thesis.tex", "is a file, and a folder is to be written"
 
 
 FOREIGN = [photographs, project, configuration, picture, hidden, subfolder, link, claim, former, file]
