@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from zoo.evaluation.items import BATCH, as_items, draw, has_means, spread
 
 from modalities import MediaError
 from modalities.images import Images
@@ -35,7 +36,6 @@ from zoo.catalog import format_size
 from zoo.checkpoint import WEIGHTS, family_name
 from zoo.evaluation.classifier import TRAINING, feature_network
 from zoo.evaluation.features import NEIGHBOURS, FeatureNetwork, coverage, frechet_distance
-from zoo.evaluation.items import BATCH, as_items, draw, has_means, spread
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import find, load
 from zoo.linear.pca import PCA, LinearLatent, ProbabilisticPCA

@@ -35,10 +35,9 @@ from recipes.faces import (
 )
 from recipes.images_nvae import scales, skipped
 from zoo.card import Card, Figure
-from zoo.evaluation import latents
-from zoo.evaluation.items import draw, spread
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import latents, likelihood
 from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation.samples import draw, subset
 from zoo.hub import push, save
 from zoo.linear.pca import PCA
 from zoo.linear.solver import principal_axes
@@ -132,9 +131,9 @@ def main(config: Config) -> None:
     number = min(len(test), config.test_items or len(test))
     data = f"{number:,} test pictures ({config.name})"
     scores = measure(model, test, data, config)
-    used = latents.evaluate(model, test, data, limit=number, batch_size=64, generator=_seeded())
+    used = latents.measure(model, test, data, limit=number, batch_size=64, generator=_seeded())
     model.cpu()
-    held_out, _ = spread(test, number, _seeded())
+    held_out, _ = subset(test, number, _seeded())
     # The noise of pixels would hide a copy: what is compared are the likelihood's means.
     drawn = draw(model, number, mean=True, generator=_seeded())
     plain: Any = medium.dataset(config.data, "train")
@@ -172,14 +171,13 @@ def main(config: Config) -> None:
 
 def measure(model: NVAE, test: Any, data: str, config: Config) -> list[Figure]:
     """The likelihood and the reconstruction, with the published bits/dim of other faces beside."""
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         data,
         samples=config.samples,
         limit=config.test_items,
         batch_size=64,
-        progress=True,
         generator=_seeded(),
     )
     faces = config.name == "nvae-faces" and config.size == 64

@@ -31,7 +31,7 @@ from recipes.faces import (
 )
 from recipes.images_vae import beside
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import push, save
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.linear.solver import principal_axes
@@ -145,14 +145,13 @@ def main(config: Config) -> None:
 
 def measure(model: Latent, test: Any, data: str, config: Config) -> list[Figure]:
     """The likelihood and the reconstruction."""
-    return evaluate(
+    return likelihood.measure(
         model,
         test,
         data,
         samples=config.samples,
         limit=config.test_items,
         batch_size=64,
-        progress=True,
         generator=torch.Generator().manual_seed(0),
     )
 

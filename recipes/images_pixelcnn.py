@@ -33,7 +33,7 @@ from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -226,13 +226,12 @@ def measure(model: Autoregressive, test: Any, config: Config) -> list[Figure]:
     data = Path(config.source).name
     noise = ", binarised with seed 0" if config.medium.levels == 2 else ""
     count = min(config.test_items, len(test))
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         f"first {count:,} test images of {data}{noise}",
         limit=config.test_items,
         batch_size=100,
-        progress=True,
         generator=torch.Generator().manual_seed(0),
     )
     figures = []

@@ -24,7 +24,7 @@ from modalities.modality import batches
 from recipes.common import draw_pixel_model, influence, machine, run, write_figures
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -146,14 +146,13 @@ def checkpoint_name(config: Config) -> str:
 def measure(model: PixelRNN, test: Any, config: Config) -> list[Figure]:
     """The exact likelihood of test images, with the published figure of the kind beside it."""
     binary = config.levels == 2
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         f"first {min(config.test_items, len(test)):,} test images of {config.source}"
         + (", binarised with seed 0" if binary else ""),
         limit=config.test_items,
         batch_size=100,
-        progress=True,
         generator=torch.Generator().manual_seed(0),
     )
     source = f"all test images{', binarised once and for all' if binary else ''}; {PAPER}"

@@ -1,4 +1,4 @@
-"""The items and the samples that metrics compare."""
+"""The items and the samples that metrics look at: subsets of a data set, draws of a model, and their levels."""
 
 import math
 import warnings
@@ -6,38 +6,37 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from modalities import MediaError, Modality
 from modalities.images import binarise
 from modalities.modality import batches, fetch, randomise
-from zoo.autoregressive.prior import LatentPrior
 from zoo.model import GenerativeModel, Latent, check_count, unpack
+from zoo.progress import track
 
 BATCH = 100
 """How many items are drawn or read at once."""
 
 
-def first(
-    dataset: Any,
-    limit: int | None,
-    batch_size: int,
-    description: str,
-    progress: bool,
-    generator: torch.Generator | None,
+def head(
+    dataset: Any, limit: int | None, batch_size: int, what: str, generator: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Any]]:
-    """The items of a data set in order, or the first `limit` of them, as pairs of a batch and its labels, or None."""
+    """The items of a data set in order, or the first `limit` of them, as pairs of a batch and its labels, or None.
+
+    `what` stands before the progress bar; noise that belongs to the data set is drawn from `generator`.
+    """
     check_count(1 if limit is None else limit, "limit")
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    stream = _cut(batches(dataset, batch_size, generator), count)
-    steps = math.ceil(count / batch_size)
-    yield from track(stream, description, steps, disable=not progress, console=Console(stderr=True))
+    left = len(dataset) if limit is None else min(limit, len(dataset))
+    for batch in track(batches(dataset, batch_size, generator), what, math.ceil(left / batch_size)):
+        x, labels = unpack(batch)
+        yield x[:left], None if labels is None else labels[:left]
+        left -= len(x)
+        if left <= 0:
+            return
 
 
-def for_draws(generator: torch.Generator | None) -> torch.Generator:
-    """A generator for what a model draws, seeded by the one of the data's noise, which stays as it is, or by torch's.
+def fork(generator: torch.Generator | None) -> torch.Generator:
+    """A generator for what a model draws, seeded by that of the data's noise, which stays as it is, or by torch's.
 
     With one for both, the noise of every batch would depend on what the model drew for the batches before it, and no
     two models would see the same items.
@@ -71,21 +70,12 @@ def check_finite(x: Tensor, items: str) -> None:
         raise ValueError(f"{broken:,} of {len(x):,} {items} hold NaN or infinite values")
 
 
-def places(count: int, n: int) -> list[int]:
-    """n places evenly spaced over `count`."""
+def evenly_spaced(count: int, n: int) -> list[int]:
+    """n indices evenly spaced over `count`."""
     return [i * count // n for i in range(n)]
 
 
-def _cut(stream: Iterator[Any], left: int) -> Iterator[tuple[Tensor, Any]]:
-    for batch in stream:
-        x, labels = unpack(batch)
-        yield x[:left], None if labels is None else labels[:left]
-        left -= len(x)
-        if left <= 0:
-            return
-
-
-def spread(dataset: Any, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+def subset(dataset: Any, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
     """n items of a data set and their labels, or None, evenly spaced over it: also where one class lies after another.
 
     Broken files are left out with a warning, so that there may be fewer.
@@ -93,7 +83,7 @@ def spread(dataset: Any, n: int, generator: torch.Generator | None = None) -> tu
     check_count(n)
     if n > len(dataset):
         raise ValueError(f"the data set has {len(dataset)} items, {n} are asked for")
-    chosen = places(len(dataset), n)
+    chosen = evenly_spaced(len(dataset), n)
     items: list[Tensor] = []
     labels: list[Tensor] = []
     for start in range(0, n, BATCH):
@@ -118,7 +108,6 @@ def draw(
     condition: Tensor | None = None,
     *,
     mean: bool = False,
-    progress: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """n samples of a model, on the processor, drawn in batches; `condition` holds a class for each, or is None, and
@@ -128,8 +117,7 @@ def draw(
     """
     check_count(n)
     parts = []
-    starts = range(0, n, BATCH)
-    for start in track(starts, "Drawing samples", disable=not progress, console=Console(stderr=True)):
+    for start in track(range(0, n, BATCH), "Drawing samples"):
         size = min(BATCH, n - start)
         labels = None if condition is None else condition[start : start + size]
         parts.append(model.sample(size, condition=labels, mean=mean, generator=generator).cpu())
@@ -139,12 +127,11 @@ def draw(
 
 
 def has_means(model: GenerativeModel) -> bool:
-    """Whether a mean of p(x given z) is an item: of models with latents, but not of binary elements, whose mean is
-    grey."""
-    return isinstance(model, (Latent, LatentPrior)) and model.modality.levels != 2
+    """Whether a mean of p(x given z) is an item: not where elements are binary, for then it is grey."""
+    return isinstance(model, Latent) and model.modality.levels != 2
 
 
-def as_items(x: Tensor, levels: int | None, medium: Modality, generator: torch.Generator | None = None) -> Tensor:
+def quantise(x: Tensor, levels: int | None, medium: Modality, generator: torch.Generator | None = None) -> Tensor:
     """Samples of a model of so many levels, of any shape, with the levels of a medium's items, cut off at -1 and 1.
 
     Values of as many levels go to the nearest. Of more they go the way of pictures that are read: their bytes lose the
@@ -162,7 +149,7 @@ def as_items(x: Tensor, levels: int | None, medium: Modality, generator: torch.G
     return 2 * steps / (medium.levels - 1) - 1
 
 
-def against(real: Tensor, generated: Tensor, training: Tensor, data: str) -> list[tuple[str, Tensor]]:
+def pair_up(real: Tensor, generated: Tensor, training: Tensor, name: str) -> list[tuple[str, Tensor]]:
     """What `real` is compared with, each under the name that its figures carry: the samples, and training items.
 
     Raises ValueError for sets of other sizes or shapes, and for NaN and infinite values.
@@ -173,4 +160,4 @@ def against(real: Tensor, generated: Tensor, training: Tensor, data: str) -> lis
     for x, items in ((real, "real items"), (generated, "generated items"), (training, "training items")):
         check_finite(x, items)
     n = f"{len(real):,}"
-    return [(f"{data}: {n} real, {n} generated", generated), (f"{data}: {n} real, {n} training items", training)]
+    return [(f"{name}: {n} real, {n} generated", generated), (f"{name}: {n} real, {n} training items", training)]
