@@ -21,10 +21,12 @@ from torch import Tensor
 
 from modalities.images import Images
 from modalities.modality import batches
-from recipes.common import draw_pixel_model, influence, machine, run, write_figures
+from recipes.common import machine, run, write_figures
+from recipes.pixels import draw_pixel_model
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card, Figure
 from zoo.evaluation import likelihood
+from zoo.evaluation.receptive_field import receptive_field
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -183,8 +185,8 @@ def draw_receptive_fields(config: Config, model: PixelRNN, x: Tensor) -> "Image"
     panels = drawing.subplots(1, 2)
     both = sorted([(TITLES[config.kind], model), counterpart(config)], reverse=True)
     for panel, (title, network) in zip(panels, both, strict=True):
-        strength = influence(network, x, row, column)
-        strength[strength == 0] = math.nan  # exactly no influence: left white
+        strength = receptive_field(network, x, row, column)
+        strength[strength == 0] = math.nan  # outside of it: left white
         image = panel.imshow(strength.log10().numpy(), cmap="viridis")
         panel.plot(column, row, "s", color="red", markersize=6, label="the pixel that is predicted")
         panel.set(title=title, xlabel="column", ylabel="row")

@@ -294,9 +294,7 @@ def evaluate(options: argparse.Namespace) -> None:
     wanted = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     searched = options.split == "test" and (wanted is None or "neighbours" in wanted)
     if options.neighbours is not None and not searched:
-        raise ValueError(
-            "--neighbours shows what that metric finds on the test split, and that is not measured"
-        )
+        raise ValueError("--neighbours shows what that metric finds on the test split, and that is not measured")
     model = _load(options)
 
     def dataset(split: str, labels: bool = model.classes is not None) -> Any:

@@ -100,6 +100,10 @@ class GenerativeModel(
         Temperature 0 gives the mean or the mode; `mean=True` ends with the likelihood's mean instead of a draw.
         """
 
+    def scored_by(self) -> "Explicit | None":
+        """The model whose likelihood stands for this one: itself, another one of the same parameters, or none."""
+        return self if isinstance(self, Explicit) else None
+
     def players(self) -> dict[str, list[nn.Module]]:
         """The modules that take turns in training; all but "model" belong to training alone and are not saved."""
         return {"model": [self]}

@@ -203,7 +203,10 @@ def test_push_and_pull(run, hub, tmp_path):
         ("evaluate toy-vae --data digits --limit 0", "limit must be a positive whole number, got 0"),
         ("evaluate toy-vae --data digits --write", "`zoo pull` makes one"),
         ("evaluate toy-gan --data grid --limit 2 --metrics likelihood", "neither a likelihood nor a latent space"),
-        ("evaluate toy-gan --data grid --metrics fid", "metrics are likelihood, latents, features, distances, neighbours"),
+        (
+            "evaluate toy-gan --data grid --metrics fid",
+            "metrics are likelihood, latents, features, distances, neighbours",
+        ),
         ("evaluate toy-vae --data digits --limit 9 --metrics features", "metrics of features need a network"),
         ("evaluate toy-vae --data digits --limit 9 --mean", "samples of ToyVAE cannot end with means"),
         ("evaluate toy-vae --data digits --split all --metrics neighbours", "with training data beside them"),

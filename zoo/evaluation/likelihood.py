@@ -119,7 +119,7 @@ def mean_figure(metric: str, values: Tensor, name: str, unit: str = "", kind: st
 
 
 def _score(model: Explicit, x: Tensor, condition: Any, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """The negative log-likelihood of every item in nats, and in bits an element where there are levels; shape [batch]."""
+    """Negative log-likelihoods in nats an item and, where there are levels, in bits an element, shape [batch] each."""
     found = {"NLL": -model.log_prob(x, condition=condition, samples=samples, generator=generator)}
     if model.modality.levels is not None and model.discrete:
         found["bits/dim"] = found["NLL"] / (math.prod(model.modality.shape) * math.log(2))

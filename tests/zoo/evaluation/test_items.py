@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from zoo.evaluation.items import as_items, for_draws, has_means, places
 
 from modalities.images import Images
 from modalities.points import Points
 from tests import toys
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.prior import LatentPrior, latent_medium
-from zoo.evaluation.items import as_items, for_draws, has_means, places
 from zoo.linear.pca import PCA
 from zoo.variational.vae import VAE
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from zoo.evaluation.items import for_draws
 
 from modalities.images import binarise
 from modalities.modality import Arrays, batches
 from modalities.points import Points
 from tests import toys
 from zoo.distributions import DiagonalGaussian, Path
-from zoo.evaluation.items import for_draws
 from zoo.evaluation.latents import evaluate
 from zoo.model import Variational
 
