@@ -259,33 +259,28 @@ def _notes(entries: Sequence[Entry], name: str, setting: Setting) -> list[str]:
         f"above it. All seeds are {setting.seed}."
     ]
     for entry in entries:
-        scorer, own = setting.scorer(entry.model), entry.model.modality.levels
-        if own != levels:
-            said.append(
-                f"`{entry.name}` is of {own} levels: bits of those and of these cannot be compared: none are given. "
-                "Its samples are shown as they are and compared with the levels of the items."
-            )
-        if scorer is not None and scorer is not entry.model:
-            said.append(f"The likelihood of `{entry.name}` is that of {_family(scorer)} with the same parameters.")
-        if scorer is not None and not scorer.discrete and levels is not None:
-            said.append(f"Bits of `{entry.name}` are the density of dequantised elements plus the bin width.")
+        model, scorer = entry.model, setting.scorer(entry.model)
+        remarks = {
+            "has other levels than the items, so that no bits are given; its samples are shown as they are": (
+                model.modality.levels != levels
+            ),
+            "is scored by the density of the same parameters": scorer not in (None, model),
+            "is scored by a density of dequantised elements plus the bin width": (
+                scorer is not None and not scorer.discrete and levels is not None
+            ),
+            "draws samples that end with the mean of p(x given z): draws, which are scored, are noisier": (
+                setting.mean and has_means(model)
+            ),
+            "draws the classes of the test items, one for one": model.classes is not None,
+        }
+        said += [f"`{entry.name}` {remark}." for remark, holds in remarks.items() if holds]
     if setting.network is None or setting.base is None:
         said.append("Samples are not compared in features: no network is given, or the items are too few.")
     else:
-        d = setting.base.shape[1]
-        few = (
-            "; with fewer items than features the Frechet distances are far too large" if len(setting.real) <= d else ""
-        )
         said.append(
-            f"{n} samples of each, at temperature 1, beside {n} items of {name}, in the {d} features of: "
-            f"{setting.network.name}{few}. {CEILING.capitalize()} show what can be reached."
+            f"{n} samples of each, at temperature 1, beside {n} items of {name}, in the {setting.base.shape[1]} "
+            f"features of: {setting.network.name}. {CEILING.capitalize()} show what can be reached."
         )
-    smooth = [f"`{entry.name}`" for entry in entries if setting.mean and has_means(entry.model)]
-    if smooth:
-        said.append(f"Samples of {', '.join(smooth)} are means of p(x given z); draws, which are scored, are noisier.")
-    conditional = [f"`{entry.name}`" for entry in entries if entry.model.classes]
-    if conditional:
-        said.append(f"Samples of {', '.join(conditional)} are of the classes of the test items, one for one.")
     if levels is not None:
         said.append(
             f"{FLOOR.capitalize()}: each is drawn by itself, as often at every level as in the training data, one more "
