@@ -255,8 +255,8 @@ def _notes(entries: Sequence[Entry], name: str, setting: Setting) -> list[str]:
     values = {None: "", 2: "binarised once, "}.get(levels, f"{levels} levels an element, ")
     said = [
         f"Likelihoods: means over {n} items, evenly spaced over {name}, {values}the same for all models; with standard "
-        f"errors. A bound is by {setting.draws} draws an item; it is no smaller than what it bounds, and may be far "
-        f"above it. All seeds are {setting.seed}."
+        f"errors. A bound is by {setting.draws} draws an item, where latents are drawn; it is no smaller than what it "
+        f"bounds, and may be far above it. All seeds are {setting.seed}."
     ]
     for entry in entries:
         model, scorer = entry.model, setting.scorer(entry.model)
