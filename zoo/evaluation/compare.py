@@ -258,22 +258,25 @@ def _notes(entries: Sequence[Entry], name: str, setting: Setting) -> list[str]:
         f"errors. A bound is by {setting.draws} draws an item, where latents are drawn; it is no smaller than what it "
         f"bounds, and may be far above it. All seeds are {setting.seed}."
     ]
+    remarks: dict[str, list[str]] = {}
     for entry in entries:
         model, scorer = entry.model, setting.scorer(entry.model)
-        remarks = {
-            "has other levels than the items, so that no bits are given; its samples are shown as they are": (
+        holds = {
+            "other levels than the items, so that no bits are given; samples are shown as they are": (
                 model.modality.levels != levels
             ),
-            "is scored by the density of the same parameters": scorer not in (None, model),
-            "is scored by a density of dequantised elements plus the bin width": (
+            "scored by the density of the same parameters": scorer not in (None, model),
+            "scored by the density of dequantised elements plus the bin width": (
                 scorer is not None and not scorer.discrete and levels is not None
             ),
-            "draws samples that end with the mean of p(x given z): draws, which are scored, are noisier": (
+            "samples end with the mean of p(x given z); draws, which are scored, are noisier": (
                 setting.mean and has_means(model)
             ),
-            "draws the classes of the test items, one for one": model.classes is not None,
+            "samples are of the classes of the test items, one for one": model.classes is not None,
         }
-        said += [f"`{entry.name}` {remark}." for remark, holds in remarks.items() if holds]
+        for remark in (remark for remark, true in holds.items() if true):
+            remarks.setdefault(remark, []).append(f"`{entry.name}`")
+    said += [f"{', '.join(names)}: {remark}." for remark, names in remarks.items()]
     if setting.network is None or setting.base is None:
         said.append("Samples are not compared in features: no network is given, or the items are too few.")
     else:
