@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from modalities.images import Images, binarise
 from modalities.modality import Arrays, batches
+from modalities.signals import Signals
 from tests import toys
 from zoo.evaluation.likelihood import advantage, measure, structural_similarity
 from zoo.linear.pca import PCA
@@ -112,6 +113,18 @@ def test_the_signal_to_noise_ratio_is_of_pictures_that_can_be_shown():
     expected = 10 * torch.log10(4 / error(rebuilt.clamp(-1, 1), x)).mean().item()
     assert found["PSNR"] == pytest.approx(expected)
     assert expected > 10 * torch.log10(4 / error(rebuilt, x)).mean().item() + 0.1
+
+
+def test_series_have_the_root_of_the_squared_error_in_their_unit():
+    medium = Signals(channels=1, length=8, unit="mV")
+    x = torch.randn(50, 1, 8, generator=seeded())
+    model = PCA.fit(x, medium, components=3)
+    (found,) = measure(model, Arrays(x), "toys")
+    errors = (model.reconstruct(x) - x).double().square().mean((1, 2))
+    assert (found.metric, found.unit) == ("reconstruction RMSE", "mV")
+    assert found.value == pytest.approx(errors.mean().sqrt().item())
+    # By the delta method: the deviation of the root is that of the square, over twice the root.
+    assert found.error == pytest.approx((errors.std() / math.sqrt(50) / (2 * errors.mean().sqrt())).item())
 
 
 def test_the_limit_takes_the_first_items():
