@@ -77,7 +77,7 @@ def main(config: Config) -> None:
         raise MediaError(f"models have a name each, got {', '.join(names) or 'none'}")
     entries = [Entry(Path(given).name, find(given), load(given, device=config.device)) for given in config.models]
     medium = common_medium(entries)
-    labelled = any(entry.model.classes for entry in entries)
+    labelled = any(entry.model.condition for entry in entries)
     test, training = (medium.dataset(source(config), split, labels=labelled) for split in ("test", "train"))
     found = compare(
         entries,

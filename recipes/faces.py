@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.data import Arrays, batches
 from modalities.images import Images, flip
-from modalities.modality import Arrays, MediaError, batches
+from modalities.modality import MediaError
 from zoo.evaluation.attributes import VALUES
-from zoo.model import Latent, Latents
+from zoo.model import Latent
+from zoo.walks import Z
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +33,7 @@ def training_pictures(medium: Images, source: str) -> Any:
     plain: Any = medium.dataset(source, "train")
     if 4 * len(plain) * math.prod(medium.shape) > HELD:
         return medium.dataset(source, "train", flips=True)
-    return Arrays(torch.cat(list(batches(plain, BATCH))), None, flip)
+    return Arrays(torch.cat([batch.x for batch in batches(plain, BATCH)]), None, flip)
 
 
 def read_faces(medium: Images, source: str, split: str, limit: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -126,7 +128,7 @@ def smile(points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def draw_sliders(model: Latent, directions: Mapping[str, Latents], x: Tensor) -> "Image":
+def draw_sliders(model: Latent, directions: Mapping[str, Z], x: Tensor) -> "Image":
     """One face [1, 3, height, width], a row an attribute, a column a value of its slider."""
     from matplotlib.figure import Figure as Drawing
 
@@ -150,7 +152,7 @@ def draw_sliders(model: Latent, directions: Mapping[str, Latents], x: Tensor) ->
 
 
 @torch.no_grad()
-def draw_slider(model: Latent, direction: Latents, x: Tensor) -> "Image":
+def draw_slider(model: Latent, direction: Z, x: Tensor) -> "Image":
     """Faces [n, 3, height, width], a row each; first the picture, then the values of one slider."""
     x = x.to(model.device)
     moved = model.traverse(x, along=[direction], values=VALUES)[:, 0]

@@ -21,8 +21,8 @@ import torch
 import tyro
 from torch import Tensor
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import machine, run, write_figures
 from recipes.faces import brightness, draw_slider, draw_sliders, read_faces, training_pictures
 from recipes.images_nvae import scales, skipped

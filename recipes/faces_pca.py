@@ -21,8 +21,8 @@ import torch
 import tyro
 from torch import Tensor
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation.suite import evaluate

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import machine, run, write_figures
 from recipes.pixels import draw_pixel_model
 from zoo.autoregressive.chain import Autoregressive, Sampler

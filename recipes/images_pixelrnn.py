@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import machine, run, write_figures
 from recipes.pixels import draw_pixel_model
 from zoo.autoregressive.pixelrnn import PixelRNN

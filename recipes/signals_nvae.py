@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, batches
 from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from recipes.signals_autoregressive import heights, others, resolution, rival, spread

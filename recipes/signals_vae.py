@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from modalities.modality import MediaError, batches
+from modalities.data import batches
+from modalities.modality import MediaError
 from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure

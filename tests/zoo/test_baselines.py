@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.densities import DENSITIES
-from modalities.modality import Arrays
 from modalities.points import Points
 from modalities.signals import Signals
 from zoo.baselines import GaussianMixture, KernelDensity, k_means

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays
 from modalities.points import Points
 from zoo.linear import streaming
 from zoo.linear.dense import Room, orthonormal

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.model import Latent, Latents, point
+from zoo.model import Latent
+from zoo.walks import Z
 
 Probe = Callable[[Tensor], dict[str, Tensor]]
 """Reads attributes off items [n, ...]: n numbers each."""
@@ -43,7 +44,7 @@ def _standardise(attributes: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     return complete, (every - every.mean(0)) / every.std(0).clamp(min=1e-12)
 
 
-def learn_directions(model: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> dict[str, Latents]:
+def learn_directions(model: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> dict[str, Z]:
     """The step in a model's latent space that belongs to one standard deviation of every attribute, the others held."""
     complete, left = partial_out(attributes)
     known = x[complete].to(model.device)
@@ -51,19 +52,19 @@ def learn_directions(model: Latent, x: Tensor, attributes: Mapping[str, Tensor])
 
 
 @torch.no_grad()
-def project(model: Latent, x: Tensor, directions: Mapping[str, Latents]) -> dict[str, Tensor]:
+def project(model: Latent, x: Tensor, directions: Mapping[str, Z]) -> dict[str, Tensor]:
     """How far items lie along directions, in their lengths, n numbers each."""
     parts: dict[str, list[Tensor]] = {name: [] for name in directions}
     for batch in x.to(model.device).split(BATCH):
         prior: Any = model.prior(n=len(batch))
-        z = _flatten(prior.noise(point(model.encode(batch))), 1)
+        z = _flatten(prior.standardise(model.encode(batch).mean), 1)
         for name, direction in directions.items():
             step = _flatten(direction, 0).to(z)
             parts[name].append((z @ step / step.square().sum()).cpu())
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def _flatten(latents: Latents, batch: int) -> Tensor:
+def _flatten(latents: Z, batch: int) -> Tensor:
     """All groups side by side, shape [batch, d], or [d] where there are 0 dimensions for the batch, float64."""
     groups = (latents,) if isinstance(latents, Tensor) else latents
     return torch.cat([group.flatten(batch).double() for group in groups], batch)
@@ -77,7 +78,7 @@ def linear_probe(pca: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> Pr
     from sklearn.linear_model import Ridge
 
     def scores(x: Tensor) -> Any:
-        return torch.cat([point(pca.encode(batch)) for batch in x.split(BATCH)]).double().numpy()
+        return torch.cat([pca.encode(batch).mean for batch in x.split(BATCH)]).double().numpy()
 
     complete, standard = _standardise(attributes)
     known = scores(x[complete])
@@ -102,7 +103,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 @torch.no_grad()
 def measure_directions(
     model: Latent,
-    directions: Mapping[str, Latents],
+    directions: Mapping[str, Z],
     x: Tensor,
     attributes: Mapping[str, Tensor],
     probe: Probe,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, Tree, batches, cut
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
 from zoo.checkpoint import WEIGHTS, family_name
@@ -21,7 +21,7 @@ from zoo.evaluation.features import FeatureNetwork
 from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.samples import condition_of, draw, has_means, quantise, subset
 from zoo.evaluation.suite import evaluate
-from zoo.model import Explicit, GenerativeModel, unpack
+from zoo.model import Explicit, GenerativeModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,8 +62,8 @@ class Setting(NamedTuple):
     medium: Modality
     real: Tensor
     """Test items, shape [n, ...]."""
-    labels: Tensor | None
-    """Their labels, which class-conditional models take over."""
+    labels: Tree
+    """Their labels, which conditional models take over."""
     network: FeatureNetwork | None
     base: Tensor | None
     """The features of the test items, shape [n, d]; None without a network."""
@@ -163,7 +163,7 @@ def compare(
     compared in features.
 
     Arguments:
-        test: items of `common_medium(entries)` that no model has seen, or (item, label) for class-conditional models.
+        test: items of `common_medium(entries)` that no model has seen, or (item, label) for conditional models.
         training: the same of what they were trained on.
         name: of the test data, for the notes.
         network: what makes the features; None leaves them out.
@@ -174,10 +174,11 @@ def compare(
         seed: of the binarisation, the draws and the samples.
     """
     n = min(items, len(test), len(training))  # type: ignore[arg-type]
-    real, labels = subset(test, n, torch.Generator().manual_seed(seed))
-    seen, _ = subset(training, n, torch.Generator().manual_seed(seed))
+    condition = next((entry.model.condition for entry in entries if entry.model.condition is not None), None)
+    real, labels, _ = subset(test, n, torch.Generator().manual_seed(seed), condition=condition)
+    seen = subset(training, n, torch.Generator().manual_seed(seed)).x
     n = min(len(real), len(seen))  # broken files are left out
-    real, seen, labels = real[:n], seen[:n], None if labels is None else labels[:n]
+    real, seen, labels = real[:n], seen[:n], cut(labels, slice(n))
     network = network if n > features.NEIGHBOURS else None
     base = None if network is None else network(real)
     setting = Setting(common_medium(entries), real, labels, network, base, draws, mean, seed)
@@ -238,7 +239,7 @@ def _independent(training: "Dataset", setting: Setting) -> Row:
         return ((x + 1) * (levels - 1) / 2).round().long().flatten(1)
 
     counts = torch.ones(d * levels, dtype=torch.double)
-    for x, _ in map(unpack, batches(training, 500, setting.generator())):
+    for x, _, _ in batches(training, 500, setting.generator()):
         counts += torch.bincount((to_levels(x) + levels * torch.arange(d)).flatten(), minlength=d * levels)
     share = counts.reshape(d, levels)
     share /= share.sum(1, keepdim=True)
@@ -272,7 +273,7 @@ def _notes(entries: Sequence[Entry], name: str, setting: Setting) -> list[str]:
             "samples end with the mean of p(x given z); draws, which are scored, are noisier": (
                 setting.mean and has_means(model)
             ),
-            "samples are of the classes of the test items, one for one": model.classes is not None,
+            "samples are told what the test items come with, one for one": model.condition is not None,
         }
         for remark in (remark for remark, true in holds.items() if true):
             remarks.setdefault(remark, []).append(f"`{entry.name}`")

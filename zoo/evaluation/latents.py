@@ -1,15 +1,15 @@
 """What a model with a bound writes into its latents: rate and distortion, and which latents it uses."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
 from zoo.card import Figure
 from zoo.evaluation.likelihood import mean_figure
-from zoo.evaluation.samples import condition_of, fork, head
-from zoo.model import GenerativeModel, Variational, check_count, point
+from zoo.evaluation.samples import can_score, fork, head, known
+from zoo.model import GenerativeModel, Variational, check_count
 from zoo.moments import Moments
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 ACTIVE = 0.01
 """A unit is active if the variance of its posterior mean over the data is larger, in units of the prior's."""
+
+
+def has_bound(model: GenerativeModel) -> TypeGuard[Variational]:
+    """Whether a model is scored by an evidence lower bound."""
+    return can_score(model) and hasattr(model, "elbo")
 
 
 @torch.no_grad()
@@ -29,7 +34,7 @@ def measure(
     batch_size: int = 128,
     generator: torch.Generator | None = None,
 ) -> list[Figure]:
-    """The two terms of the evidence lower bound, their sum, and the use of the latents of a `Variational` model.
+    """The two terms of the evidence lower bound, their sum, and the use of the latents of a model with that bound.
 
     The rate is KL(q || p), the distortion -log p(x given z) with z drawn from q, in nats an item; their sum is the
     negative bound. Means over the items with standard errors; where the likelihood is a mass over levels also in bits
@@ -45,20 +50,19 @@ def measure(
     Sources: Alemi et al., "Fixing a Broken ELBO", 2018; Burda, Grosse, Salakhutdinov, "Importance Weighted
     Autoencoders", 2016.
     """
-    if not isinstance(model, Variational):
-        raise ValueError(f"{type(model).__name__} is not trained by a bound: it has no rate and distortion")
+    if not has_bound(model):
+        raise ValueError(f"{type(model).__name__} is not scored by a bound: it has no rate and distortion")
     check_count(batch_size, "batch_size")
     model.eval()
     noise = fork(generator)
     distortion, rates = [], []
     used: list[Moments] = []
-    for x, labels in head(dataset, limit, batch_size, f"Encoding {name}", generator):
-        x = x.to(model.device)
-        condition = model.prepare_condition(condition_of(model, labels), len(x))
+    for x, told in head(model, dataset, limit, batch_size, f"Encoding {name}", generator):
+        condition = model.prepare_condition(told, len(x))
         elbo = model.elbo(x, condition=condition, generator=noise)
         distortion.append(-elbo.reconstruction.double().cpu())
         rates.append(elbo.kl.double().cpu())
-        mean = model.prior(condition, n=len(x)).noise(point(model.encode(x, condition=condition)))
+        mean = model.prior(condition, n=len(x)).standardise(model.encode(x, condition=condition).mean)
         groups = (mean,) if isinstance(mean, Tensor) else mean
         used = used or [Moments.zeros(tuple(group.shape[1:])) for group in groups]
         for moments, group in zip(used, groups, strict=True):
@@ -69,8 +73,8 @@ def measure(
 
 def _terms(model: Variational, distortion: Tensor, rates: Tensor, name: str) -> list[Figure]:
     """Figures of the distortion, shape [items], and of the rates, shape [items, groups]."""
-    known = [] if model.classes is None else ["class known"]
-    kind, given = ", ".join(["mass" if model.discrete else "density", *known]), ", ".join(known)
+    given = known(model)
+    kind = ", ".join(filter(None, ["mass" if model.discrete else "density", given]))
     rate, groups = rates.sum(1), rates.shape[1]
     found = [
         mean_figure("rate", rate, name, "nats", given),
@@ -78,7 +82,7 @@ def _terms(model: Variational, distortion: Tensor, rates: Tensor, name: str) -> 
         mean_figure("negative ELBO", rate + distortion, name, "nats", f"bound on a {kind}"),
     ]
     if model.discrete and model.modality.levels is not None:
-        nats = math.log(2) * math.prod(model.modality.shape)
+        nats = math.log(2) * model.modality.elements
         found.append(mean_figure("rate, bits/dim", rate / nats, name, kind=given))
         found.append(mean_figure("distortion, bits/dim", distortion / nats, name, kind=kind))
     if groups > 1:

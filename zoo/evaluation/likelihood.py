@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.card import Figure
-from zoo.evaluation.samples import condition_of, fork, head
+from zoo.evaluation.samples import can_score, fork, head, known
 from zoo.model import Explicit, GenerativeModel, Latent, check_count
 
 if TYPE_CHECKING:
@@ -47,15 +47,14 @@ def measure(
     Raises ValueError where a class-conditional model gets no labels.
     """
     check_count(samples, "samples")
-    if not isinstance(model, (Explicit, Latent)):
+    if not (can_score(model) or isinstance(model, Latent)):
         raise ValueError(f"{type(model).__name__} has neither a likelihood nor a latent space: nothing to measure")
     model.eval()
     noise = fork(generator)
     parts: dict[str, list[Tensor]] = {}
-    for x, labels in head(dataset, limit, batch_size, f"Measuring on {name}", generator):
-        x, condition = x.to(model.device), condition_of(model, labels)
+    for x, condition in head(model, dataset, limit, batch_size, f"Measuring on {name}", generator):
         found = {}
-        if isinstance(model, Explicit):
+        if can_score(model):
             found |= _score(model, x, condition, samples, noise)
         if isinstance(model, Latent):
             found |= _reconstruct(model, x, condition)
@@ -88,24 +87,22 @@ def advantage(
     """
     check_count(samples, "samples")
     for judged in (model, other):
-        if not isinstance(judged, Explicit):
+        if not can_score(judged):
             raise ValueError(f"{type(judged).__name__} has no likelihood: nothing to compare")
     if model.modality != other.modality or model.discrete != other.discrete:
         raise ValueError(
             f"likelihoods of {model.modality!r} and {other.modality!r}, or of a mass and a density, cannot be compared"
         )
-    if (model.classes is None) != (other.classes is None):
-        told, alone = (model, other) if other.classes is None else (other, model)
+    if model.condition != other.condition:
         raise ValueError(
-            f"{type(told).__name__} is given the class of an item and {type(alone).__name__} is not: their likelihoods "
-            "cannot be compared"
+            f"{type(model).__name__} is told {model.condition or 'nothing'} and {type(other).__name__} "
+            f"{other.condition or 'nothing'}: their likelihoods cannot be compared"
         )
     noises = fork(generator), fork(generator)
     values = []
-    for x, labels in head(dataset, limit, batch_size, f"Comparing on {name}", generator):
+    for x, condition in head(model, dataset, limit, batch_size, f"Comparing on {name}", generator):
         nats = []
         for judged, noise in zip((model, other), noises, strict=True):
-            condition = condition_of(judged, labels)
             found = judged.eval().log_prob(x.to(judged.device), condition=condition, samples=samples, generator=noise)
             nats.append(found.double().cpu())
         values.append(nats[0] - nats[1])
@@ -122,7 +119,7 @@ def _score(model: Explicit, x: Tensor, condition: Any, samples: int, generator: 
     """Negative log-likelihoods in nats an item and, where there are levels, in bits an element, shape [batch] each."""
     found = {"NLL": -model.log_prob(x, condition=condition, samples=samples, generator=generator)}
     if model.modality.levels is not None and model.discrete:
-        found["bits/dim"] = found["NLL"] / (math.prod(model.modality.shape) * math.log(2))
+        found["bits/dim"] = found["NLL"] / (model.modality.elements * math.log(2))
     elif model.modality.levels is not None:
         found["bits/dim"] = model.bits_per_dim(x, condition=condition, samples=samples, generator=generator)
     return found
@@ -161,12 +158,12 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
 
 def _figure(model: GenerativeModel, metric: str, values: Tensor, name: str) -> Figure:
     """The mean of a metric over items, shape [items], with the kind and the unit that it takes to read it."""
-    if isinstance(model, Explicit) and metric in ("NLL", "bits/dim"):
+    if can_score(model) and metric in ("NLL", "bits/dim"):
         # Bits are of the levels, so they are always of a mass; a density bounds it through the noise that is added.
         mass = model.discrete or metric == "bits/dim"
         exact = model.exact and (model.discrete or metric == "NLL")
         kind = ("" if exact else "bound on a ") + ("mass" if mass else "density")
-        kind += "" if model.classes is None else ", class known"
+        kind = ", ".join(filter(None, [kind, known(model)]))
         return mean_figure(metric, values, name, "nats" if metric == "NLL" else "", kind)
     figure = mean_figure(metric, values, name, "dB" if metric == "PSNR" else "")
     if metric != "reconstruction MSE" or "RMSE" not in model.modality.metrics:

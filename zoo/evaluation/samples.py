@@ -3,33 +3,41 @@
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
+from modalities.data import Batch, Tree, batches, cut, fetch, move, randomise
 from modalities.images import binarise
-from modalities.modality import batches, fetch, randomise
-from zoo.model import GenerativeModel, Latent, check_count, unpack
+from zoo.conditions import Condition
+from zoo.model import Explicit, GenerativeModel, Latent, check_count
 from zoo.progress import track
 
 BATCH = 100
-"""How many items are drawn or read at once."""
+"""How many items are drawn, or seen by a network, at once."""
 
 
 def head(
-    dataset: Any, limit: int | None, batch_size: int, what: str, generator: torch.Generator | None
-) -> Iterator[tuple[Tensor, Any]]:
-    """The items of a data set in order, or the first `limit` of them, as pairs of a batch and its labels, or None.
+    model: GenerativeModel,
+    dataset: Any,
+    limit: int | None,
+    batch_size: int,
+    what: str,
+    generator: torch.Generator | None,
+) -> Iterator[tuple[Tensor, Tree]]:
+    """The items of a data set in order, or the first `limit` of them, in batches on the model's device, with what the
+    model is told of them, or None.
 
     `what` stands before the progress bar; noise that belongs to the data set is drawn from `generator`.
     """
     check_count(1 if limit is None else limit, "limit")
     left = len(dataset) if limit is None else min(limit, len(dataset))
-    for batch in track(batches(dataset, batch_size, generator), what, math.ceil(left / batch_size)):
-        x, labels = unpack(batch)
-        yield x[:left], None if labels is None else labels[:left]
+    stream = batches(dataset, batch_size, generator, model.modality, model.condition)
+    for batch in track(stream, what, math.ceil(left / batch_size)):
+        x, condition, _ = move(cut(batch, slice(left)), model.device)
+        yield x, condition_of(model, condition)
         left -= len(x)
         if left <= 0:
             return
@@ -47,19 +55,29 @@ def fork(generator: torch.Generator | None) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(seed))
 
 
-def condition_of(model: GenerativeModel, labels: Any) -> Any:
-    """The labels of items as the condition of a class-conditional model, None for an unconditional one.
+def can_score(model: GenerativeModel) -> TypeGuard[Explicit]:
+    """Whether a model has a density, or a bound of one."""
+    return isinstance(model, Explicit) and model.scores
+
+
+def condition_of(model: GenerativeModel, labels: Tree) -> Tree:
+    """The labels of items as the condition of a model that takes one, None for an unconditional one.
 
     Raises ValueError where the model needs labels and there are none: it would draw classes, wrong ones for most items.
     """
-    if model.classes is None:
+    if model.condition is None:
         return None
     if labels is None:
         raise ValueError(
-            f"{type(model).__name__} is class-conditional and the data have no labels; give pairs of an item and its "
-            f"class, from 0 to {model.classes - 1}"
+            f"{type(model).__name__} is told a {model.condition.noun} and the data have no labels; give pairs of an "
+            "item and its label"
         )
     return labels
+
+
+def known(model: GenerativeModel) -> str:
+    """What a likelihood is given besides the latents: "class known"; empty for an unconditional model."""
+    return "" if model.condition is None else f"{model.condition.noun} known"
 
 
 def check_finite(x: Tensor, items: str) -> None:
@@ -75,42 +93,39 @@ def evenly_spaced(count: int, n: int) -> list[int]:
     return [i * count // n for i in range(n)]
 
 
-def subset(dataset: Any, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
-    """n items of a data set and their labels, or None, evenly spaced over it: also where one class lies after another.
+def subset(
+    dataset: Any,
+    n: int,
+    generator: torch.Generator | None = None,
+    medium: Modality | None = None,
+    condition: Condition | None = None,
+) -> Batch:
+    """n items of a data set with their labels, evenly spaced over it: also where one class lies after another.
 
-    Broken files are left out with a warning, so that there may be fewer.
+    Broken files are left out with a warning, so that there may be fewer. `medium` and `condition` collate as in
+    `modalities.data.fetch`.
     """
     check_count(n)
     if n > len(dataset):
         raise ValueError(f"the data set has {len(dataset)} items, {n} are asked for")
-    chosen = evenly_spaced(len(dataset), n)
-    items: list[Tensor] = []
-    labels: list[Tensor] = []
-    for start in range(0, n, BATCH):
-        batch, errors = fetch(dataset, chosen[start : start + BATCH])
-        for error in errors:
-            warnings.warn(f"skipped: {error}", stacklevel=2)
-        if batch is None:
-            continue
-        x, label = unpack(randomise(dataset, batch, generator))
-        kept = len(x) - len(errors)
-        items.append(x[:kept])
-        labels += [] if label is None else [label[:kept]]
-    if not items:
+    batch, errors = fetch(dataset, evenly_spaced(len(dataset), n), medium, condition)
+    for error in errors:
+        warnings.warn(f"skipped: {error}", stacklevel=2)
+    if batch is None:
         raise MediaError(f"not one of the {n} files could be read")
-    return torch.cat(items), torch.cat(labels) if labels else None
+    return randomise(dataset, cut(batch, slice(n - len(errors))), generator)
 
 
 @torch.no_grad()
 def draw(
     model: GenerativeModel,
     n: int,
-    condition: Tensor | None = None,
+    condition: Tree = None,
     *,
     mean: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """n samples of a model, on the processor, drawn in batches; `condition` holds a class for each, or is None, and
+    """n samples of a model, on the processor, drawn in batches; `condition` holds what each is told, or is None, and
     `mean` ends with the likelihood's mean instead of a draw.
 
     Raises ValueError for samples with NaN or infinite values.
@@ -118,12 +133,12 @@ def draw(
     check_count(n)
     parts = []
     for start in track(range(0, n, BATCH), "Drawing samples"):
-        size = min(BATCH, n - start)
-        labels = None if condition is None else condition[start : start + size]
-        parts.append(model.sample(size, condition=labels, mean=mean, generator=generator).cpu())
-    drawn = torch.cat(parts)
-    check_finite(drawn, f"samples of {type(model).__name__}")
-    return drawn
+        told = cut(condition, slice(start, start + BATCH))
+        drawn = model.sample(min(BATCH, n - start), condition=told, mean=mean, generator=generator)
+        parts.append(torch.as_tensor(drawn).cpu())
+    samples = torch.cat(parts)
+    check_finite(samples, f"samples of {type(model).__name__}")
+    return samples
 
 
 def has_means(model: GenerativeModel) -> bool:

@@ -11,8 +11,8 @@ from zoo.card import Figure
 from zoo.evaluation import distances, features, latents, likelihood
 from zoo.evaluation.features import FeatureNetwork
 from zoo.evaluation.memorisation import Memorisation, memorisation
-from zoo.evaluation.samples import condition_of, draw, has_means, quantise, subset
-from zoo.model import Explicit, GenerativeModel, Latent, Variational, check_count
+from zoo.evaluation.samples import can_score, condition_of, draw, has_means, quantise, subset
+from zoo.model import GenerativeModel, Latent, check_count
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -55,11 +55,11 @@ def evaluate(
     """Measure a model on test data.
 
     Samples are compared with as many test items, evenly spaced over the data set, and as many training items show what
-    can be reached. A class-conditional model draws the classes of these test items. Where the medium has levels,
+    can be reached. A conditional model is told what these test items come with. Where the medium has levels,
     samples are cut off at -1 and 1 and rounded to them.
 
     Arguments:
-        test: items that the model has not seen, or (item, label) for a class-conditional model.
+        test: items that the model has not seen, or (item, label) for a conditional model.
         name: of the test data, which the figures carry.
         training: the same of what the model was trained on; without it no samples are looked at.
         metrics: names of `METRICS`; None takes all that suit.
@@ -77,7 +77,7 @@ def evaluate(
     check_count(1 if limit is None else limit, "limit")
     check_count(generated, "generated")
     items = min(len(test), limit or len(test))  # type: ignore[arg-type]
-    n = 0 if training is None else min(generated, items, len(training))  # type: ignore[arg-type]
+    n = 0 if training is None or model.modality.ragged else min(generated, items, len(training))  # type: ignore[arg-type]
     chosen = _suitable(model, items, n, network) if metrics is None else metrics
     _check(model, chosen, training, network, mean)
     head = name if limit is None else f"{name}, first {limit:,}"
@@ -91,7 +91,7 @@ def evaluate(
     neighbours = None
     if training is not None and SAMPLED & set(chosen):
         real, drawn = _draw(model, test, n, mean, seed)
-        seen, _ = subset(training, n, _seeded(seed))
+        seen = subset(training, n, _seeded(seed), model.modality).x
         k = min(len(real), len(seen))  # broken files are left out
         sets = real[:k], drawn[:k], seen[:k]
         compared: list[Figure] = []
@@ -109,8 +109,8 @@ def evaluate(
 def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:
     """What can be measured of so many items, and of n samples, and says something about the medium."""
     suits = {
-        "likelihood": isinstance(model, (Explicit, Latent)),
-        "latents": isinstance(model, Variational) and items > 1,
+        "likelihood": can_score(model) or isinstance(model, Latent),
+        "latents": latents.has_bound(model) and items > 1,
         "features": network is not None and n > features.NEIGHBOURS,
         "distances": "distances" in model.modality.metrics and n > 1,
         "neighbours": n > 1,
@@ -136,6 +136,8 @@ def _check(
         )
     if "features" in metrics and network is None:
         raise ValueError("metrics of features need a network, and none is given")
+    if model.modality.ragged and SAMPLED & set(metrics):
+        raise ValueError(f"{model.modality.kind} differ in length: no metric compares samples of them with data")
     if training is None and SAMPLED & set(metrics):
         raise ValueError("samples are compared with test data and with training data beside them, which are not given")
 
@@ -143,7 +145,7 @@ def _check(
 def _draw(model: GenerativeModel, test: "Dataset", n: int, mean: bool, seed: int) -> tuple[Tensor, Tensor]:
     """n test items, and as many samples with their levels and, of a class-conditional model, their classes."""
     model.eval()
-    real, labels = subset(test, n, _seeded(seed))
+    real, labels, _ = subset(test, n, _seeded(seed), model.modality, model.condition)
     drawn = draw(model, len(real), condition_of(model, labels), mean=mean, generator=_seeded(seed))
     return real, quantise(drawn, model.modality.levels, model.modality)
 

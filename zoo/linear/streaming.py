@@ -21,7 +21,7 @@ from torch import Tensor, distributed
 from torch.utils.data import Dataset, IterableDataset
 
 from modalities import MediaError
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, batches
 from zoo.checkpoint import CheckpointError
 from zoo.distributions import full_precision
 

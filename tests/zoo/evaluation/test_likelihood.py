@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from modalities.images import Images, binarise
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, batches
 from modalities.signals import Signals
 from tests import toys
 from zoo.evaluation.likelihood import advantage, measure, structural_similarity

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from modalities.images import Images
-from modalities.modality import Arrays, MediaError
+from modalities.data import Arrays
+from modalities.modality import MediaError
 from modalities.points import Points
 from tests import toys
 from zoo.autoregressive.made import MADE

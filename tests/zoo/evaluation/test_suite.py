@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modalities.images import Images
-from modalities.modality import Arrays
+from modalities.data import Arrays
 from tests import toys
 from zoo.evaluation import latents, likelihood, samples, suite
 from zoo.evaluation.features import FeatureNetwork
