@@ -12,11 +12,12 @@ from modalities.points import Points
 from zoo import load, save
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
-from zoo.autoregressive.prior import LatentPrior
 from zoo.card import Card
+from zoo.conditions import Classes
 from zoo.evaluation.compare import CEILING, FLOOR, Entry, common_medium, compare, seconds_trained, trained
 from zoo.evaluation.features import FeatureNetwork
 from zoo.hub import find
+from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE
@@ -32,7 +33,9 @@ def entries(tmp_path_factory):
     top = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     vq = VQVAE(BINARY, codes=8, dimensions=4, downsampling=4, width=4, blocks=0)
-    codes = GatedPixelCNN(Latents((1, 2, 2), 8), 4, 1, 3, 3, 4, classes=10, likelihood="categorical", embedding=4)
+    codes = GatedPixelCNN(
+        Latents((1, 2, 2), 8), 4, 1, 3, 3, 4, condition=Classes.numbered(10), likelihood="categorical", embedding=4
+    )
     photographs = COLOUR.dataset("photographs").x
     models = {
         "pca": PCA.fit(GREY.dataset("digits"), GREY, components=8),
@@ -51,7 +54,7 @@ def entries(tmp_path_factory):
 def beside(chosen, data, **options):
     """The comparison of some entries on a named set."""
     medium = common_medium(chosen)
-    labels = any(entry.model.classes for entry in chosen)
+    labels = any(entry.model.condition for entry in chosen)
     test, training = (medium.dataset(data, split, labels=labels) for split in ("test", "train"))
     return compare(chosen, test, training, f"the test split of {data}", **options)
 
@@ -79,7 +82,7 @@ def test_every_number_says_what_it_is(digits):
     }
     assert found["vq-vae"]["family"] == "latent-prior (vq-vae, gated-pixelcnn)"
     notes = "\n".join(digits.notes)
-    assert "`vq-vae`: samples are of the classes of the test items" in notes and "end with the mean" not in notes
+    assert "`vq-vae`: samples are told what the test items come with" in notes and "end with the mean" not in notes
     assert "`pca`: other levels" in notes and "same parameters" not in notes
     assert "features of: rows and columns" in notes and "9 steps in 1.5 minutes on 1 core" in notes
 

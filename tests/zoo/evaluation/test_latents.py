@@ -9,9 +9,10 @@ from modalities.data import Arrays, batches
 from modalities.images import binarise
 from modalities.points import Points
 from tests import toys
-from zoo.distributions import DiagonalGaussian, Path
+from zoo.distributions import DiagonalGaussian
 from zoo.evaluation.latents import measure
 from zoo.evaluation.samples import fork
+from zoo.hierarchy import TopDown
 from zoo.model import Variational
 
 
@@ -33,14 +34,14 @@ class Known(Variational):
             z = yield DiagonalGaussian(torch.zeros(n, 2), torch.tensor(2.0))
             yield DiagonalGaussian(z, torch.tensor(1.0))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def encode(self, x, *, condition=None):
         def walk():
             z = yield DiagonalGaussian(self.a * x, torch.tensor(0.5))
             yield DiagonalGaussian(z + self.b * x * torch.tensor([1.0, 0.0]), torch.tensor(1.0))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def decode(self, z, *, condition=None):
         return DiagonalGaussian(z[1] * 0, torch.tensor(1.0))
@@ -110,14 +111,14 @@ def test_labels_go_to_a_conditional_model():
     assert found["rate"].value == pytest.approx(elbo.kl.sum(1).mean().item(), rel=1e-5)
     assert (found["rate"].kind, found["distortion"].kind) == ("class known", "mass, class known")
     assert (figures(toys.make("vae"), x)["rate"].kind, figures(toys.make("vae"), x)["distortion"].kind) == ("", "mass")
-    with pytest.raises(ValueError, match="ToyVAE is class-conditional and the data have no labels"):
+    with pytest.raises(ValueError, match="ToyVAE is told a class and the data have no labels"):
         figures(model, x)
 
 
 def test_the_items_do_not_depend_on_what_the_model_draws(monkeypatch):
     x = torch.rand(30, 1, 4, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
     data = Arrays(x, noise=binarise)
-    expected = torch.cat(list(batches(data, 8, torch.Generator().manual_seed(0))))
+    expected = torch.cat([batch.x for batch in batches(data, 8, torch.Generator().manual_seed(0))])
     for name in ("vae", "hierarchy"):
         model, seen = toys.make(name), []
         elbo = model.elbo
@@ -129,7 +130,7 @@ def test_the_items_do_not_depend_on_what_the_model_draws(monkeypatch):
 
 
 def test_models_without_a_bound_and_single_items_are_refused():
-    with pytest.raises(ValueError, match="ToyPixelCNN is not trained by a bound"):
+    with pytest.raises(ValueError, match="ToyPixelCNN is not scored by a bound"):
         figures(toys.make("pixelcnn"), torch.ones(4, 1, 4, 3))
     with pytest.raises(ValueError, match="at least 2 items, got 1"):
         figures(toys.make("vae"), torch.ones(4, 1, 4, 3), limit=1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from modalities.images import Images
 from modalities.data import Arrays
+from modalities.images import Images
 from tests import toys
 from zoo.evaluation import latents, likelihood, samples, suite
 from zoo.evaluation.features import FeatureNetwork
@@ -137,7 +137,7 @@ def test_what_cannot_be_measured_is_refused():
         report("vae", metrics=["likelihood", "fid"])
     with pytest.raises(ValueError, match="need a network"):
         report("vae", metrics=["features"])
-    with pytest.raises(ValueError, match="not trained by a bound"):
+    with pytest.raises(ValueError, match="not scored by a bound"):
         report("ppca", metrics=["latents"])
     with pytest.raises(ValueError, match="generated must be a positive whole number, got 0"):
         report("vae", generated=0)
@@ -145,5 +145,5 @@ def test_what_cannot_be_measured_is_refused():
         model = toys.make("vae")
         suite.evaluate(model, Arrays(toys.data_for(model)), "toys", metrics=["neighbours"])
     for metrics in (["likelihood"], ["neighbours"]):
-        with pytest.raises(ValueError, match="class-conditional and the data have no labels"):
+        with pytest.raises(ValueError, match="told a class and the data have no labels"):
             report("conditional-vae", metrics=metrics)
