@@ -6,14 +6,19 @@ import pytest
 import torch
 
 from modalities.data import Arrays, batches
-from modalities.images import binarise
+from modalities.images import Images, binarise
 from modalities.points import Points
 from tests import toys
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.made import MADE
 from zoo.distributions import DiagonalGaussian
 from zoo.evaluation.latents import measure
 from zoo.evaluation.samples import fork
 from zoo.hierarchy import TopDown
+from zoo.latent_prior import LatentPrior
 from zoo.model import Variational
+from zoo.variational.vae import VAE
+from zoo.variational.vq import VQVAE
 
 
 def figures(model, x, labels=None, **options):
@@ -90,6 +95,30 @@ def test_rate_and_distortion_add_up_to_the_bound(name):
     assert len(groups) == (0 if name == "vae" else 2)
     if groups:
         assert found["rate of group 2 of 2"].value == pytest.approx(elbo.kl[:, 1].mean().item(), rel=1e-5)
+
+
+def test_a_learned_prior_has_the_codes_as_its_rate():
+    torch.manual_seed(0)
+    medium = Images(1, 8, 8, 2)
+    x = torch.where(torch.rand(30, *medium.shape) < 0.5, 1.0, -1.0)
+    vq = VQVAE(medium, codes=8, dimensions=4, downsampling=4, width=4, blocks=0)
+    codes = GatedPixelCNN(vq.latents(), 4, 1, 3, 3, 4, likelihood="categorical", embedding=4)
+    model = LatentPrior(vq, codes).eval()
+    found = figures(model, x, batch_size=8)
+    with torch.no_grad():
+        codes = vq.to_latents(vq.encode(x))
+        rate, distortion = -model.learned.log_prob(codes), -vq.decode(vq.from_latents(codes)).log_prob(x)
+    assert found["rate"].value == pytest.approx(rate.mean().item(), rel=1e-5)
+    assert found["distortion"].value == pytest.approx(distortion.mean().item(), rel=1e-5)
+    assert found["negative ELBO"].value == pytest.approx(-model.log_prob(x, samples=3).mean().item(), rel=1e-5)
+    assert (found["rate"].kind, found["negative ELBO"].kind) == ("", "bound on a mass")
+    vae = VAE(medium, latent=2, width=4, blocks=0, hidden=8)
+    model = LatentPrior(vae, MADE(vae.latents(), width=8, layers=1)).eval()
+    with torch.no_grad():
+        own = [model.log_prob(x, generator=torch.Generator().manual_seed(seed)).mean() for seed in range(40)]
+        terms = [model.elbo(x, generator=torch.Generator().manual_seed(seed)) for seed in range(40)]
+    assert torch.equal(torch.stack([elbo.total.mean() for elbo in terms]), torch.stack(own))
+    assert terms[0].kl.shape == (30, 1) and (terms[0].kl[:, 0] != terms[1].kl[:, 0]).all()
 
 
 def test_a_unit_that_ignores_its_item_is_not_active():
