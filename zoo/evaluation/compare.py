@@ -207,7 +207,7 @@ def _measure(entry: Entry, setting: Setting) -> Row:
     took = []
     for _ in range(TIMES):
         start = time.perf_counter()
-        model.sample(TIMED, generator=setting.generator()).cpu()
+        draw(model, TIMED, generator=setting.generator())
         took.append(time.perf_counter() - start)
     cells[f"{TIMED} samples"] = duration(statistics.median(took))
     cells["parameters"] = f"{sum(tensor.numel() for tensor in model.checkpoint().values()):,}"

@@ -53,7 +53,7 @@ def measure(
     noise = fork(generator)
     parts: dict[str, list[Tensor]] = {}
     for x, condition in head(model, dataset, limit, batch_size, f"Measuring on {name}", generator):
-        found = {}
+        found: dict[str, Tensor] = {}
         if can_score(model):
             found |= _score(model, x, condition, samples, noise)
         if isinstance(model, Latent):
