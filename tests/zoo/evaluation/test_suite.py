@@ -5,6 +5,7 @@ import torch
 
 from modalities.data import Arrays
 from modalities.images import Images
+from modalities.points import Points
 from tests import toys
 from zoo.evaluation import latents, likelihood, samples, suite
 from zoo.evaluation.features import FeatureNetwork
@@ -130,6 +131,28 @@ def test_samples_have_the_levels_of_the_items():
     assert drawn.abs().max() == 1 and torch.allclose(levels, levels.round(), atol=1e-4)
     assert (drawn - plain.clamp(-1, 1)).abs().max() < 1.01 / 255
     assert found.neighbours.closest.abs().max() <= 1
+
+
+def test_tensors_and_pairs_of_them_are_data_sets_too():
+    model, told = toys.make("ppca"), toys.make("conditional-vae")
+    x = toys.data_for(model, 90)
+    found = suite.evaluate(model, x[60:], "toys", x[:60])
+    expected = suite.evaluate(model, Arrays(x[60:]), "toys", Arrays(x[:60]))
+    assert found.figures == expected.figures
+    x, labels = toys.data_for(told, 20), torch.arange(20) % 3
+    found = suite.evaluate(told, (x, labels), "toys", samples=2)
+    assert found.figures == suite.evaluate(told, Arrays(x, labels), "toys", samples=2).figures
+
+
+def test_samples_of_several_lengths_are_not_compared():
+    class Ragged(Points):
+        ragged = True
+
+    model = toys.ToyGAN(Ragged(2))
+    data = Arrays(torch.randn(9, 2))
+    assert suite.evaluate(model, data, "toys", data) == ([], None)
+    with pytest.raises(ValueError, match="points differ in length"):
+        suite.evaluate(model, data, "toys", data, metrics=["neighbours"])
 
 
 def test_what_cannot_be_measured_is_refused():
