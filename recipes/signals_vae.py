@@ -25,7 +25,7 @@ from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import push, save
-from zoo.linear.pca import nearest
+from zoo.evaluation.neighbours import nearest
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.vae import VAE
 

@@ -20,7 +20,8 @@ def track(
         size: how far a step leads, 1 if not given.
     """
     if not (sys.stderr.isatty() and is_main()):
-        yield from steps
+        for step in steps:  # not `yield from`, which closes the steps where the caller leaves early
+            yield step
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

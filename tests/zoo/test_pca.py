@@ -10,11 +10,10 @@ from modalities import MediaError
 from modalities.images import Images
 from modalities.modality import Arrays
 from modalities.points import Points
-from zoo.linear import streaming
-from zoo.linear.dense import Room, orthonormal
-from zoo.linear.passes import Moments
-from zoo.linear.pca import PCA, ProbabilisticPCA, nearest
-from zoo.linear.solver import choose, principal_axes
+from zoo.evaluation.neighbours import nearest
+from zoo.linear.dense import orthonormal
+from zoo.linear.pca import PCA, ProbabilisticPCA
+from zoo.linear.principal import choose, principal_axes
 
 EXACT = ("svd", "covariance", "gram")
 SHAPES = {"tall": (90, 20), "wide": (20, 90), "square": (40, 40)}
@@ -48,11 +47,10 @@ class Listed(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("solver", [*EXACT, "randomized"])
-def test_solvers_agree_with_the_definition(shape, solver, monkeypatch):
-    monkeypatch.setattr(streaming, "BLOCK", 64)  # many blocks, so that their merging counts
+def test_solvers_agree_with_the_definition(shape, solver):
     x = data(*shape)
     k = 6
-    axes = fit(x, k, solver)
+    axes = fit(x, k, solver, block=64)  # many blocks, so that their merging counts
     centred = x - x.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(x.T))
     expected = vectors[:, -k:].flip(1)
@@ -121,19 +119,6 @@ def test_the_randomized_solver_is_repeatable_and_survives_a_low_rank():
         assert (axes.variance[3:] < 1e-9 * axes.total).all()
 
 
-def test_moments_merge_in_any_order():
-    x = data(50, 7)
-    parts = [Moments.of(block, "covariance", Room()) for block in x.split([20, 5, 25])]
-    for order in ([0, 1, 2], [2, 0, 1]):
-        first, *others = [Moments.of(x.split([20, 5, 25])[i], "covariance", Room()) for i in order]
-        for other in others:
-            first.merge(other)
-        assert first.count == 50 == sum(part.count for part in parts)
-        assert torch.allclose(first.mean, x.mean(0), rtol=0, atol=1e-12)
-        assert torch.allclose(first.scatter / 49, torch.cov(x.T), rtol=0, atol=1e-12)
-        assert first.squares == pytest.approx(first.scatter.trace().item(), rel=1e-12)
-
-
 def test_the_rule_picks_by_cost():
     assert choose(300, 200, 5, True) == "svd"
     assert choose(60_000, 784, 64, True) == "covariance"
@@ -157,19 +142,17 @@ def test_a_fraction_keeps_the_fewest_components_that_exceed_it():
 
 
 @pytest.mark.parametrize("solver", ["covariance", "randomized"])
-def test_a_data_set_is_streamed_to_the_same_axes(solver, monkeypatch):
-    monkeypatch.setattr(streaming, "STREAM_ROWS", 16)
-    monkeypatch.setattr(streaming, "HELD", 0)
+def test_a_data_set_is_streamed_to_the_same_axes(solver):
+    small = {"block": 48, "held": 0}
     x = data(70, 12).float()
     expected = fit(x, 4, "svd")
     for source in (Listed(x), Arrays(x, torch.zeros(len(x))), Arrays(x, noise=lambda batch, generator: batch)):
-        axes = principal_axes(source, (12,), 4, solver)
+        axes = principal_axes(source, (12,), 4, solver, **small)
         assert axes.basis.dtype == torch.float32
         assert torch.allclose(axes.basis, expected.basis, atol=1e-4)
         assert torch.allclose(axes.variance, expected.variance, rtol=1e-4)
     with pytest.raises(ValueError, match="in memory"):
-        principal_axes(Listed(x), (12,), 4, "gram")
-    monkeypatch.undo()
+        principal_axes(Listed(x), (12,), 4, "gram", **small)
     axes = principal_axes(Listed(x), (12,), 4, "gram")  # few items are held
     assert torch.allclose(axes.basis, expected.basis, atol=1e-4)
 
@@ -262,8 +245,7 @@ def test_samples_follow_temperature_and_truncation(kind):
         model.sample(2, truncation=0.0)
 
 
-def test_log_likelihood_is_that_of_the_full_normal_distribution(ppca, monkeypatch):
-    monkeypatch.setattr(streaming, "BLOCK", 64)
+def test_log_likelihood_is_that_of_the_full_normal_distribution(ppca):
     x = images(20, seed=5)
     weights = ppca.basis.double().T * ppca.gain.double()
     covariance = weights @ weights.T + ppca.noise.double() * torch.eye(48, dtype=torch.float64)
@@ -384,9 +366,7 @@ def test_fitted_models_have_no_loss_and_check_their_items(kind):
     assert model.traverse(values=(-2, 2)).shape == (1, 5, 2, 3, 4, 4)
 
 
-def test_nearest_finds_the_closest_item_across_blocks(monkeypatch):
-    monkeypatch.setattr(streaming, "BLOCK", 64)
-    monkeypatch.setattr(streaming, "STREAM_ROWS", 16)
+def test_nearest_finds_the_closest_item_across_blocks():
     x, samples = images(100), images(7, seed=3)
     distances = (samples[:, None] - x).flatten(2).norm(dim=2)
     for source in (x, Listed(x)):

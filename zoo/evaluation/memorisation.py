@@ -8,12 +8,12 @@ from torch import Tensor
 from modalities import Modality
 from zoo.card import Figure
 from zoo.evaluation.items import check_finite
-from zoo.linear.pca import nearest
+from zoo.evaluation.neighbours import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from zoo.linear.streaming import Data
+    from zoo.linear.stream import Data
 
 PERCENTILE = 0.01
 """A sample nearer than this share of unseen items counts as a copy."""

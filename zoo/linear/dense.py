@@ -6,21 +6,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from zoo.linear import streaming
 
-
-class Room:
+class Scratch:
     """Memory for one centred block, used again for the next: fresh memory costs more than the subtraction."""
 
     def __init__(self) -> None:
-        self.memory = self.last = torch.empty(0)
+        self.memory = torch.empty(0)
 
     def centred(self, block: Tensor, mean: Tensor) -> Tensor:
-        """The rows less the mean; it stands until the next call."""
+        """The rows less the mean; valid until the next call."""
         if self.memory.numel() < block.numel() or self.memory.dtype != block.dtype:
             self.memory = block.new_empty(block.numel())
-        self.last = torch.sub(block, mean, out=self.memory[: block.numel()].view(block.shape))
-        return self.last
+        return torch.sub(block, mean, out=self.memory[: block.numel()].view(block.shape))
 
 
 @contextmanager
@@ -72,6 +69,6 @@ def orthonormal(axes: Tensor) -> Tensor:
     if (products - torch.eye(len(axes)).to(products)).abs().max() * len(axes) > 0.1:
         return torch.linalg.qr(axes.T)[0].T
     factor = torch.linalg.inv(torch.linalg.cholesky(products)).to(axes)
-    for part in axes.split(max(16, streaming.BLOCK // len(axes)), 1):
+    for part in axes.split(2**16, 1):  # a copy of few columns takes little memory
         part.copy_(product(factor, part))
     return axes

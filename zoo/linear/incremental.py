@@ -5,15 +5,17 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.linear.dense import Room, gram, numpy_threads, orthonormal, top_eigenvectors
-from zoo.linear.passes import Moments
-from zoo.linear.solver import PrincipalAxes, finish, scatter_axes
+from zoo.linear.dense import Scratch, gram, numpy_threads, orthonormal, top_eigenvectors
+from zoo.linear.exact import scatter_axes
+from zoo.linear.passes import block_moments
+from zoo.linear.principal import PrincipalAxes
+from zoo.moments import Moments
 
 EXACT = 1024
 """Up to so many dimensions the covariance is kept."""
 
 
-class Incremental:
+class IncrementalPCA:
     """What is kept of the batches so far.
 
     Up to `EXACT` dimensions that is their covariance, and the axes are those of all items at once. Beyond, it is the
@@ -24,55 +26,50 @@ class Incremental:
     Source: Ross, Lim, Lin, Yang, "Incremental Learning for Robust Visual Tracking", 2008.
 
     Arguments:
+        like: an empty tensor with the type and the device of the items.
+        width: d, the numbers of an item.
         components: how many directions are asked for.
         axes: what an earlier fit found, to go on from; of these items no more than the axes is known.
     """
 
-    def __init__(self, components: int, axes: PrincipalAxes | None = None):
-        self.components, self.room = components, Room()
-        self.moments: Moments | None = None
-        self.rows: Tensor | None = None
-        """Orthogonal rows by falling length, shape [directions, d]; None where the covariance is kept."""
+    def __init__(self, like: Tensor, width: int, components: int, axes: PrincipalAxes | None = None):
+        self.like, self.components, self.scratch = like, components, Scratch()
+        self.exact = width <= EXACT and axes is None
+        self.kept = min(width, 2 * components + 16)
+        zeros = torch.zeros(1, width, dtype=torch.float64, device=like.device)
+        self.moments = Moments(0, zeros[0], zeros.new_zeros((width, width) if self.exact else ()))
+        self.rows = like.new_empty(0, width)
+        """Orthogonal rows by falling length, shape [directions, d]; none where the covariance is kept."""
         if axes is not None:
             free = axes.count - 1
-            self.rows = axes.basis * (axes.variance * free).sqrt()[:, None]
-            self.moments = Moments(axes.count, axes.mean.double(), axes.total * free, None, axes.basis.new_empty(0))
+            self.rows = axes.basis.to(like) * (axes.variance.to(like) * free).sqrt()[:, None]
+            self.moments = Moments(axes.count, axes.mean.to(zeros), zeros.new_tensor(axes.total * free))
 
+    @numpy_threads()
     def add(self, items: Tensor) -> None:
         """Take in some items, shape [n, d], finite."""
-        keep = min(items.shape[1], 2 * self.components + 16)
-        exact = items.shape[1] <= EXACT and (self.moments is None or self.rows is None)
-        with numpy_threads():
-            for block in items.split(max(keep, len(items)) if exact else keep):
-                self._add(block if self.moments is None else block.to(self.moments.like), exact, keep)
+        for block in items.to(self.like).split(max(len(items), 1) if self.exact else self.kept):
+            if len(block):
+                self._add(block)
 
+    @numpy_threads()
     def axes(self) -> PrincipalAxes | None:
         """The axes of all items so far; None until there are more items than components."""
-        moments = self.moments
-        if moments is None or moments.count <= self.components or moments.squares == 0:
+        if self.moments.count <= self.components or self.moments.total == 0:
             return None
-        if self.rows is None:
-            values, basis = scatter_axes(moments, self.components)
+        if self.exact:
+            values, basis = scatter_axes(self.moments.squares, self.components)
         else:
             rows = self.rows[: self.components]
-            values = torch.linalg.vector_norm(rows, dim=1).double().square()
-            basis = orthonormal(rows.clone())
-        return finish(moments, values, basis)
+            values, basis = torch.linalg.vector_norm(rows, dim=1).double().square(), orthonormal(rows.clone())
+        return PrincipalAxes.of_scatter(self.moments, values, basis, self.like)
 
-    def _add(self, block: Tensor, exact: bool, keep: int) -> None:
-        if not len(block):
+    def _add(self, block: Tensor) -> None:
+        part, centred, _ = block_moments(block, "scatter" if self.exact else "total", self.scratch)
+        step, weight = self.moments.merge(part)
+        if self.exact:
             return
-        part = Moments.of(block, "covariance" if exact else "svd", self.room)
-        stack = [] if exact else [self.room.last]
-        if self.moments is None:
-            self.moments = part
-        else:
-            step, weight = self.moments.merge(part)
-            if self.rows is not None:
-                stack = [self.rows, *stack, (math.sqrt(weight) * step).to(block)[None]]
-        if exact:
-            return
-        stacked = torch.cat(stack)
-        _, vectors = top_eigenvectors(gram(stacked).double(), min(keep, len(stacked)))
+        stacked = torch.cat([self.rows, centred, (math.sqrt(weight) * step).to(block)[None]])
+        _, vectors = top_eigenvectors(gram(stacked).double(), min(self.kept, len(stacked)))
         # An eigenvector of the stack's Gram matrix times the stack is a direction times its singular value.
         self.rows = vectors.T.to(stacked) @ stacked
