@@ -3,8 +3,11 @@
 import dataclasses
 import importlib
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +125,26 @@ def test_scripts_and_targets_exist(page):
                 found = {field.name: field for field in dataclasses.fields(settings)}
                 assert name in found, arguments
                 settings = type(found[name].default)
+
+
+def test_the_script_of_own_files_runs_on_two_processes(tmp_path, monkeypatch, hub, photos, scans):
+    script = "\n".join(code for _, code in blocks(ROOT / "docs" / "own-files.md", "python"))
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_TOKEN": "hf_of_the_reader"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in (tmp_path / "my-vae").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+        "samples.png",
+    }
+    assert len(hub.repositories["my-name/my-vae"].commits) == 2  # an empty one and the checkpoint
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -1,12 +1,13 @@
 """The model card: README.md of a checkpoint, in the Hub's form, with the figures that were measured."""
 
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from modalities.files import write_aside
 
 CARD, PICTURE = "README.md", "samples.png"
 
@@ -184,12 +185,8 @@ def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
     text, found = pattern.subn(lambda _: block, card.text)
     if not found:
         text += f"\n## Figures\n\n{block}\n"
-    part = path.with_name(f".{CARD}.part")
-    try:
+    with write_aside(path) as part:
         part.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _to_result(figure: Figure, medium: str) -> Any:

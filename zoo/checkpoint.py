@@ -4,8 +4,10 @@ import difflib
 import importlib
 import inspect
 import json
-import os
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modalities import Modality, from_config
+from modalities.files import Refused, replace_folder, write_aside
 from zoo.catalog import FAMILIES
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+BEFORE_LISTS = [CONFIG, WEIGHTS, "README.md", "samples.png"]
+"""The files of a checkpoint that does not list its own, as those up to version 0.1.0."""
+FILE_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
+"""A name of a file in the folder itself, and none that is hidden."""
+CONFIG_BYTES = 1_000_000
+"""The largest configuration that is read."""
 
 
 class CheckpointError(ValueError):
@@ -26,16 +35,83 @@ class CheckpointError(ValueError):
 
 def write_files(folder: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
     """Write both files aside and rename them: a kill or a full disk leaves those that were there before."""
-    for name, write in {
-        WEIGHTS: lambda path: save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path),
-        CONFIG: lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
-    }.items():
-        part = folder / f".{name}.part"
-        try:
-            write(part)
-            os.replace(part, folder / name)
-        finally:
-            part.unlink(missing_ok=True)
+    with write_aside(folder / WEIGHTS) as part:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    write_config(folder, config)
+
+
+def write_config(folder: Path, config: Any) -> None:
+    """Write the configuration of a checkpoint folder aside and rename it."""
+    with write_aside(folder / CONFIG) as part:
+        part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replace(folder: Path) -> Iterator[Path]:
+    """An empty folder to write a checkpoint into, which takes the place of `folder` when all is written.
+
+    It is written down in its configuration which files it holds. See `modalities.files.replace_folder`: what is no
+    checkpoint, or holds a file that is not listed, is refused with `CheckpointError`.
+    """
+    try:
+        with replace_folder(folder, _ours) as part:
+            yield part
+            write_config(part, read_config(part) | {"files": sorted(path.name for path in part.iterdir())})
+    except Refused as error:
+        raise CheckpointError(str(error)) from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{Path(folder).resolve()} cannot be written: {error}") from error
+
+
+def listed_files(config: Mapping[str, Any]) -> list[str]:
+    """The names of the files of a checkpoint, config.json first, as its configuration lists them."""
+    names = config.get("files", BEFORE_LISTS)
+    if not isinstance(names, list) or not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in names):
+        raise CheckpointError(f'"files" in {CONFIG} must be a list of names of files, got {names!r}')
+    return [CONFIG, *(name for name in names if name != CONFIG)]
+
+
+def _ours(folder: Path) -> list[str]:
+    """The files of a checkpoint folder; none where there is no configuration of this package."""
+    try:
+        config = read_config(folder)
+        _check_fields(config)
+        return listed_files(config)
+    except CheckpointError:
+        return []
+
+
+def in_main_process(name: str, work: Callable[[], str]) -> str:
+    """Do something in one process of those of torch.distributed, and give its result to all that ask for it.
+
+    The others wait, and raise `CheckpointError` where it failed. The main process waits for nobody, so that it may also
+    be the only one to ask. Without torch.distributed, and in one process, this is `work()`.
+
+    Arguments:
+        name: of what is done, the same in every process.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return work()
+    store = distributed.distributed_c10d._get_default_store()
+    _times[name] += 1
+    key = f"latent-zoo/{name}/{_times[name]}"
+    if distributed.get_rank() > 0:
+        answer = json.loads(store.get(key))  # waits
+        if "error" in answer:
+            raise CheckpointError(f"the main process could not do it: {answer['error']}")
+        return answer["result"]
+    try:
+        result = work()
+    except BaseException as error:
+        store.set(key, json.dumps({"error": str(error) or type(error).__name__}))
+        raise
+    store.set(key, json.dumps({"result": result}))
+    return result
+
+
+_times: Counter[str] = Counter()
+"""How often each name was asked for in this process."""
 
 
 def family_name(cls: type) -> str:
@@ -59,9 +135,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG}")
+    if path.stat().st_size > CONFIG_BYTES:
+        raise CheckpointError(f"{path} has more than {CONFIG_BYTES:,} bytes, and no configuration needs so many")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} must hold an object, got {type(config).__name__}")
@@ -73,10 +151,7 @@ def build(config: Mapping[str, Any], expected: type | None = None) -> Any:
 
     `expected` is the class whose `from_pretrained` was called. Only it and the catalogue's families are constructed.
     """
-    unknown = set(config) - {"family", "arguments", "version"}
-    if unknown or "family" not in config or not isinstance(config.get("arguments"), dict):
-        problem = f"unknown fields {sorted(unknown)}" if unknown else "family or arguments are missing"
-        raise CheckpointError(f"{CONFIG} is not one of this package: {problem}")
+    _check_fields(config)
     named = expected is not None and config["family"] == family_name(expected)
     cls = expected if named else family_class(config["family"])
     if expected is not None and not issubclass(cls, expected):  # type: ignore[arg-type]
@@ -89,6 +164,14 @@ def build(config: Mapping[str, Any], expected: type | None = None) -> Any:
         return cls(**{name: _decode(value) for name, value in config["arguments"].items()})  # type: ignore[misc]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the arguments in {CONFIG} do not build a {config['family']}: {error}") from error
+
+
+def _check_fields(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration that is none of this package."""
+    unknown = set(config) - {"family", "arguments", "version", "files"}
+    if unknown or "family" not in config or not isinstance(config.get("arguments"), dict):
+        problem = f"unknown fields {sorted(unknown)}" if unknown else "family or arguments are missing"
+        raise CheckpointError(f"{CONFIG} is not one of this package: {problem}")
 
 
 def load_weights(wanted: Mapping[str, Tensor], path: Path) -> None:

@@ -7,7 +7,6 @@ and pictures. Loading is strict and constructs the catalogue's families only; no
 import copy
 import difflib
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -17,11 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 
+from modalities.files import standing, undisturbed
 from zoo.card import CARD, PICTURE, Card, render
 from zoo.catalog import medium, models
-from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, build, load_weights, read_config
+from zoo.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    CheckpointError,
+    build,
+    in_main_process,
+    listed_files,
+    load_weights,
+    read_config,
+    replace,
+)
 from zoo.model import GenerativeModel
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "models", "pull", "push", "save"]
 
 FILES = [CONFIG, WEIGHTS, CARD, "*.png"]
-"""What a checkpoint folder holds, and all that is ever written to or read from the Hub."""
+"""All that is ever read from the Hub."""
 
 
 def load(
@@ -50,7 +59,7 @@ def load(
 
     Raises `CheckpointError` for a name that leads nowhere and for a checkpoint that is damaged or does not fit.
     """
-    model = _read(find(name, revision))
+    model = undisturbed(lambda: find(name, revision), _read)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -59,7 +68,7 @@ def find(name: str | Path, revision: str | None = None) -> Path:
     given = str(name)
     bundled = {model.name: model.folder for model in models()}
     folder = Path(name).expanduser()
-    if given not in bundled and not _standing(folder).is_dir():
+    if given not in bundled and not standing(folder).is_dir():
         if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name):
             return _download(name, revision, [CONFIG, WEIGHTS, CARD])
         near = difflib.get_close_matches(given, bundled, n=3)
@@ -67,7 +76,7 @@ def find(name: str | Path, revision: str | None = None) -> Path:
         raise CheckpointError(f"no bundled model, folder or Hub repository is called {given!r}; {hint}")
     if revision is not None:
         raise CheckpointError(f"a revision is for Hub repositories, and {given!r} is on this machine; leave it out")
-    return bundled[given] if given in bundled else _standing(folder)
+    return bundled[given] if given in bundled else standing(folder)
 
 
 def save(
@@ -80,8 +89,12 @@ def save(
 ) -> Path:
     """Write a checkpoint folder in one step: a kill or a full disk at any time leaves the former one or the new one.
 
+    Several processes may save to one folder. Those of torch.distributed (torchrun) that do so together have one of them
+    write, the main one, and wait for it.
+
     Arguments:
-        folder: made, or replaced where it holds a checkpoint; a folder with anything else in it is refused.
+        folder: made, or replaced where it holds a checkpoint of this package and no other file. Any other folder is
+            refused, and nothing in it is touched.
         card: what README.md says; None says what the model knows of itself.
         picture: samples, shown on the card.
         half: store floating-point tensors as float16, half the size, but for what the model keeps precise. `load`
@@ -90,23 +103,27 @@ def save(
     Returns the folder. Raises `CheckpointError` where it cannot be written.
     """
     card = card or Card(summary=_first_line(model), data="Not recorded.", licence="other")
-    with _replace(Path(folder)) as part:
-        stored = _halve(model) if half else model
-        stored._save_pretrained(part)
-        if picture is not None:
-            picture.save(part / PICTURE)
-        config = read_config(part)
-        text = render(
-            card,
-            name=Path(folder).resolve().name,
-            family=config["family"],
-            medium=medium(config),
-            parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
-            half=half,
-            picture=picture is not None,
-        )
-        (part / CARD).write_text(text, encoding="utf-8")
-    return Path(folder)
+
+    def write() -> str:
+        with replace(Path(folder)) as part:
+            stored = _halve(model) if half else model
+            stored._save_pretrained(part)
+            if picture is not None:
+                picture.save(part / PICTURE)
+            config = read_config(part)
+            text = render(
+                card,
+                name=Path(folder).resolve().name,
+                family=config["family"],
+                medium=medium(config),
+                parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
+                half=half,
+                picture=picture is not None,
+            )
+            (part / CARD).write_text(text, encoding="utf-8")
+        return str(folder)
+
+    return Path(in_main_process(f"save {folder}", write))
 
 
 def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | None = None) -> str:
@@ -117,15 +134,19 @@ def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | N
 
     Log in with `hf auth login` before. Raises `CheckpointError` with the reason where the Hub does not take it.
     """
+    _check_repo_id(repo_id)
+    return in_main_process(f"push {repo_id}", lambda: _push(model, repo_id, private))
+
+
+def _push(model: GenerativeModel | str | Path, repo_id: str, private: bool | None) -> str:
     from huggingface_hub import HfApi
 
-    _check_repo_id(repo_id)
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch) / repo_id.split("/")[1]
         if isinstance(model, GenerativeModel):
             save(model, staged)
         else:
-            _copy(find(model), staged)
+            undisturbed(lambda: find(model), lambda source: _copy(source, staged))
         _read(staged)
         card = staged / CARD
         if card.is_file():
@@ -140,12 +161,19 @@ def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | N
 
 
 def pull(repo_id: str, folder: str | Path, *, revision: str | None = None) -> Path:
-    """Download the Hub repository "org/name" into a folder, its pictures included, after loading it strictly."""
-    source = _download(repo_id, revision, FILES)
-    _read(source)
-    with _replace(Path(folder)) as part:
-        _copy(source, part)
-    return Path(folder)
+    """Download the Hub repository "org/name" into a folder, its pictures included, after loading it strictly.
+
+    The folder is made or replaced as by `save`.
+    """
+
+    def write() -> str:
+        source = _download(repo_id, revision, FILES)
+        _read(source)
+        with replace(Path(folder)) as part:
+            _copy(source, part)
+        return str(folder)
+
+    return Path(in_main_process(f"pull {repo_id} {folder}", write))
 
 
 def _read(folder: Path) -> GenerativeModel:
@@ -155,11 +183,11 @@ def _read(folder: Path) -> GenerativeModel:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the files of a checkpoint and nothing else."""
+    """Copy the files that a checkpoint lists and nothing else."""
     target.mkdir(exist_ok=True)
-    for pattern in FILES:
-        for path in source.glob(pattern):
-            shutil.copyfile(path, target / path.name)
+    for name in listed_files(read_config(source)):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def _first_line(model: GenerativeModel) -> str:
@@ -176,58 +204,6 @@ def _halve(model: GenerativeModel) -> GenerativeModel:
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")
     return halved
-
-
-@contextmanager
-def _replace(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `folder` when all is written.
-
-    A folder cannot be renamed onto one that is not empty, so the former one steps aside for a moment. A kill in that
-    moment leaves it there, complete: `_standing` finds it, and the next `_replace` puts it back.
-    """
-    target = folder.expanduser().resolve()
-    part = target.with_name(f".{target.name}.part")
-    former = _former(target)
-    try:
-        _check_replaceable(target)
-        if former.is_dir():
-            if target.exists():
-                shutil.rmtree(former)
-            else:
-                os.rename(former, target)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        if target.exists():
-            os.rename(target, former)
-        os.rename(part, target)
-        shutil.rmtree(former, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{target} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _former(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.former")
-
-
-def _standing(folder: Path) -> Path:
-    """The folder, or the one that stepped aside for it if a kill came while the two changed places."""
-    former = _former(folder.resolve())
-    return former if not folder.exists() and former.is_dir() else folder
-
-
-def _check_replaceable(target: Path) -> None:
-    """Refuse to replace what is not a checkpoint: its other files would be lost."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise CheckpointError(f"{target} is a file; a checkpoint is a folder")
-    ours = [*FILES, ".*.part"]
-    others = sorted(path.name for path in target.iterdir() if not any(path.match(pattern) for pattern in ours))
-    if others:
-        raise CheckpointError(f"{target} holds {others[0]}, which is no part of a checkpoint; choose another folder")
 
 
 def _check_repo_id(repo_id: str) -> None:

@@ -5,9 +5,8 @@ import ctypes
 import dataclasses
 import json
 import math
-import os
 import platform
-import shutil
+import re
 import statistics
 import time
 import warnings
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from modalities.files import foreign, lock, remove_folder, replace_folder, write_aside
 from modalities.modality import MediaError, fetch, randomise
 from zoo.distributions import full_precision
 from zoo.model import GenerativeModel
@@ -25,6 +25,8 @@ from zoo.model import GenerativeModel
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+STATE = ["state.json", "state.safetensors"]
+"""The files of a checkpoint of a run."""
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -90,10 +92,11 @@ def train(
         config: see `TrainingConfig`.
         output: a folder for checkpoints and TensorBoard logs; without one, nothing is written.
         resume: go on from the newest checkpoint in `output`, if there is one. The numbers are those of a run without
-            interruption.
+            interruption. Otherwise the first checkpoint of this run takes the place of those of an earlier one. No
+            other file or folder in `output` is touched.
 
     Returns the logged scalars, one dictionary every `log_every` steps, those of earlier pieces of the run included.
-    Raises `TrainingError` where the loss is not finite.
+    Raises `TrainingError` where the loss is not finite, and where another training is at work in `output`.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -109,7 +112,8 @@ def train(
     model.to(accelerator.device).train()
     keep_memory()
     many_cards = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
-    with _synchronised(model) if many_cards else contextlib.nullcontext():
+    place = Path(output) if output is not None and accelerator.is_main_process else None
+    with _alone(place), _synchronised(model) if many_cards else contextlib.nullcontext():
         run = _Run(model, players, config, Path(output) if output is not None else None, accelerator)
         if resume and run.output is not None:
             run.restore()
@@ -119,6 +123,21 @@ def train(
         run.take_average()
     model.eval()
     return run.history
+
+
+@contextlib.contextmanager
+def _alone(output: Path | None) -> Iterator[None]:
+    """Inside, no other training may begin in this folder: each would remove the checkpoints of the other."""
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            try:
+                output.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(output / ".training.lock", wait=0.5))
+            except TimeoutError as error:
+                raise TrainingError(f"another training is at work in {output}; choose another folder") from error
+            except OSError as error:
+                raise TrainingError(f"nothing can be written to {output}: {error}") from error
+        yield
 
 
 @contextlib.contextmanager
@@ -363,30 +382,27 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def write(self, final: Path) -> None:
-        """Write a checkpoint to a folder of another name, rename it, and remove all others."""
+        """Write a checkpoint to a folder of another name, rename it, and remove the others of this output."""
         from safetensors.torch import save_file
 
-        part = final.with_name(f".{final.name}.part")
-        for stale in final.parent.glob(".checkpoint-*.part"):
-            shutil.rmtree(stale)
-        part.mkdir(parents=True)
-        tensors, groups = self.tensors()
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "groups": groups,
-            "norms": self.norms,
-            "skipped": self.skipped,
-            "history": self.history,
-            "config": dataclasses.asdict(self.config),
-        }
-        (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(part, final)
-        for old in final.parent.glob("checkpoint-*"):
-            if old != final:
-                shutil.rmtree(old)
+        with replace_folder(final, lambda folder: STATE if foreign(folder, STATE) is None else []) as part:
+            tensors, groups = self.tensors()
+            with write_aside(part / "state.safetensors") as path:
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+            state = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "groups": groups,
+                "norms": self.norms,
+                "skipped": self.skipped,
+                "history": self.history,
+                "config": dataclasses.asdict(self.config),
+            }
+            with write_aside(part / "state.json") as path:
+                path.write_text(json.dumps(state), encoding="utf-8")
+        for old in _checkpoints(final.parent):
+            if old.name != final.name:
+                remove_folder(old, STATE)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs, as named tensors and JSON values."""
@@ -520,8 +536,14 @@ class _Log:
 
 
 def _newest(output: Path | None) -> Path | None:
-    folders = sorted(output.glob("checkpoint-*")) if output is not None else []
+    folders = _checkpoints(output) if output is not None else []
     return folders[-1] if folders else None
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    """The checkpoints of a run in a folder, the oldest first: what only looks like one is not touched."""
+    named = sorted(path for path in output.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{8}", path.name))
+    return [path for path in named if path.is_dir() and {file.name for file in path.iterdir()} == set(STATE)]
 
 
 def _identity(batch: Any) -> Any:

@@ -364,6 +364,45 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_only_checkpoints_of_the_run_are_removed_or_resumed(resume, tmp_path):
+    model = toys.make("vae")
+    train(model, batch_data(model), config(steps=14), tmp_path)
+    other = ["checkpoint-best", "checkpoint-old", "checkpoint-500", "checkpoint-99999999"]
+    for name in other:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.bin").write_text("another trainer's")
+    (tmp_path / "checkpoint-00000007").mkdir()  # one of the run, with a user's notes in it
+    for name in ("state.json", "state.safetensors", "notes.txt"):
+        (tmp_path / "checkpoint-00000007" / name).write_text("years of work")
+    model = toys.make("vae")
+    history = train(model, batch_data(model), config(steps=14 if resume else 6), tmp_path, resume=resume)
+    assert len(history) == (14 if resume else 6)
+    for name in other:
+        assert (tmp_path / name / "weights.bin").read_text() == "another trainer's"
+    assert (tmp_path / "checkpoint-00000007" / "notes.txt").read_text() == "years of work"
+    last = "checkpoint-00000014" if resume else "checkpoint-00000006"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {*other, "checkpoint-00000007", last, "logs"}
+    if not resume:
+        with pytest.raises(TrainingError, match="checkpoint-00000007 holds notes.txt.*last good checkpoint is"):
+            train(toys.make("vae"), batch_data(model), config(steps=14), tmp_path, resume=False)
+        assert (tmp_path / last / "state.json").is_file()
+
+
+def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
+    process = launch(["vae", tmp_path, 400, 0.05])
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("vae/checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    model = toys.make("vae")
+    with pytest.raises(TrainingError, match="another training is at work in .*vae; choose another folder"):
+        train(model, batch_data(model), config(), tmp_path / "vae")
+    process.kill()  # its lock goes with it
+    process.wait()
+    assert len(train(model, batch_data(model), config(steps=7), tmp_path / "vae", resume=False)) == 7
+
+
 def test_an_empty_data_set_is_refused():
     with pytest.raises(MediaError, match="empty"):
         train(toys.make("vae"), Arrays(torch.zeros(0, 1, 4, 3)), config())
