@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from modalities import MediaError
 
 
 class Scratch:
@@ -30,6 +33,15 @@ def numpy_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def mean_of(rows: Tensor) -> Tensor:
+    """The mean of rows, float64, shape [d], 0 of none. Raises `MediaError` for NaN and infinite values."""
+    on_cpu = rows.device.type == "cpu"  # where NumPy makes no copy in double precision
+    sums = torch.from_numpy(rows.numpy().sum(0, np.float64)) if on_cpu else rows.sum(0, dtype=torch.float64)
+    if not torch.isfinite(sums).all():
+        raise MediaError("the data hold NaN or infinite values; remove or replace them first")
+    return sums / max(len(rows), 1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

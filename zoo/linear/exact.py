@@ -7,8 +7,8 @@ and their vectors as rows.
 import torch
 from torch import Tensor
 
-from zoo.linear.dense import Scratch, gram, numpy_threads, orthonormal, product, top_eigenvectors
-from zoo.linear.passes import Passes, State
+from zoo.linear.dense import Scratch, gram, mean_of, numpy_threads, orthonormal, product, top_eigenvectors
+from zoo.linear.passes import Passes
 from zoo.moments import Moments
 
 Found = tuple[Moments, Tensor, Tensor]
@@ -16,9 +16,10 @@ Found = tuple[Moments, Tensor, Tensor]
 
 def svd(passes: Passes) -> Found:
     """The right singular vectors of the centred data: for data in memory, the most accurate."""
-    moments, matrix = passes.first("total"), passes.rows.matrix()
-    mean = moments.mean.to(matrix)
-    centred = (matrix - mean).sub_(moments.mean - mean)
+    matrix = passes.rows.matrix()
+    mean = mean_of(matrix)
+    centred = (matrix - mean.to(matrix)).sub_(mean - mean.to(matrix))
+    moments = passes.check(Moments(len(matrix), mean, torch.linalg.vector_norm(centred).double().square()))
     _, singular, basis = torch.linalg.svd(centred, full_matrices=False)
     k = passes.wanted(moments)
     return moments, singular.double().square()[:k], basis[:k]
@@ -29,10 +30,12 @@ def covariance(passes: Passes) -> Found:
     """The eigenvectors of the scatter, d x d, in one pass over any data."""
     saved = passes.restore()
     if saved is None:
-        moments = passes.first("scatter")
-        saved = State(moments, 1, True, {"scatter": moments.squares})
-        passes.save(saved)
-    return passes.share(saved.moments, lambda: scatter_axes(saved.tensors["scatter"], passes.wanted(saved.moments)))
+        moments = passes.first(scatter=True)
+        tensors = {"scatter": moments.squares}
+        passes.save(moments, 1, tensors)
+    else:
+        moments, _, tensors = saved
+    return passes.share(moments, lambda: scatter_axes(tensors["scatter"], passes.wanted(moments)))
 
 
 def scatter_axes(scatter: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -44,18 +47,18 @@ def scatter_axes(scatter: Tensor, k: int) -> tuple[Tensor, Tensor]:
 @numpy_threads()
 def gram_matrix(passes: Passes) -> Found:
     """The eigenvectors v of X X^T, n x n, give the axes X^T v, orthogonal but for rounding."""
-    moments, matrix = passes.first("no"), passes.rows.matrix()
-    mean, k, scratch = moments.mean.to(matrix), passes.wanted(moments), Scratch()
-    at_once = max(16, passes.rows.block // len(matrix))
-    parts = list(zip(matrix.split(at_once, 1), mean.split(at_once), strict=True))
+    matrix, scratch = passes.rows.matrix(), Scratch()
+    at_once = max(16, passes.rows.block // max(1, len(matrix)))
+    parts = [(part, mean_of(part)) for part in matrix.split(at_once, 1)]
     products = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
-    for part, its_mean in parts:
-        products += gram(scratch.centred(part, its_mean))
+    for part, mean in parts:
+        products += gram(scratch.centred(part, mean.to(part)))
     products -= products.mean(0)  # the mean may be off by a rounding error; here it is taken off once more
     products -= products.mean(1, keepdim=True)
-    moments.squares = products.trace()
-    passes.refuse_constant(moments)
-    values, vectors = top_eigenvectors(products, k)
+    moments = passes.check(Moments(len(matrix), torch.cat([mean for _, mean in parts]), products.trace()))
+    values, vectors = top_eigenvectors(products, passes.wanted(moments))
     weights = vectors.T.to(matrix).contiguous()
-    axes = torch.cat([product(weights, scratch.centred(part, its_mean)) for part, its_mean in parts], 1)
+    axes = matrix.new_empty(len(values), matrix.shape[1])
+    for columns, (part, mean) in zip(axes.split(at_once, 1), parts, strict=True):
+        columns.copy_(product(weights, scratch.centred(part, mean.to(part))))
     return moments, values, orthonormal(axes)

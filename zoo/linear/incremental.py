@@ -65,7 +65,7 @@ class IncrementalPCA:
         return PrincipalAxes.of_scatter(self.moments, values, basis, self.like)
 
     def _add(self, block: Tensor) -> None:
-        part, centred, _ = block_moments(block, "scatter" if self.exact else "total", self.scratch)
+        part, centred, _ = block_moments(block, self.exact, self.scratch)
         step, weight = self.moments.merge(part)
         if self.exact:
             return

@@ -1,6 +1,7 @@
 """The randomized route to principal axes: in a few passes, and in memory that does not grow with the items."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modalities import MediaError
@@ -8,7 +9,7 @@ from zoo.distributed import all_max, all_sum, from_main
 from zoo.distributions import normal_noise
 from zoo.linear.dense import Scratch, gram, numpy_threads, product, top_eigenvectors
 from zoo.linear.exact import Found
-from zoo.linear.passes import Passes, ScatterProduct, State
+from zoo.linear.passes import Passes, ScatterProduct
 from zoo.moments import Moments
 
 
@@ -25,22 +26,19 @@ def randomized(passes: Passes, seed: int, oversampling: int, restart: int) -> Fo
     Methods for Stronger and Faster Approximate Singular Value Decomposition", 2015; Wu, Simon, "Thick-Restart Lanczos
     Method for Large Symmetric Eigenvalue Problems", 2000.
     """
-    k, d, saved = int(passes.components), passes.rows.width, passes.restore()
+    k, d, saved = passes.components, passes.rows.width, passes.restore()
     space = KrylovSpace(passes.like, d, k, oversampling, restart)
-    moments, number, directions = None, 0, None
+    moments, number = None, 0
     if saved is None:
         width = 3 * (k + oversampling) // 4 if all_max(not passes.rows.in_memory) else max(oversampling, k // 2)
         noise = normal_noise((d, min(d, width)), passes.like, torch.Generator().manual_seed(seed))
-        directions = from_main(lambda: space.add(torch.linalg.qr(noise)[0]), noise)
+        directions = from_main(lambda: space.add(torch.linalg.qr(noise)[0]), passes.like)
     else:
-        moments, number = saved.moments, saved.passes
-        space.restore(saved.tensors)
-        if not saved.done:
-            directions = from_main(lambda: space.directions[len(space.projected) :].T.contiguous(), passes.like)
+        moments, number, tensors = saved
+        directions = from_main(lambda: space.restore(**tensors), passes.like)
     while directions is not None:
         number += 1
         moments, directions = _pass(passes, space, directions, number, moments)
-    assert moments is not None
     return passes.share(moments, lambda: space.axes(k))
 
 
@@ -51,7 +49,7 @@ def _pass(
     pass finds, and the next directions, None after the last pass."""
     scatter_product = ScatterProduct(directions)
     if moments is None:
-        moments = passes.first("total", scatter_product)
+        moments = passes.first(False, scatter_product)
         total = all_sum(scatter_product.total)
     else:
         mean, scratch = moments.mean.to(directions), Scratch()
@@ -61,7 +59,7 @@ def _pass(
 
     def widen() -> Tensor | None:
         newest = space.widen(total, moments.total)
-        passes.save(State(moments, number, newest is None, space.tensors()))
+        passes.save(moments, number, {"projected": space.projected, "directions": space.directions})
         return newest
 
     return moments, from_main(widen, directions)
@@ -86,22 +84,17 @@ class KrylovSpace:
         self.projected = torch.zeros(0, 0, dtype=torch.float64, device=like.device)
         """The scatter matrix between the directions before these."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {"projected": self.projected, "directions": self.directions}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on with what a checkpoint kept; in a process that is not the main one, with nothing."""
-        if tensors:
-            self.projected = tensors["projected"]
-            self.add(tensors["directions"].T)
-
     def add(self, columns: Tensor) -> Tensor:
         """Append directions, shape [d, columns]; they are handed back."""
         size = len(self.directions)
         self.directions = self.memory[: size + columns.shape[1]]
         self.directions[size:] = columns.T
         return columns.contiguous()
+
+    def restore(self, projected: Tensor, directions: Tensor) -> Tensor:
+        """Go on with what was saved; the next directions to multiply are handed back, none after the last pass."""
+        self.projected = projected
+        return self.add(directions.T)[:, len(projected) :].contiguous()
 
     def widen(self, image: Tensor, squares: float) -> Tensor | None:
         """The next directions, shape [d, columns], or None where the k best axes are found.
@@ -116,7 +109,9 @@ class KrylovSpace:
         if not torch.isfinite(coordinates).all():
             raise MediaError("the data hold NaN or infinite values, or their squares do; remove or scale them first")
         first, before = not len(self.projected), self._explained()
-        self.projected = _border(self.projected, coordinates)
+        wider = F.pad(self.projected, (0, len(image), 0, len(image)))
+        wider[:, -len(image) :], wider[-len(image) :] = coordinates, coordinates.T
+        self.projected = wider
         explained, (size, d) = self._explained(), self.directions.shape
         rounding = 4 * torch.finfo(self.memory.dtype).eps * squares
         small = explained - before < max(3e-3 * (squares - explained), rounding)
@@ -158,14 +153,3 @@ class KrylovSpace:
         """Parts of the dimensions: what is copied in double precision takes little memory."""
         at_once = max(64, 2**18 // len(self.directions))
         return [slice(start, start + at_once) for start in range(0, self.memory.shape[1], at_once)]
-
-
-def _border(matrix: Tensor, columns: Tensor) -> Tensor:
-    """A symmetric matrix, widened by its new last columns."""
-    old, size = len(matrix), len(columns)
-    wider = matrix.new_zeros(size, size)
-    wider[:old, :old] = matrix
-    wider[:, old:] = columns
-    wider[old:] = columns.T
-    wider[old:, old:] = (columns[old:] + columns[old:].T) / 2
-    return wider

@@ -9,18 +9,18 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities import MediaError
+from modalities.files import write_aside
 from zoo.checkpoint import CheckpointError
 from zoo.distributed import all_max, all_or_none, all_sum, broadcast, is_main
-from zoo.linear.dense import Scratch, gram, product
+from zoo.linear.dense import Scratch, gram, mean_of, product
 from zoo.linear.stream import RowReader
 from zoo.moments import Moments
 from zoo.progress import track
@@ -49,38 +49,19 @@ class ScatterProduct:
         self.total.addr_((step.to(self.directions) @ self.directions).double(), step, alpha=weight)
 
 
-def block_moments(block: Tensor, squares: str, scratch: Scratch) -> tuple[Moments, Tensor, Tensor]:
-    """The moments of a block of rows, with the "scatter", the "total" or "no" squares.
+def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Moments, Tensor, Tensor]:
+    """The moments of a block of rows, with the scatter or the total of squares.
 
     Besides, the rows less their mean as the rows' type rounds it, which are valid until the scratch memory is used
     again, and what the rounding left of the mean, float64.
     """
-    mean = block.mean(0, dtype=torch.float64) if block.is_cuda else torch.from_numpy(block.numpy().mean(0, np.float64))
-    if not torch.isfinite(mean).all():
-        raise MediaError("the data hold NaN or infinite values; remove or replace them first")
+    mean = mean_of(block)
     rounded = mean.to(block)
-    rest = mean - rounded
-    if squares == "no":
-        return Moments(len(block), mean, mean.new_zeros(())), block, rest
-    centred = scratch.centred(block, rounded)
-    if squares == "scatter":
-        found = gram(centred.T).double()
-    else:
-        found = torch.linalg.vector_norm(centred, dim=1).double().square().sum()
-    moments = Moments(len(block), mean, found)
+    centred, rest = scratch.centred(block, rounded), mean - rounded
+    total = torch.linalg.vector_norm(centred, dim=1).double().square().sum() if not scatter else None
+    moments = Moments(len(block), mean, gram(centred.T).double() if total is None else total)
     moments.spread(rest, -len(block))
     return moments, centred, rest
-
-
-class State(NamedTuple):
-    """What is known after a pass."""
-
-    moments: Moments
-    passes: int
-    done: bool
-    """Whether there are no more passes."""
-    tensors: dict[str, Tensor]
-    """What else a solver keeps, in the main process alone."""
 
 
 class Passes:
@@ -88,13 +69,13 @@ class Passes:
 
     Arguments:
         rows: those of this process.
-        components: how many are asked for, or the fraction of variance.
+        components: how many are asked for; None: all that there are.
         checkpoint: a folder for the state after every pass, or None.
         arguments: what a saved state must agree with to be gone on from.
     """
 
     def __init__(
-        self, rows: RowReader, components: int | float, checkpoint: str | Path | None, arguments: Mapping[str, Any]
+        self, rows: RowReader, components: int | None, checkpoint: str | Path | None, arguments: Mapping[str, Any]
     ):
         self.rows, self.components, self.started = rows, components, time.monotonic()
         first = all_or_none(rows.peek)
@@ -128,17 +109,14 @@ class Passes:
                 "they must be the same in every pass"
             )
 
-    def first(self, squares: str, scatter_product: ScatterProduct | None = None) -> Moments:
-        """The first pass: the moments of all items of all processes, and the product that goes with their scatter.
-
-        Raises ValueError for too few items, for items that are all equal, and for too many components.
-        """
+    def first(self, scatter: bool, scatter_product: ScatterProduct | None = None) -> Moments:
+        """The first pass: the moments of all items of all processes, and the product that goes with their scatter."""
         d, scratch = self.rows.width, Scratch()
         mean = torch.zeros(d, dtype=torch.float64, device=self.like.device)
-        moments = Moments(0, mean, mean.new_zeros((d, d) if squares == "scatter" else ()))
+        moments = Moments(0, mean, mean.new_zeros((d, d) if scatter else ()))
 
         def work(block: Tensor) -> None:
-            part, centred, rest = block_moments(block, squares, scratch)
+            part, centred, rest = block_moments(block, scatter, scratch)
             step, weight = moments.merge(part)
             if scatter_product is not None:
                 scatter_product.add(centred)
@@ -149,26 +127,25 @@ class Passes:
         step, weight = moments.all_reduce()
         if scatter_product is not None:
             scatter_product.shift(step, weight)
-        if moments.count < 2:
-            raise ValueError(f"principal components need at least 2 items, got {moments.count}")
-        if squares != "no":
-            self.refuse_constant(moments)
-        most = min(moments.count - 1, d)
+        return self.check(moments)
+
+    def check(self, moments: Moments) -> Moments:
+        """The same moments. Raises ValueError for too few items, equal ones and more components than there are."""
+        count, most = moments.count, min(moments.count - 1, self.rows.width)
+        if count < 2:
+            raise ValueError(f"principal components need at least 2 items, got {count}")
+        rounding = torch.finfo(self.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
+        if moments.total <= count * rounding**2:
+            raise ValueError(f"all {count} items are equal: they have no principal components")
         if self.wanted(moments) > most:
             raise ValueError(
-                f"{moments.count} items of {d} dimensions have 1 to {most} components, got {self.components}"
+                f"{count} items of {self.rows.width} dimensions have 1 to {most} components, got {self.components}"
             )
         return moments
 
-    def refuse_constant(self, moments: Moments) -> None:
-        """Raise ValueError where all items are equal but for rounding."""
-        rounding = torch.finfo(self.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
-        if moments.total <= moments.count * rounding**2:
-            raise ValueError(f"all {moments.count} items are equal: they have no principal components")
-
     def wanted(self, moments: Moments) -> int:
-        """How many components to look for: for a fraction of variance, all that there are."""
-        return self.components if isinstance(self.components, int) else min(moments.count - 1, self.rows.width)
+        """How many components to look for."""
+        return self.components or min(moments.count - 1, self.rows.width)
 
     def share(self, moments: Moments, axes: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Moments, Tensor, Tensor]:
         """The moments, and to every process what `axes` gives in the main one: eigenvalues, and vectors as rows."""
@@ -177,29 +154,29 @@ class Passes:
         values, basis = all_or_none(lambda: axes() if is_main() else others)
         return moments, broadcast(values), broadcast(basis.to(self.like).contiguous())
 
-    def save(self, state: State) -> None:
-        """Write the state of the main process aside and rename it: a kill at any moment leaves a whole one."""
+    def save(self, moments: Moments, number: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write the state after a pass, in the main process; a kill at any moment leaves a whole one."""
         if self.file is None or not is_main():
             return
-        moments, seconds = state.moments, time.monotonic() - self.started
-        numbers = moments.mean.new_tensor([moments.count, moments.total, state.passes, state.done, seconds])
-        tensors = {"moments": torch.cat([numbers, moments.mean]), **state.tensors}
+        numbers = [moments.count, moments.total, number, time.monotonic() - self.started]
+        packed = torch.cat([moments.mean.new_tensor(numbers), moments.mean])
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(".part")
-        save_file(tensors, part, {"arguments": json.dumps(self.arguments)})
-        part.replace(self.file)
+        with write_aside(self.file) as part:
+            save_file({"moments": packed, **tensors}, part, {"arguments": json.dumps(self.arguments)})
 
-    def restore(self) -> State | None:
-        """The state that was saved, if there is one; `CheckpointError` where it belongs to another fit."""
+    def restore(self) -> tuple[Moments, int, dict[str, Tensor]] | None:
+        """What was saved, if something was, the tensors in the main process alone.
+
+        Raises `CheckpointError` where it belongs to another fit.
+        """
         tensors = all_or_none(lambda: self._load() if is_main() else {})
-        packed = tensors.pop("moments", torch.zeros(5 + self.rows.width, dtype=torch.float64))
-        packed = broadcast(packed).to(self.like.device)
-        count, total, passes, done, seconds = packed[:5].tolist()
+        packed = broadcast(tensors.pop("moments", torch.zeros(4 + self.rows.width, dtype=torch.float64)))
+        count, total, number, seconds = packed[:4].tolist()
         if not count:
             return None
         self.started -= seconds
-        moments = Moments(int(count), packed[5:], packed.new_tensor(total))
-        return State(moments, int(passes), bool(done), {name: part.to(packed.device) for name, part in tensors.items()})
+        moments = Moments(int(count), packed[4:].to(self.like.device), packed.new_tensor(total))
+        return moments, int(number), {name: tensor.to(self.like.device) for name, tensor in tensors.items()}
 
     def _load(self) -> dict[str, Tensor]:
         if self.file is None or not self.file.exists():

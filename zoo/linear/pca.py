@@ -103,26 +103,17 @@ class LinearLatent(Latent):
         axes = self._incremental.axes()
         return self if axes is None else self._take(axes)
 
+    @abc.abstractmethod
+    def axes(self) -> PrincipalAxes:
+        """What the model was made of, for another model's `from_axes`."""
+
     def _take(self, axes: PrincipalAxes) -> Self:
         self.to(axes.mean)
         self.mean.copy_(axes.mean.reshape(self.modality.shape))
         self.basis.copy_(axes.basis)
+        self.variance.copy_(axes.variance)
         self.count.fill_(axes.count)
-        self._take_variances(axes)
         return self.eval()
-
-    def axes(self) -> PrincipalAxes:
-        """What the model was made of, as for another model `from_axes`."""
-        variance, total = self._variances()
-        return PrincipalAxes(self.mean.flatten(), self.basis, variance, total, int(self.count))
-
-    @abc.abstractmethod
-    def _take_variances(self, axes: PrincipalAxes) -> None:
-        """Copy what a fit found out about variances."""
-
-    @abc.abstractmethod
-    def _variances(self) -> tuple[Tensor, float]:
-        """The variances along the directions and in total, with n - 1 in the denominator."""
 
     def scores(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
@@ -184,12 +175,12 @@ class PCA(LinearLatent):
         super().__init__(modality, components)
         self.register_buffer("total", torch.tensor(float(math.prod(modality.shape))))
 
-    def _take_variances(self, axes: PrincipalAxes) -> None:
-        self.variance.copy_(axes.variance)
-        self.total.fill_(axes.total)
+    def axes(self) -> PrincipalAxes:
+        return PrincipalAxes(self.mean.flatten(), self.basis, self.variance, self.total.item(), int(self.count))
 
-    def _variances(self) -> tuple[Tensor, float]:
-        return self.variance, self.total.item()
+    def _take(self, axes: PrincipalAxes) -> Self:
+        self.total.fill_(axes.total)
+        return super()._take(axes)
 
     @property
     def explained(self) -> Tensor:
@@ -230,19 +221,20 @@ class ProbabilisticPCA(LinearLatent, Explicit):
             )
         self.register_buffer("noise", torch.tensor(0.5))
 
-    def _take_variances(self, axes: PrincipalAxes) -> None:
-        d = axes.basis.shape[1]
+    def axes(self) -> PrincipalAxes:
+        count, (k, d) = int(self.count), self.basis.shape
+        variance = self.variance.double() * count / (count - 1)
+        total = variance.sum().item() + (d - k) * self.noise.item() * count / (count - 1)
+        return PrincipalAxes(self.mean.flatten(), self.basis, variance.to(self.variance), total, count)
+
+    def _take(self, axes: PrincipalAxes) -> Self:
+        super()._take(axes)
+        k, d = axes.basis.shape
         likeliest = (axes.count - 1) / axes.count
         left_out = axes.total - axes.variance.double().sum().item()
-        noise = likeliest * max(left_out / (d - len(axes.basis)), 1e-6 * axes.total / d)
-        self.noise.fill_(noise)
-        self.variance.copy_((likeliest * axes.variance).clamp(min=noise))
-
-    def _variances(self) -> tuple[Tensor, float]:
-        count, (k, d) = self.count.item(), self.basis.shape
-        variance = self.variance.double() * count / (count - 1)
-        noise = self.noise.item() * count / (count - 1)
-        return variance.to(self.variance), variance.sum().item() + (d - k) * noise
+        self.noise.fill_(likeliest * max(left_out / (d - k), 1e-6 * axes.total / d))
+        self.variance.mul_(likeliest).clamp_(min=self.noise)
+        return self
 
     @property
     def gain(self) -> Tensor:

@@ -111,7 +111,7 @@ def principal_axes(
         f"{'about 5 passes' if route == 'randomized' else '1 pass'}, {'in memory' if rows.in_memory else 'streamed'}"
     )
     arguments = {"shape": shape, "components": components, "solver": route, "seed": seed, "items": count}
-    passes = Passes(rows, components if k is None else k, checkpoint, arguments)
+    passes = Passes(rows, k, checkpoint, arguments)
     if route == "randomized":
         moments, values, basis = randomized(passes, seed, oversampling, restart)
     else:
