@@ -45,39 +45,29 @@ def mean_of(rows: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b, on the CPU by NumPy."""
+    """a b, on the CPU by NumPy, which does half the work where b is a transposed, unlike torch."""
     return a @ b if a.device.type != "cpu" else torch.from_numpy(a.numpy() @ b.numpy())
 
 
-def gram(x: Tensor) -> Tensor:
-    """x x^T. NumPy knows a matrix times its own transpose and does half the work; torch does not."""
-    if x.device.type != "cpu":
-        return x @ x.T
-    array = x.numpy()
-    return torch.from_numpy(array @ array.T)
-
-
 def top_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
+    """The k largest eigenvalues of a symmetric matrix, falling, and their vectors as rows."""
     if 4 * k > len(matrix) or matrix.device.type != "cpu":
         values, vectors = torch.linalg.eigh(matrix)
-        return values[-k:].flip(0), vectors[:, -k:].flip(1)
+        return values[-k:].flip(0), vectors.T[-k:].flip(0)
     # LAPACK's solver for a range of eigenvalues skips most of the work; torch does not offer it.
     from scipy.linalg import eigh
 
     found = eigh(matrix.numpy(), subset_by_index=(len(matrix) - k, len(matrix) - 1), check_finite=False)
-    values, vectors = (torch.from_numpy(part.copy()) for part in found)
-    return values.flip(0), vectors.flip(1)
+    values, vectors = map(torch.from_numpy, found)
+    return values.flip(0), vectors.T.flip(0)
 
 
 def orthonormal(axes: Tensor) -> Tensor:
-    """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d].
-
-    The Cholesky factor of their products does it in a tenth of the time of a QR decomposition, where the rows are
-    nearly orthogonal already; those of tiny variance are noise, and take the QR decomposition.
-    """
+    """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d]; these are overwritten."""
+    # The Cholesky factor of their products does it in a tenth of the time of a QR decomposition. But rows of tiny
+    # variance are noise, and far from orthogonal.
     axes /= torch.linalg.vector_norm(axes, dim=1, keepdim=True).clamp(min=torch.finfo(axes.dtype).tiny)
-    products = gram(axes).double()
+    products = product(axes, axes.T).double()
     if (products - torch.eye(len(axes)).to(products)).abs().max() * len(axes) > 0.1:
         return torch.linalg.qr(axes.T)[0].T
     factor = torch.linalg.inv(torch.linalg.cholesky(products)).to(axes)

@@ -1,13 +1,12 @@
 """The exact routes to principal axes: by singular values, by the covariance, by the Gram matrix.
 
-Each takes the passes of a fit and returns the moments of all items, the largest eigenvalues of the scatter, falling,
-and their vectors as rows.
+Each returns the moments of all items, the largest eigenvalues of their scatter, falling, and their vectors as rows.
 """
 
 import torch
 from torch import Tensor
 
-from zoo.linear.dense import Scratch, gram, mean_of, numpy_threads, orthonormal, product, top_eigenvectors
+from zoo.linear.dense import Scratch, mean_of, numpy_threads, orthonormal, product, top_eigenvectors
 from zoo.linear.passes import Passes
 from zoo.moments import Moments
 
@@ -19,7 +18,7 @@ def svd(passes: Passes) -> Found:
     matrix = passes.rows.matrix()
     mean = mean_of(matrix)
     centred = (matrix - mean.to(matrix)).sub_(mean - mean.to(matrix))
-    moments = passes.check(Moments(len(matrix), mean, torch.linalg.vector_norm(centred).double().square()))
+    moments = passes.check(Moments(len(matrix), mean, torch.linalg.vector_norm(centred, dim=1).double().square().sum()))
     _, singular, basis = torch.linalg.svd(centred, full_matrices=False)
     k = passes.wanted(moments)
     return moments, singular.double().square()[:k], basis[:k]
@@ -35,13 +34,7 @@ def covariance(passes: Passes) -> Found:
         passes.save(moments, 1, tensors)
     else:
         moments, _, tensors = saved
-    return passes.share(moments, lambda: scatter_axes(tensors["scatter"], passes.wanted(moments)))
-
-
-def scatter_axes(scatter: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues of a scatter matrix, and their vectors as rows."""
-    values, vectors = top_eigenvectors(scatter, k)
-    return values, vectors.T
+    return passes.share(moments, lambda: top_eigenvectors(tensors["scatter"], passes.wanted(moments)))
 
 
 @numpy_threads()
@@ -52,13 +45,14 @@ def gram_matrix(passes: Passes) -> Found:
     parts = [(part, mean_of(part)) for part in matrix.split(at_once, 1)]
     products = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
     for part, mean in parts:
-        products += gram(scratch.centred(part, mean.to(part)))
+        centred = scratch.centred(part, mean.to(part))
+        products += product(centred, centred.T)
     products -= products.mean(0)  # the mean may be off by a rounding error; here it is taken off once more
     products -= products.mean(1, keepdim=True)
     moments = passes.check(Moments(len(matrix), torch.cat([mean for _, mean in parts]), products.trace()))
     values, vectors = top_eigenvectors(products, passes.wanted(moments))
-    weights = vectors.T.to(matrix).contiguous()
+    vectors = vectors.to(matrix)
     axes = matrix.new_empty(len(values), matrix.shape[1])
     for columns, (part, mean) in zip(axes.split(at_once, 1), parts, strict=True):
-        columns.copy_(product(weights, scratch.centred(part, mean.to(part))))
+        columns.copy_(product(vectors, scratch.centred(part, mean.to(part))))
     return moments, values, orthonormal(axes)

@@ -5,40 +5,34 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.linear.dense import Scratch, gram, numpy_threads, orthonormal, top_eigenvectors
-from zoo.linear.exact import scatter_axes
+from zoo.linear.dense import Scratch, numpy_threads, orthonormal, product, top_eigenvectors
 from zoo.linear.passes import block_moments
 from zoo.linear.principal import PrincipalAxes
 from zoo.moments import Moments
 
-EXACT = 1024
-"""Up to so many dimensions the covariance is kept."""
+EXACT = 1024  # up to so many dimensions the covariance is kept
 
 
 class IncrementalPCA:
-    """What is kept of the batches so far.
+    """What is kept of the batches so far, to find so many `components`, from the `axes` of an earlier fit on if given.
 
-    Up to `EXACT` dimensions that is their covariance, and the axes are those of all items at once. Beyond, it is the
-    mean and the total variance, which are exact, and the leading directions times their singular values, twice as many
-    as are asked for and some more. A batch is stacked below these together with one row for the shift of the mean, and
-    the leading directions of the stack are kept: approximate, since what was left out does not come back.
+    Up to 1,024 dimensions that is their covariance, and the axes are those of all items at once. Beyond, and after an
+    earlier fit, it is the mean and the total variance, which are exact, and the leading directions times their singular
+    values, twice as many as are asked for and some more. A batch is stacked below these together with one row for the
+    shift of the mean, and the leading directions of the stack are kept: approximate, since what was left out does not
+    come back. `like` is an empty tensor [0, d] with the type and the device of the items.
 
     Source: Ross, Lim, Lin, Yang, "Incremental Learning for Robust Visual Tracking", 2008.
-
-    Arguments:
-        like: an empty tensor with the type and the device of the items.
-        width: d, the numbers of an item.
-        components: how many directions are asked for.
-        axes: what an earlier fit found, to go on from; of these items no more than the axes is known.
     """
 
-    def __init__(self, like: Tensor, width: int, components: int, axes: PrincipalAxes | None = None):
+    def __init__(self, like: Tensor, components: int, axes: PrincipalAxes | None = None):
         self.like, self.components, self.scratch = like, components, Scratch()
+        width = like.shape[1]
         self.exact = width <= EXACT and axes is None
         self.kept = min(width, 2 * components + 16)
         zeros = torch.zeros(1, width, dtype=torch.float64, device=like.device)
         self.moments = Moments(0, zeros[0], zeros.new_zeros((width, width) if self.exact else ()))
-        self.rows = like.new_empty(0, width)
+        self.rows = like
         """Orthogonal rows by falling length, shape [directions, d]; none where the covariance is kept."""
         if axes is not None:
             free = axes.count - 1
@@ -58,7 +52,7 @@ class IncrementalPCA:
         if self.moments.count <= self.components or self.moments.total == 0:
             return None
         if self.exact:
-            values, basis = scatter_axes(self.moments.squares, self.components)
+            values, basis = top_eigenvectors(self.moments.squares, self.components)
         else:
             rows = self.rows[: self.components]
             values, basis = torch.linalg.vector_norm(rows, dim=1).double().square(), orthonormal(rows.clone())
@@ -70,6 +64,6 @@ class IncrementalPCA:
         if self.exact:
             return
         stacked = torch.cat([self.rows, centred, (math.sqrt(weight) * step).to(block)[None]])
-        _, vectors = top_eigenvectors(gram(stacked).double(), min(self.kept, len(stacked)))
+        _, vectors = top_eigenvectors(product(stacked, stacked.T).double(), min(self.kept, len(stacked)))
         # An eigenvector of the stack's Gram matrix times the stack is a direction times its singular value.
-        self.rows = vectors.T.to(stacked) @ stacked
+        self.rows = vectors.to(stacked) @ stacked

@@ -7,15 +7,15 @@ from torch import Tensor
 from modalities import MediaError
 from zoo.distributed import all_max, all_sum, from_main
 from zoo.distributions import normal_noise
-from zoo.linear.dense import Scratch, gram, numpy_threads, product, top_eigenvectors
+from zoo.linear.dense import Scratch, numpy_threads, product, top_eigenvectors
 from zoo.linear.exact import Found
 from zoo.linear.passes import Passes, ScatterProduct
 from zoo.moments import Moments
 
 
 @numpy_threads()
-def randomized(passes: Passes, seed: int, oversampling: int, restart: int) -> Found:
-    """The best axes in the block Krylov space: that of random directions and their repeated products with the scatter.
+def randomized(passes: Passes, k: int, seed: int, oversampling: int, restart: int) -> Found:
+    """The k best axes in the block Krylov space of random directions and their repeated products with the scatter.
 
     All products are kept, so that few passes reach what many power iterations would. Every pass widens the space by a
     block; the passes end when the last one lowered the squared error by less than 0.3 percent. A stream is multiplied
@@ -26,8 +26,8 @@ def randomized(passes: Passes, seed: int, oversampling: int, restart: int) -> Fo
     Methods for Stronger and Faster Approximate Singular Value Decomposition", 2015; Wu, Simon, "Thick-Restart Lanczos
     Method for Large Symmetric Eigenvalue Problems", 2000.
     """
-    k, d, saved = passes.components, passes.rows.width, passes.restore()
-    space = KrylovSpace(passes.like, d, k, oversampling, restart)
+    d, saved = passes.rows.width, passes.restore()
+    space = KrylovSpace(passes.like.new_empty(min(d, restart * (k + oversampling)), d), k, k + oversampling)
     moments, number = None, 0
     if saved is None:
         width = 3 * (k + oversampling) // 4 if all_max(not passes.rows.in_memory) else max(oversampling, k // 2)
@@ -45,8 +45,8 @@ def randomized(passes: Passes, seed: int, oversampling: int, restart: int) -> Fo
 def _pass(
     passes: Passes, space: "KrylovSpace", directions: Tensor, number: int, moments: Moments | None
 ) -> tuple[Moments, Tensor | None]:
-    """Multiply the directions with the scatter matrix and widen the space: the moments of the data, which the first
-    pass finds, and the next directions, None after the last pass."""
+    """Multiply the scatter matrix with the directions. Returns the moments of the data, which the first pass finds, and
+    the next directions, None after the last pass."""
     scatter_product = ScatterProduct(directions)
     if moments is None:
         moments = passes.first(False, scatter_product)
@@ -55,7 +55,7 @@ def _pass(
         mean, scratch = moments.mean.to(directions), Scratch()
         passes.read(lambda block: scatter_product.add(scratch.centred(block, mean)), number, moments)
         total = all_sum(scatter_product.total)
-        scatter_product.shift(moments.mean - mean, -moments.count)
+        scatter_product.spread(moments.mean - mean, -moments.count)
 
     def widen() -> Tensor | None:
         newest = space.widen(total, moments.total)
@@ -66,23 +66,16 @@ def _pass(
 
 
 class KrylovSpace:
-    """Orthonormal directions, and the scatter matrix within the space that they span.
+    """Orthonormal directions, and the scatter matrix between them.
 
-    Arguments:
-        like: an empty tensor with the type of the directions.
-        d: the dimensions of the data.
-        k: how many axes are looked for.
-        oversampling: how many more of the best directions are kept where the space begins anew.
-        restart: it does where it would hold more than this many times both.
+    Where the `memory`, shape [most directions, d], is full, the space begins anew from the `kept` best of them.
     """
 
-    def __init__(self, like: Tensor, d: int, k: int, oversampling: int, restart: int):
-        self.k, self.kept = k, k + oversampling
-        self.memory = like.new_empty(min(d, restart * self.kept), d)
-        self.directions = self.memory[:0]
-        """Rows, shape [directions, d]; those that the scatter matrix is not known between are the next to multiply."""
-        self.projected = torch.zeros(0, 0, dtype=torch.float64, device=like.device)
-        """The scatter matrix between the directions before these."""
+    def __init__(self, memory: Tensor, k: int, kept: int):
+        self.memory, self.k, self.kept = memory, k, kept
+        self.directions = memory[:0]
+        self.projected = torch.zeros(0, 0, dtype=torch.float64, device=memory.device)
+        """The scatter matrix between the directions but for the last, which are multiplied with it next."""
 
     def add(self, columns: Tensor) -> Tensor:
         """Append directions, shape [d, columns]; they are handed back."""
@@ -99,9 +92,8 @@ class KrylovSpace:
     def widen(self, image: Tensor, squares: float) -> Tensor | None:
         """The next directions, shape [d, columns], or None where the k best axes are found.
 
-        Arguments:
-            image: the last directions, rows, times the scatter matrix, float64; it is overwritten.
-            squares: the trace of the scatter matrix.
+        The `image`, rows, is that of the last directions under the scatter matrix, and is overwritten; `squares` is the
+        trace of the matrix.
         """
         coordinates = image.new_zeros(len(self.directions), len(image))
         for columns in self._columns():
@@ -138,12 +130,13 @@ class KrylovSpace:
         # The directions are orthonormal in single precision alone: orthonormalise them in double precision.
         overlap = torch.zeros_like(self.projected)
         for columns in self._columns():
-            overlap += gram(self.directions[:, columns].double())
+            part = self.directions[:, columns].double()
+            overlap += product(part, part.T)
         factor = torch.linalg.inv(torch.linalg.cholesky(overlap))
         values, vectors = top_eigenvectors(factor @ self.projected @ factor.T, k)
-        weights, axes = (factor.T @ vectors).T, self.memory.new_empty(k, self.memory.shape[1])
+        axes = self.memory.new_empty(k, self.memory.shape[1])
         for columns in self._columns():
-            axes[:, columns] = product(weights, self.directions[:, columns].double())
+            axes[:, columns] = product(vectors @ factor, self.directions[:, columns].double())
         return values, axes
 
     def _explained(self) -> float:

@@ -20,17 +20,15 @@ from modalities import MediaError
 from modalities.files import write_aside
 from zoo.checkpoint import CheckpointError
 from zoo.distributed import all_max, all_or_none, all_sum, broadcast, is_main
-from zoo.linear.dense import Scratch, gram, mean_of, product
+from zoo.linear.dense import Scratch, mean_of, product
 from zoo.linear.stream import RowReader
 from zoo.moments import Moments
 from zoo.progress import track
 
 
 class ScatterProduct:
-    """The scatter matrix times some directions, without the matrix: products as precise as the data, sums in double.
-
-    Argument: `directions`, the columns, shape [d, columns].
-    """
+    """The scatter matrix times directions [d, columns], without the matrix: products as precise as the data, sums in
+    double precision."""
 
     def __init__(self, directions: Tensor):
         self.directions = directions
@@ -44,22 +42,22 @@ class ScatterProduct:
         for total, more in zip(self.total, part, strict=True):  # by rows: no copy of all in double precision
             total += more
 
-    def shift(self, step: Tensor, weight: float) -> None:
-        """Add weight * step step^T to the scatter, as where two sets of rows merge."""
+    def spread(self, step: Tensor, weight: float) -> None:
+        """Add weight * step step^T to the scatter, as `Moments.spread` does."""
         self.total.addr_((step.to(self.directions) @ self.directions).double(), step, alpha=weight)
 
 
 def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Moments, Tensor, Tensor]:
-    """The moments of a block of rows, with the scatter or the total of squares.
-
-    Besides, the rows less their mean as the rows' type rounds it, which are valid until the scratch memory is used
-    again, and what the rounding left of the mean, float64.
-    """
+    """The moments of a block of rows, with the scatter or the total of squares; the rows less their mean as their type
+    rounds it, which stand in the scratch memory; and what the rounding left of the mean."""
     mean = mean_of(block)
     rounded = mean.to(block)
     centred, rest = scratch.centred(block, rounded), mean - rounded
-    total = torch.linalg.vector_norm(centred, dim=1).double().square().sum() if not scatter else None
-    moments = Moments(len(block), mean, gram(centred.T).double() if total is None else total)
+    if scatter:
+        squares = product(centred.T, centred)
+    else:
+        squares = torch.linalg.vector_norm(centred, dim=1).double().square().sum()
+    moments = Moments(len(block), mean, squares.double())
     moments.spread(rest, -len(block))
     return moments, centred, rest
 
@@ -67,11 +65,8 @@ def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Momen
 class Passes:
     """The passes of one fit over the rows of all processes, each of which has its own share.
 
-    Arguments:
-        rows: those of this process.
-        components: how many are asked for; None: all that there are.
-        checkpoint: a folder for the state after every pass, or None.
-        arguments: what a saved state must agree with to be gone on from.
+    The state after a pass goes to the `checkpoint`, a folder or None; `arguments` are what a saved one must agree with
+    to be gone on from. `components` is None where all that there are are looked for.
     """
 
     def __init__(
@@ -90,10 +85,7 @@ class Passes:
             self.arguments = json.loads(json.dumps(known))
 
     def read(self, work: Callable[[Tensor], None], number: int, moments: Moments | None = None) -> None:
-        """Hand every block of this process to `work`.
-
-        With the moments that the first pass found, `MediaError` where all processes have another number of items.
-        """
+        """Hand every block to `work`. Raises `MediaError` for another number of items than the moments are of."""
 
         def visit() -> int:
             count = 0
@@ -102,7 +94,7 @@ class Passes:
                 count += len(block)
             return count
 
-        count = int(all_sum(torch.tensor(float(all_or_none(visit)), dtype=torch.float64)).item())
+        count = int(all_sum(torch.tensor(all_or_none(visit))))
         if moments is not None and count != moments.count:
             raise MediaError(
                 f"the data gave {count} items in pass {number}, but {moments.count} in the first: "
@@ -120,13 +112,13 @@ class Passes:
             step, weight = moments.merge(part)
             if scatter_product is not None:
                 scatter_product.add(centred)
-                scatter_product.shift(rest, -len(block))
-                scatter_product.shift(step, weight)
+                scatter_product.spread(rest, -len(block))
+                scatter_product.spread(step, weight)
 
         self.read(work, 1)
         step, weight = moments.all_reduce()
         if scatter_product is not None:
-            scatter_product.shift(step, weight)
+            scatter_product.spread(step, weight)
         return self.check(moments)
 
     def check(self, moments: Moments) -> Moments:
@@ -138,8 +130,9 @@ class Passes:
         if moments.total <= count * rounding**2:
             raise ValueError(f"all {count} items are equal: they have no principal components")
         if self.wanted(moments) > most:
+            dimensions = self.rows.width
             raise ValueError(
-                f"{count} items of {self.rows.width} dimensions have 1 to {most} components, got {self.components}"
+                f"{count} items of {dimensions} dimensions have 1 to {most} components, got {self.components}"
             )
         return moments
 
@@ -165,10 +158,7 @@ class Passes:
             save_file({"moments": packed, **tensors}, part, {"arguments": json.dumps(self.arguments)})
 
     def restore(self) -> tuple[Moments, int, dict[str, Tensor]] | None:
-        """What was saved, if something was, the tensors in the main process alone.
-
-        Raises `CheckpointError` where it belongs to another fit.
-        """
+        """What was saved, the tensors in the main process alone; `CheckpointError` for the state of another fit."""
         tensors = all_or_none(lambda: self._load() if is_main() else {})
         packed = broadcast(tensors.pop("moments", torch.zeros(4 + self.rows.width, dtype=torch.float64)))
         count, total, number, seconds = packed[:4].tolist()
@@ -187,13 +177,11 @@ class Passes:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"{self.file} holds no readable state of a fit: {error}; remove it") from error
-        changes = [
-            f"{name} was {then.get(name)}, is {self.arguments.get(name)}"
-            for name in sorted(then.keys() | self.arguments.keys())
-            if then.get(name) != self.arguments.get(name)
-        ]
+        names = sorted(then.keys() | self.arguments.keys())
+        pairs = [(name, then.get(name), self.arguments.get(name)) for name in names]
+        changes = ", ".join(f"{name} was {was}, is {now}" for name, was, now in pairs if was != now)
         if changes:
             raise CheckpointError(
-                f"{self.file} belongs to another fit ({', '.join(changes)}); choose another folder, or remove it"
+                f"{self.file} belongs to another fit ({changes}); choose another folder, or remove it"
             )
         return tensors

@@ -15,8 +15,7 @@ from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
 from zoo.model import Explicit, Latent, check_count, check_temperature
 
-COLUMNS = 4096
-"""The basis is large, and never there in double precision as a whole, but so many columns at once."""
+COLUMNS = 4096  # so many columns of a large basis are in double precision at once
 
 
 class LinearLatent(Latent):
@@ -63,14 +62,7 @@ class LinearLatent(Latent):
         """Fit to a tensor [n, ...], to a data set, or to anything that gives items or batches as often as it is asked.
 
         What is no tensor is streamed in bounded memory. Under torchrun every process brings its own share of the items,
-        and gets the model of all.
-
-        Arguments:
-            components: their number, at most min(n - 1, d), or the fraction of variance in (0, 1) that the fewest
-                possible shall exceed.
-            checkpoint: a folder for the state after every pass, from which a killed fit goes on.
-
-        See `zoo.linear.principal.principal_axes` for the solvers and for what is refused.
+        and gets the model of all. See `zoo.linear.principal.principal_axes` for the arguments and for what is refused.
         """
         axes = principal_axes(data, modality.shape, components, solver, seed, checkpoint=checkpoint)
         return cls.from_axes(modality, axes)
@@ -97,8 +89,8 @@ class LinearLatent(Latent):
         rows = RowReader(self.modality.check(batch), self.modality.shape).matrix()
         if self._incremental is None:
             known = self.axes() if self.count > 1 else None
-            like = rows if known is None else self.mean
-            self._incremental = IncrementalPCA(like.new_empty(0), *reversed(self.basis.shape), known)
+            like = rows[:0] if known is None else self.basis[:0]
+            self._incremental = IncrementalPCA(like, len(self.variance), known)
         self._incremental.add(rows)
         axes = self._incremental.axes()
         return self if axes is None else self._take(axes)
@@ -216,9 +208,7 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         super().__init__(modality, components)
         d = math.prod(modality.shape)
         if components == d:
-            raise ValueError(
-                f"{d} dimensions leave room for at most {d - 1} components beside the noise, got {components}"
-            )
+            raise ValueError(f"{d} dimensions leave room for at most {d - 1} components beside noise, got {components}")
         self.register_buffer("noise", torch.tensor(0.5))
 
     def axes(self) -> PrincipalAxes:

@@ -5,7 +5,7 @@ import logging
 import numbers
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,12 +19,9 @@ from zoo.moments import Moments
 
 Solver = Literal["auto", "svd", "covariance", "gram", "randomized"]
 
-SMALL = 500
-"""Up to this many items or dimensions an exact route is fast enough."""
-WIDEST = 4096
-"""Up to this many dimensions the covariance of a stream is kept: 134 MB."""
-UNKNOWN = 10**9
-"""A stream of unknown length is taken for so many items."""
+SMALL = 500  # up to this many items or dimensions an exact route is fast enough
+WIDEST = 4096  # up to this many dimensions the covariance of a stream is kept: 134 MB
+UNKNOWN = 10**9  # a stream of unknown length is taken for so many items
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +40,7 @@ class PrincipalAxes:
     count: int
     """n, the number of items."""
     seconds: float = 0.0
-    """What the fit took, pieces before an interruption included as far as a checkpoint tells of them."""
+    """What the fit took, with what a checkpoint tells of the time before an interruption."""
 
     @classmethod
     def of_scatter(cls, moments: Moments, values: Tensor, basis: Tensor, like: Tensor) -> "PrincipalAxes":
@@ -71,30 +68,28 @@ def principal_axes(
     """The mean and the directions of largest variance.
 
     A stream (anything but a tensor or an array in memory) is read in one pass for its covariance, or in three to six by
-    the randomized solver; a short one is read once and held where that serves better. Memory is that of the result,
-    some ten times over, or of the covariance, and of a few blocks; it does not grow with the items. Where processes fit
-    together (torchrun, with a group initialised), every one brings its own share, of any size, and all get the axes of
-    all items, whichever way these are shared out.
+    the randomized solver. Memory is that of the result, some ten times over, or of the covariance, and of a few blocks;
+    it does not grow with the items. Where processes fit together (torchrun, with a group initialised), every one brings
+    its own share, of any size, and all get the axes of all items.
 
     Arguments:
         data: floating-point items of `shape`: a tensor or an array [n, ...], also memory-mapped; a map-style data set;
             an iterable of items or of batches, of any length; a function that returns one. An iterator can be
             visited but once, which is enough for a covariance and for what can be held.
-        components: how many directions, at most min(n - 1, d); or the fraction of the variance to exceed, in (0, 1),
-            which takes the fewest directions that do.
+        components: how many, at most min(n - 1, d); or the fraction of variance in (0, 1) that the fewest shall exceed.
         solver: "svd", "covariance" (n >> d) and "gram" (n < d) are exact up to rounding; "randomized" ends with the
             first pass that lowers the squared error by less than 0.3 percent. "auto" picks by `choose`. "svd" and
             "gram" are for data in the memory of one process.
         seed: of the randomized solver, and of the noise of a data set that has some.
-        checkpoint: a folder for the state after every pass over a stream; a fit that was killed goes on from there, and
-            one that was finished reads nothing but the first items.
+        checkpoint: a folder for the state after every pass, from which a killed fit goes on. A finished one reads no
+            more than the first items again.
         held: a stream of up to so many bytes is held in memory where that saves passes.
-        block: how many numbers are read and multiplied at once, about.
-        oversampling: how many directions beside those asked for the randomized solver looks for.
-        restart: how many times as many directions it keeps before it begins anew from the best.
+        block: about how many numbers are read and multiplied at once.
+        oversampling: how many directions the randomized solver looks for beside those asked for.
+        restart: how many times both it keeps before it begins anew from the best.
 
-    Raises `MediaError` for items of another shape, for NaN and for a stream that gives another number of items in a
-    later pass; ValueError for too few items and for other arguments; `CheckpointError` for a checkpoint of another fit.
+    Raises `MediaError` for items of another shape, for NaN and for another number of items in a later pass; ValueError
+    for too few items and for other arguments; `CheckpointError` for the checkpoint of another fit.
     """
     k = int(components) if isinstance(components, numbers.Integral) else None
     if not (0 < components < 1 if k is None else k > 0):
@@ -105,15 +100,12 @@ def principal_axes(
         raise ValueError(f"solver is auto, svd, covariance, gram or randomized, got {solver!r}")
     rows = RowReader(data, shape, seed, block)
     route, rows, count = _route(rows, solver, k, held)
-    items = "an unknown number of" if count is None else f"{count:,}"
-    _log.info(
-        f"PCA of {items} items of {rows.width:,} numbers, components {components}: {route}, "
-        f"{'about 5 passes' if route == 'randomized' else '1 pass'}, {'in memory' if rows.in_memory else 'streamed'}"
-    )
+    plan = "about 5 passes" if route == "randomized" else "1 pass", "in memory" if rows.in_memory else "streamed"
+    _log.info("PCA of %s items of %d numbers: %s, %s, %s", count or "an unknown number of", rows.width, route, *plan)
     arguments = {"shape": shape, "components": components, "solver": route, "seed": seed, "items": count}
     passes = Passes(rows, k, checkpoint, arguments)
     if route == "randomized":
-        moments, values, basis = randomized(passes, seed, oversampling, restart)
+        moments, values, basis = randomized(passes, k, seed, oversampling, restart)
     else:
         moments, values, basis = {"svd": svd, "covariance": covariance, "gram": gram_matrix}[route](passes)
     enough = int((values.cumsum(0) <= components * moments.total).sum()) + 1  # the fewest that exceed a fraction
@@ -122,16 +114,14 @@ def principal_axes(
     return dataclasses.replace(axes, seconds=time.monotonic() - passes.started)
 
 
-def _route(
-    rows: RowReader, solver: Solver, k: int | None, held: int
-) -> tuple[Literal["svd", "covariance", "gram", "randomized"], RowReader, int | None]:
+def _route(rows: RowReader, solver: Solver, k: int | None, held: int) -> tuple[str, RowReader, int | None]:
     """The solver, the rows to give it, held in memory where that serves it, and how many all processes have, where
     that is known before they are read."""
     unknown, alone = all_max(rows.count is None), process_count() == 1
-    count = None if unknown else int(all_sum(torch.tensor(float(rows.count or 0), dtype=torch.float64)).item())
+    count = None if unknown else int(all_sum(torch.tensor(rows.count)))
     could_hold = alone and not rows.in_memory and (count is None or 4 * count * rows.width <= held)
 
-    def pick(in_memory: bool) -> Any:
+    def pick(in_memory: bool) -> str:
         n = UNKNOWN if count is None else count
         return choose(n, rows.width, k, in_memory) if solver == "auto" else solver
 
@@ -159,13 +149,12 @@ def _route(
 
 
 def choose(n: int, d: int, components: int | None, in_memory: bool) -> Solver:
-    """The cheapest route for n items of d dimensions, by counting multiplications and additions.
+    """The cheapest solver for n items of d dimensions, by counting multiplications and additions.
 
     A covariance costs n d^2 (half a product: it is symmetric) and its eigenvectors 10 d^3; a Gram matrix d n^2, 10 n^3,
-    and 2 n d k to turn its eigenvectors into axes. The randomized route costs 4 n d for each of its directions, about
-    3.5 k of them; since it is not exact, it must cost less than half, and the matrix must be larger than `SMALL`. Data
-    that are small in both directions take the SVD, the most accurate. A stream has no Gram matrix, and no covariance of
-    more than `WIDEST` dimensions.
+    and 2 n d k to turn its eigenvectors into axes. The randomized solver costs 4 n d for each of its directions, about
+    3.5 k of them; since it is not exact, it must cost less than half. What is small in both directions takes the SVD,
+    the most accurate. A stream has no Gram matrix, and no covariance of more than 4,096 dimensions.
     """
     if not in_memory and d > WIDEST:
         return "randomized"

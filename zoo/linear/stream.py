@@ -26,17 +26,11 @@ BLOCK = 2**22
 
 
 class RowReader:
-    """Items as rows of numbers, shape [n, d], read block by block as often as it takes.
+    """Items of a `shape` of d elements as rows of numbers, read block by block as often as it takes.
 
-    A stream is read anew in every pass; noise that belongs to a data set is the same in each. Half precision is
-    computed in single.
-
-    Arguments:
-        data: floating-point items.
-        shape: that of an item, of d elements.
-        seed: of the noise of a data set that has some.
-        block: how many numbers a block of data in memory holds, for 64 items or more. A stream's is up to four times
-            as large, of 512 items at most.
+    A stream is read anew in every pass; noise that belongs to a data set is the same in each, drawn from the `seed`.
+    Half precision is computed in single. A block of data in memory holds 64 items or `block` numbers, whichever is
+    more, one of a stream up to four times as many numbers of at most 512 items.
     """
 
     def __init__(self, data: Data, shape: tuple[int, ...], seed: int = 0, block: int = BLOCK):
@@ -95,7 +89,13 @@ class RowReader:
         if self.in_memory:
             yield from map(self._flat, self.data.split(max(64, self.block // self.width)))
         elif isinstance(self.data, np.memmap):
-            yield from map(self._flat, _file(self.data, at_once))
+            for start in range(0, len(self.data), at_once):
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes
+                    yield self._flat(torch.from_numpy(np.asarray(self.data[start : start + at_once])))
+                if self.data.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+                    # The pages count as the process's own until the system wants them back.
+                    self.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
         elif self.indexed:
             for batch in batches(self.data, at_once, torch.Generator().manual_seed(self.seed)):
                 yield self._flat(_items(batch))
@@ -126,17 +126,6 @@ class RowReader:
             expected = ", ".join(["n", *map(str, self.shape)])
             raise MediaError(f"expected floating-point items of shape [{expected}], got {x.dtype} {list(x.shape)}")
         return full_precision(x.detach()).flatten(1)
-
-
-def _file(data: np.memmap, at_once: int) -> Iterator[Tensor]:
-    for start in range(0, len(data), at_once):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes
-            block = torch.from_numpy(np.asarray(data[start : start + at_once]))
-        yield block
-        if data.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-            # The pages count as the process's own until the system wants them back.
-            data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _items(element: Any) -> Any:
