@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from modalities.data import Batch
 from modalities.images import Images
 from recipes.common import machine
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -107,7 +108,7 @@ def training(config: Config, device: str) -> Table:
 
     def ours(precision: torch.dtype) -> None:
         with torch.autocast(device, precision, enabled=precision != torch.float32):
-            loss = model.loss(x)["loss"]
+            loss = model.loss(Batch(x))["loss"]
         loss.backward()
         model.zero_grad()
 
@@ -141,7 +142,7 @@ def epochs(config: Config, device: str) -> Table:
     }
 
     def step(model: Any) -> None:
-        model.loss(x)["loss"].backward()
+        model.loss(Batch(x))["loss"].backward()
         model.zero_grad()
 
     title = f"Training 7 layers of width 16, batch {len(x)}, an epoch of 60,000 images, {machine()}"

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from modalities.data import batches
 from modalities.face_model import read_face_model
 from modalities.mesh_sets import sphere
 from modalities.meshes import Meshes
-from modalities.modality import batches
 from modalities.procrustes import align
 from zoo.linear.camera import Camera, rotation_matrix
 from zoo.linear.fitting import fit_landmarks, posterior

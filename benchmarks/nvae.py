@@ -41,6 +41,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from modalities.data import Batch
 from modalities.images import Images
 from recipes.common import machine
 from zoo.nn import convolution, depthwise
@@ -137,7 +138,7 @@ def ours(contender: Contender, config: Config) -> tuple[nn.Module, Step]:
 
     def loss() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=contender.half):
-            return model.loss(x, progress=PROGRESS)["loss"]
+            return model.loss(Batch(x), progress=PROGRESS)["loss"]
 
     fused = None if contender.plain else True
     return model, stepping(torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.0, fused=fused), loss)

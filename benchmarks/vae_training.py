@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays
 from recipes.common import machine
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import image_sets
+from modalities.data import Arrays, Files
 from modalities.drawing import contact_sheet
-from modalities.modality import Arrays, MediaError, Modality
-from modalities.sources import Files, split_source
+from modalities.modality import MediaError, Modality
+from modalities.sources import split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import mesh_sets
+from modalities.data import Files
 from modalities.drawing import contact_sheet
 from modalities.mesh_files import SUFFIXES, UNITS, MeshArrays, check_indices, read_mesh, write_mesh
 from modalities.modality import MediaError, Modality
-from modalities.sources import Files, choose_split, class_numbers, list_files, split_source
+from modalities.sources import choose_split, class_numbers, list_files, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,6 +80,11 @@ class Meshes(Modality):
     @property
     def shape(self) -> tuple[int, int]:
         return self.vertices, 6 if self.colours else 3
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """None: the order of vertices means nothing."""
+        return ()
 
     @property
     def faces(self) -> Tensor:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import importlib
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Generator, Tensor
+    from torch import Tensor
     from torch.utils.data import Dataset
 
 KINDS = {
@@ -27,13 +28,17 @@ class MediaError(ValueError):
 
 
 class Modality:
-    """What a medium must offer; adapters are frozen dataclasses whose fields are JSON scalars.
+    """What a medium must offer; adapters are frozen dataclasses whose fields are JSON scalars and tensors.
 
-    The fields together with `kind` are stored in a model's config.json, so that a loaded model can write its own
-    samples to files. Items are tensors of the documented `shape` and units; a batch has one more leading dimension.
+    The fields together with `kind` are stored with a model, so that a loaded model can write its own samples to files:
+    scalars in config.json, tensors (a mesh's triangles) beside the weights. Items are tensors of the documented `shape`
+    and units; a batch has one more leading dimension. Items of a ragged medium differ in length along their last axis,
+    whose size in `shape` is None; a batch that leaves a model is then a list of items.
     """
 
     kind: ClassVar[str]
+    ragged: ClassVar[bool] = False
+    """Whether items differ in length along the last axis."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,9 +46,22 @@ class Modality:
         raise TypeError(f"{type(self).__name__} does not say the shape of its items")
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """The axes along which neighbours lie, (time) or (height, width) or (frames, height, width): those after the
+        channels. Empty for a vector, and where the elements lie on no grid: there, convolutions make no sense."""
+        return self.shape[1:]
+
+    @property
     def levels(self) -> int | None:
         """How many values one element takes, evenly spaced over [-1, 1]; None where elements are real numbers."""
         return None
+
+    @property
+    def elements(self) -> int:
+        """The number of elements of an item. Raises `MediaError` where items differ in length."""
+        if self.ragged:
+            raise MediaError(f"{self.kind} differ in length, and items of one size are needed here")
+        return math.prod(self.shape)
 
     def load(self, path: str | Path) -> "Tensor":
         """Read one item, a tensor of `shape`. Raises `MediaError` that names the file and the reason."""
@@ -61,31 +79,92 @@ class Modality:
         """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label)."""
         raise TypeError(f"{type(self).__name__} has no data sets")
 
+    def collate(self, items: "Sequence[Tensor]") -> "tuple[Tensor, Tensor | None]":
+        """Items as a batch. Of a ragged medium they are padded at the end with zeros to the longest, and the second
+        value holds their lengths, shape [batch]; else it is None. Raises `MediaError` where the shapes differ."""
+        import torch
+        from torch.nn.functional import pad
+
+        if not self.ragged:
+            return stack(items), None
+        longest = max(item.shape[-1] for item in items)
+        padded = [pad(item, (0, longest - item.shape[-1])) for item in items]
+        return stack(padded), torch.tensor([item.shape[-1] for item in items])
+
     def check(self, x: "Tensor") -> "Tensor":
         """Return `x` if it is a batch of this medium; raise `MediaError` on another shape, on NaN and on infinities."""
         import torch
 
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             raise MediaError(f"{self.kind} are floating-point tensors, got {getattr(x, 'dtype', type(x).__name__)}")
-        if tuple(x.shape[1:]) != self.shape or x.ndim != len(self.shape) + 1:
-            expected = ", ".join(["batch", *map(str, self.shape)])
+        fits = len(x.shape) == len(self.shape) + 1
+        if not fits or any(size not in (None, found) for size, found in zip(self.shape, x.shape[1:], strict=True)):
+            expected = ", ".join(["batch", *("time" if size is None else str(size) for size in self.shape)])
             raise MediaError(f"expected {self.kind} of shape [{expected}], got {list(x.shape)}")
         if not torch.isfinite(x).all():
             raise MediaError(f"{self.kind} hold NaN or infinite values; remove or replace them first")
         return x
 
+    def check_range(self, x: "Tensor") -> "Tensor":
+        """Return `x` if it is a batch of this medium in its range, which where it has levels is [-1, 1], and half a
+        level around it. Raises `MediaError` on what `check` refuses and on values beyond; warns where nothing is below
+        0: such pictures look like those of another scale."""
+        self.check(x)
+        if self.levels is not None and x.numel():
+            low, high = x.min().item(), x.max().item()
+            if max(-low, high) > 1 + 1 / (self.levels - 1):
+                raise MediaError(f"{self.kind} lie in [-1, 1]; got values from {low:.4g} to {high:.4g}: rescale them")
+            if low >= 0:
+                warnings.warn(f"all values lie in [{low:.4g}, {high:.4g}], and {self.kind} in [-1, 1]", stacklevel=3)
+        return x
+
+    def check_levels(self, x: "Tensor") -> "Tensor":
+        """Return `x` if it is a batch of this medium whose values are its levels, as far as it has any: `levels` of
+        them, evenly spaced over [-1, 1]. Raises `MediaError` on what `check` refuses and on values between or beyond.
+        """
+        self.check(x)
+        if self.levels is not None:
+            steps = (x.double() + 1) * (self.levels - 1) / 2
+            if x.numel() and (((steps - steps.round()).abs() > 0.02).any() or x.abs().max() > 1.001):
+                raise MediaError(
+                    f"these {self.kind} have {self.levels} levels evenly spaced over [-1, 1]; got values between them "
+                    f"or beyond, {x.min():.4g} to {x.max():.4g}: scale and quantise the data as their adapter does"
+                )
+        return x
+
     def config(self) -> dict[str, Any]:
-        """The JSON form of this adapter: its kind and its fields."""
+        """The JSON form of this adapter: its kind and its scalar fields."""
+        return {"kind": self.kind} | {name: value for name, value in self._fields() if not _is_tensor(value)}
+
+    def arrays(self) -> "dict[str, Tensor]":
+        """The fields that are tensors, which a checkpoint stores beside the weights."""
+        return {name: value for name, value in self._fields() if _is_tensor(value)}
+
+    def _fields(self) -> list[tuple[str, Any]]:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {"kind": self.kind} | {field.name: getattr(self, field.name) for field in fields}
+        return [(field.name, getattr(self, field.name)) for field in fields]
 
 
-def from_config(config: dict[str, Any]) -> Modality:
-    """Rebuild the adapter that `Modality.config` described.
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "is_floating_point")  # without importing torch
+
+
+def stack(items: "Sequence[Tensor]") -> "Tensor":
+    """Items as one tensor with the batch first. Raises `MediaError` that names the shapes where they differ."""
+    import torch
+
+    shapes = sorted({tuple(item.shape) for item in items})
+    if len(shapes) > 1:
+        raise MediaError(f"the items of a batch differ in shape: {list(shapes[0])} and {list(shapes[1])}")
+    return torch.stack(list(items))
+
+
+def from_config(config: Mapping[str, Any], arrays: "Mapping[str, Tensor] | None" = None) -> Modality:
+    """Rebuild the adapter that `Modality.config` and `Modality.arrays` described.
 
     Raises ValueError for a medium that this package does not have and for fields that the adapter does not have.
     """
-    fields = dict(config)
+    fields = {**config, **(arrays or {})}
     kind = fields.pop("kind", None)
     if kind not in KINDS:
         raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted(KINDS))}")
@@ -95,93 +174,3 @@ def from_config(config: dict[str, Any]) -> Modality:
         return adapter(**fields)
     except TypeError as error:
         raise ValueError(f"the configuration of {kind} does not fit: {error}") from error
-
-
-def fetch(dataset: "Dataset", indices: Sequence[int]) -> tuple[Any, list[MediaError]]:
-    """The batch of these items, and the errors of the broken files among them.
-
-    A broken item is replaced by a good one of the same batch, so that batches keep their size. The batch is None where
-    every item is broken. A data set that holds its items in memory may offer `take(indices)` to answer at once.
-    """
-    from torch.utils.data import default_collate
-
-    if hasattr(dataset, "take"):
-        return dataset.take(indices), []
-    items, errors = [], []
-    for index in indices:
-        try:
-            items.append(dataset[index])
-        except MediaError as error:
-            errors.append(error)
-    if not items:
-        return None, errors
-    good = len(items)
-    items += [items[i % good] for i in range(len(indices) - good)]
-    return default_collate(items), errors
-
-
-def batches(dataset: "Dataset", batch_size: int, generator: "Generator | None" = None) -> Iterator[Any]:
-    """Go once through a data set in order, in batches, for fitting and for evaluation.
-
-    Broken files are left out, each named in a warning and counted in a last one. Noise that belongs to the data set
-    (binarisation, dequantisation, flips: its `randomise`) is drawn from `generator`.
-    """
-    import torch
-
-    broken = 0
-    for start in range(0, len(dataset), batch_size):  # type: ignore[arg-type]
-        indices = range(start, min(start + batch_size, len(dataset)))  # type: ignore[arg-type]
-        batch, errors = fetch(dataset, indices)
-        for error in errors:
-            warnings.warn(f"skipped: {error}", stacklevel=2)
-        broken += len(errors)
-        if batch is None:
-            continue
-        kept = len(indices) - len(errors)
-        batch = batch[:kept] if isinstance(batch, torch.Tensor) else [part[:kept] for part in batch]
-        yield randomise(dataset, batch, generator)
-    if broken:
-        warnings.warn(f"skipped {broken} broken files of {len(dataset)}", stacklevel=2)  # type: ignore[arg-type]
-    if broken == len(dataset):  # type: ignore[arg-type]
-        raise MediaError(f"not one of the {broken} files could be read")
-
-
-def randomise(dataset: "Dataset", batch: Any, generator: "Generator | None") -> Any:
-    """Apply the noise that belongs to a data set, if it has any, to the items of a batch (labels stay as they are)."""
-    if not hasattr(dataset, "randomise"):
-        return batch
-    if isinstance(batch, (tuple, list)):
-        return [dataset.randomise(batch[0], generator), *batch[1:]]
-    return dataset.randomise(batch, generator)
-
-
-class Arrays:
-    """A data set in memory: items, and labels if there are any. A map-style data set with a fast `take`.
-
-    With `noise`, a function of a batch and a generator, every visit to an item sees fresh noise.
-    """
-
-    def __init__(
-        self,
-        x: "Tensor",
-        labels: "Tensor | None" = None,
-        noise: "Callable[[Tensor, Generator | None], Tensor] | None" = None,
-    ):
-        if labels is not None and len(labels) != len(x):
-            raise MediaError(f"expected one label an item, got {len(x)} items and {len(labels)} labels")
-        self.x, self.labels, self.noise = x, labels, noise
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.x[index] if self.labels is None else (self.x[index], self.labels[index])
-
-    def take(self, indices: Sequence[int]) -> Any:
-        """The batch of these items (and their labels)."""
-        chosen = list(indices)
-        return self.x[chosen] if self.labels is None else (self.x[chosen], self.labels[chosen])
-
-    def randomise(self, x: "Tensor", generator: "Generator | None") -> "Tensor":
-        """Fresh noise on a batch."""
-        return x if self.noise is None else self.noise(x, generator)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from modalities.data import Arrays
 from modalities.densities import DENSITIES
 from modalities.drawing import render
-from modalities.modality import Arrays, MediaError, Modality
+from modalities.modality import MediaError, Modality
 from modalities.sources import choose_split, class_numbers, is_number, read_table, split_source, to_numbers
 
 if TYPE_CHECKING:

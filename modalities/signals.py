@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from modalities.data import Arrays, Files
 from modalities.drawing import render
-from modalities.modality import Arrays, MediaError, Modality
-from modalities.sources import Files, choose_split, class_numbers, list_files, read_table, split_source, to_numbers
+from modalities.modality import MediaError, Modality
+from modalities.sources import choose_split, class_numbers, list_files, read_table, split_source, to_numbers
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,14 +1,11 @@
 """What the adapters share when they read data: selectors in a source's name, splits, labels, folders, tables."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from modalities.modality import MediaError
 
@@ -73,33 +70,6 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> tuple[list[str], list[s
     splits = [part[0] if halves else "" for part in parts]
     inner = [part[1:] if halves else part for part in parts]
     return [str(path) for path in paths], [part[0] if len(part) > 1 else "" for part in inner], splits
-
-
-class Files(Dataset):
-    """Items on disk, read when they are asked for: items, or pairs of an item and its class number.
-
-    `read` turns a name into an item, or raises `MediaError`; `noise` is as in `Arrays`.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[str], Tensor],
-        names: list[str],
-        labels: list[int] | None = None,
-        noise: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
-    ):
-        self.read, self.names, self.labels, self.noise = read, names, labels, noise
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Any:
-        x = self.read(self.names[index])
-        return x if self.labels is None else (x, self.labels[index])
-
-    def randomise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Fresh noise on a batch."""
-        return x if self.noise is None else self.noise(x, generator)
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:

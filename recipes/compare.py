@@ -23,13 +23,12 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError
+from modalities.data import Arrays, batches
 from modalities.images import Images
-from modalities.modality import Arrays, batches
 from recipes.common import machine, run, write_figures
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
-from zoo.autoregressive.prior import LatentPrior
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
 from zoo.checkpoint import WEIGHTS, family_name
@@ -38,6 +37,7 @@ from zoo.evaluation.features import NEIGHBOURS, FeatureNetwork, coverage, freche
 from zoo.evaluation.items import BATCH, as_items, draw, has_means, spread
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import find, load
+from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA, LinearLatent, ProbabilisticPCA
 from zoo.linear.solver import PrincipalAxes
 from zoo.model import Explicit, GenerativeModel, unpack

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.data import Arrays, batches
 from modalities.images import Images, flip
-from modalities.modality import Arrays, MediaError, batches
+from modalities.modality import MediaError
 from zoo.linear.pca import PCA
-from zoo.model import Latent, Latents, point
+from zoo.model import Latent, Latents
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -157,7 +158,7 @@ def project(model: Latent, x: Tensor, directions: Mapping[str, Latents]) -> dict
     parts: dict[str, list[Tensor]] = {name: [] for name in directions}
     for batch in x.to(model.device).split(BATCH):
         prior: Any = model.prior(n=len(batch))
-        noise = _groups(prior.noise(point(model.encode(batch))))
+        noise = _groups(prior.standardise(model.encode(batch).mean))
         for name, direction in directions.items():
             step = torch.cat([group.flatten() for group in _groups(direction)]).double().to(model.device)
             z = torch.cat([group.flatten(1) for group in noise], 1).double()

@@ -26,12 +26,12 @@ import tyro
 from torch import Tensor
 from torch.utils.data import Subset
 
+from modalities.data import batches
 from modalities.face_model import FaceModel, read_face_model
 from modalities.images import Images
 from modalities.mesh_files import SUFFIXES
 from modalities.mesh_sets import FACE_FILE, face_weights
 from modalities.meshes import NAMED, Meshes
-from modalities.modality import batches
 from modalities.procrustes import align as superimpose
 from modalities.sources import is_number, list_files
 from recipes.common import run, write_figures

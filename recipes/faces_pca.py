@@ -21,13 +21,14 @@ import torch
 import tyro
 from torch import Tensor
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import run, write_figures
 from zoo.card import Card, Figure
+from zoo.evaluation.neighbours import Neighbours, nearest
 from zoo.hub import push, save
-from zoo.linear.pca import PCA, Neighbours, ProbabilisticPCA, nearest
-from zoo.linear.solver import principal_axes
+from zoo.linear.pca import PCA, ProbabilisticPCA
+from zoo.linear.principal import principal_axes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,9 +74,7 @@ def main(config: Config) -> None:
     medium = Images(config.channels, config.height, config.width)
     train: Any = medium.dataset(config.data, "train")
     test: Any = medium.dataset(config.data, "test")
-    axes = principal_axes(
-        train, medium.shape, config.components, seed=config.seed, checkpoint=config.output / "fit", progress=True
-    )
+    axes = principal_axes(train, medium.shape, config.components, seed=config.seed, checkpoint=config.output / "fit")
     pca, probabilistic = PCA.from_axes(medium, axes), ProbabilisticPCA.from_axes(medium, axes)
 
     errors, bits = evaluate(pca, probabilistic, test, config.seed)

@@ -17,8 +17,8 @@ import torch
 import tyro
 from torch import Tensor
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import machine, run, write_figures
 from recipes.faces import (
     Gauge,

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
+from modalities.data import Arrays, batches
 from modalities.images import Images
-from modalities.modality import Arrays, batches
 from recipes.common import run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation.classifier import Classifier

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import draw_pixel_model, influence, machine, run, write_figures
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card, Figure

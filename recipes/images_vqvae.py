@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 from recipes.common import machine, run, write_figures
 from recipes.images_vae import beside
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
-from zoo.autoregressive.prior import LatentPrior
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import push, save
+from zoo.latent_prior import LatentPrior
 from zoo.model import unpack
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.vq import VQVAE

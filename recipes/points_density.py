@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from modalities.data import Arrays
 from modalities.densities import DENSITIES
-from modalities.modality import Arrays
 from modalities.points import Points
 from recipes.common import machine, run, write_figures
 from zoo.baselines import Clusters, GaussianMixture, KernelDensity, k_means

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, batches
 from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from recipes.signals_vae import compare, draw_spectra, gather

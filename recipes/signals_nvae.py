@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, batches
 from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from recipes.signals_autoregressive import heights, others, resolution, rival, spread
 from recipes.signals_vae import COLUMNS, compare, draw_spectra, extremes, gather, measure
 from zoo.card import Card, Figure
-from zoo.hub import load, push, save
 from zoo.evaluation.neighbours import nearest
+from zoo.hub import load, push, save
 from zoo.model import Variational
 from zoo.nn.observation import Likelihood
 from zoo.training import TrainingConfig, seconds_trained, train

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from modalities.modality import MediaError, batches
+from modalities.data import batches
+from modalities.modality import MediaError
 from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
-from zoo.hub import push, save
 from zoo.evaluation.neighbours import nearest
+from zoo.hub import push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.vae import VAE
 

@@ -1,32 +1,49 @@
 """One small model of every kind: that each fits in under 40 lines shows that the contract is small."""
 
-import math
+import dataclasses
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modalities import Modality
+from modalities import KINDS, Modality
 from modalities.images import Images
 from modalities.meshes import Meshes
 from modalities.points import Points
 from zoo.catalog import FAMILIES
-from zoo.distributions import Bernoulli, DiagonalGaussian, Path, normal_noise
-from zoo.model import Explicit, GenerativeModel, Latent, Variational, check_count, unpack
+from zoo.conditions import Classes
+from zoo.distributions import Bernoulli, DiagonalGaussian, normal_noise
+from zoo.hierarchy import TopDown
+from zoo.model import Explicit, Fitted, GenerativeModel, Latent, Player, Trainable, Variational, check_count
 
 
-class ToyPPCA(Latent, Explicit):
+@dataclasses.dataclass(frozen=True)
+class Clips(Modality):
+    """Grey clips, enough of a medium for a model."""
+
+    frames: int = 4
+    side: int = 6
+    kind = "clips"
+    levels = 256
+
+    @property
+    def shape(self):
+        return (1, self.frames, self.side, self.side)
+
+
+KINDS["clips"] = "tests.toys:Clips"
+
+
+class ToyPPCA(Latent, Explicit, Fitted):
     """Probabilistic PCA: exact score, exact posterior, fitted."""
 
     def __init__(self, modality: Modality, components: int):
         super().__init__()
         self.modality = modality
-        d = math.prod(modality.shape)
+        d = modality.elements
         self.register_buffer("mu", torch.zeros(d))
         self.register_buffer("w", torch.eye(d, components))
         self.register_buffer("noise", torch.ones(()))
-
-    loss = Latent.loss
 
     @classmethod
     def fit(cls, x, modality, components):
@@ -42,6 +59,7 @@ class ToyPPCA(Latent, Explicit):
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
     def encode(self, x, *, condition=None):
+        x = self.check_items(x)
         m = (self.w**2).sum(0) + self.noise  # W'W is diagonal for eigenvectors
         return DiagonalGaussian(
             (x.flatten(1).to(self.dtype) - self.mu) @ self.w / m, (self.noise / m).sqrt().expand(len(x), -1)
@@ -53,7 +71,7 @@ class ToyPPCA(Latent, Explicit):
 
     def log_prob(self, x, *, condition=None, samples=1, generator=None):
         covariance = self.w @ self.w.T + self.noise * torch.eye(len(self.mu))
-        return torch.distributions.MultivariateNormal(self.mu, covariance).log_prob(x.flatten(1))
+        return torch.distributions.MultivariateNormal(self.mu, covariance).log_prob(self.check_items(x).flatten(1))
 
 
 class ToyVAE(Variational):
@@ -61,25 +79,25 @@ class ToyVAE(Variational):
 
     discrete = True
 
-    def __init__(self, modality: Modality, latent: int = 2, classes: int | None = None):
+    def __init__(self, modality: Modality, latent: int = 2, condition: Classes | None = None):
         super().__init__()
-        self.modality, self.classes, self.latent = modality, classes, latent
-        d = math.prod(modality.shape)
-        self.encoder = nn.Linear(d + (classes or 0), 2 * latent)
-        self.decoder = nn.Linear(latent + (classes or 0), d)
+        self.modality, self.condition, self.latent = modality, condition, latent
+        d, classes = modality.elements, len(condition or ())
+        self.encoder = nn.Linear(d + classes, 2 * latent)
+        self.decoder = nn.Linear(latent + classes, d)
         with torch.no_grad():  # a posterior near the prior, so that few importance samples are exact
             self.encoder.weight *= 0.2
 
     def _join(self, h, condition):
         h = h.flatten(1).to(self.dtype)
-        return h if self.classes is None else torch.cat([h, F.one_hot(condition, self.classes).to(h)], 1)
+        return h if self.condition is None else torch.cat([h, F.one_hot(condition, len(self.condition)).to(h)], 1)
 
     def prior(self, condition=None, *, n=1, temperature=1.0):
         zeros = torch.zeros(n, self.latent, device=self.device)
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
     def encode(self, x, *, condition=None):
-        mean, log_std = self.encoder(self._join(x, condition)).chunk(2, 1)
+        mean, log_std = self.encoder(self._join(self.check_items(x), condition)).chunk(2, 1)
         return DiagonalGaussian(mean, log_std.exp())
 
     def decode(self, z, *, condition=None):
@@ -93,7 +111,7 @@ class ToyHierarchy(Variational):
 
     def __init__(self, modality: Modality, latent: int = 2):
         super().__init__()
-        self.modality, self.latent, d = modality, latent, math.prod(modality.shape)
+        self.modality, self.latent, d = modality, latent, modality.elements
         self.start = nn.Parameter(torch.randn(latent))
         self.priors = nn.ModuleList(nn.Linear(latent, 2 * latent) for _ in range(2))
         self.residuals = nn.ModuleList(nn.Linear(latent + d, 2 * latent) for _ in range(2))
@@ -114,10 +132,11 @@ class ToyHierarchy(Variational):
             state = update(torch.cat([state, z.to(state)], 1))
 
     def prior(self, condition=None, *, n=1, temperature=1.0):
-        return Path(lambda: self._walk(n, temperature=temperature))
+        return TopDown(lambda: self._walk(n, temperature=temperature))
 
     def encode(self, x, *, condition=None):
-        return Path(lambda: self._walk(len(x), features=x.flatten(1).to(self.dtype)))
+        features = self.check_items(x).flatten(1).to(self.dtype)
+        return TopDown(lambda: self._walk(len(x), features))
 
     def decode(self, z, *, condition=None):
         state = self.start.expand(len(z[0]), -1)
@@ -126,7 +145,7 @@ class ToyHierarchy(Variational):
         return Bernoulli(self.output(state).unflatten(1, self.modality.shape))
 
 
-class ToyPixelCNN(Explicit):
+class ToyPixelCNN(Explicit, Trainable):
     """Two masked convolutions on binary images: exact score, no latent space."""
 
     discrete = True
@@ -146,7 +165,10 @@ class ToyPixelCNN(Explicit):
 
     def log_prob(self, x, *, condition=None, samples=1, generator=None):
         self.prepare_condition(condition, len(x))
-        return Bernoulli(self.logits(x)).log_prob(x)
+        return Bernoulli(self.logits(self.check_items(x, levels=True))).log_prob(x)
+
+    def loss(self, batch, *, player="model", progress=1.0, shared=None, generator=None):
+        return {"loss": -self.log_prob(batch.x, condition=batch.condition).mean()}
 
     @torch.no_grad()
     def sample(self, n, *, condition=None, temperature=1.0, mean=False, generator=None):
@@ -160,28 +182,28 @@ class ToyPixelCNN(Explicit):
         return x
 
 
-class ToyGAN(GenerativeModel):
+class ToyGAN(Trainable):
     """Non-saturating GAN on points: an implicit model, with a second player that is trained but not saved."""
 
     def __init__(self, modality: Modality, width: int = 16):
         super().__init__()
-        self.modality, d = modality, math.prod(modality.shape)
+        self.modality, d = modality, modality.elements
         self.generator = nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, d))
         self.discriminator = nn.Sequential(nn.Linear(d, width), nn.ReLU(), nn.Linear(width, 1))
 
     def players(self):
-        return {"discriminator": [self.discriminator], "model": [self.generator]}
+        return {"model": Player([self.generator]), "discriminator": Player([self.discriminator])}
 
     def _fake(self, n, temperature=1.0, generator=None):
         noise = normal_noise((n, 2), torch.empty(0, device=self.device), generator)
         return self.generator((temperature * noise).to(self.dtype))
 
-    def loss(self, batch, *, player="model", progress=1.0, generator=None):
-        x, _ = unpack(batch)
-        fake = self._fake(len(x), generator=generator)
+    def loss(self, batch, *, player="model", progress=1.0, shared=None, generator=None):
         if player == "model":
+            fake = self._fake(len(batch.x), generator=generator)
+            shared["fake"] = fake.detach()  # for the other player's turn
             return {"loss": F.softplus(-self.discriminator(fake)).mean()}
-        real, fooled = self.discriminator(x.to(self.dtype)), self.discriminator(fake.detach())
+        real, fooled = self.discriminator(batch.x.to(self.dtype)), self.discriminator(shared["fake"])
         return {"loss": F.softplus(-real).mean() + F.softplus(fooled).mean()}
 
     @torch.no_grad()
@@ -204,7 +226,7 @@ def make(name: str) -> GenerativeModel:
         data = torch.randn(200, 2) @ torch.tensor([[2.0, 1.0], [0.0, 0.3]]) + torch.tensor([1.0, -1.0])
         return ToyPPCA.fit(data, Points(dimensions=2), 1).eval()
     if name == "conditional-vae":
-        return ToyVAE(BINARY, classes=3).eval()
+        return ToyVAE(BINARY, condition=Classes.numbered(3)).eval()
     if name == "gan":
         return ToyGAN(Points(dimensions=2)).eval()
     return {"vae": ToyVAE, "hierarchy": ToyHierarchy, "pixelcnn": ToyPixelCNN}[name](BINARY).eval()
@@ -222,6 +244,8 @@ def grid(rows: int, columns: int, spacing: float = 1.0) -> tuple[torch.Tensor, t
 def data_for(model: GenerativeModel, n: int = 64) -> torch.Tensor:
     """Items of the model's medium; the binary ones have structure to learn: rows are all one value."""
     torch.manual_seed(1)
+    if isinstance(model.modality, Clips):
+        return torch.where(torch.rand(n, *model.modality.shape) < 0.5, 1.0, -1.0)
     if isinstance(model.modality, Images):
         rows = torch.rand(n, 1, model.modality.height, 1) < 0.5
         return torch.where(rows, 1.0, -1.0).expand(n, *model.modality.shape).contiguous()

@@ -7,15 +7,16 @@ covariance that shrinks to zero.
 
 import abc
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.modality import MediaError, batches
+from modalities.data import batches
+from modalities.modality import MediaError
 from zoo.distributions import full_precision, normal_noise, uniform_noise
-from zoo.model import Explicit, check_count, check_temperature, unpack
+from zoo.model import Explicit, Fitted, check_count, check_temperature
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -27,20 +28,14 @@ BANDWIDTHS = 16
 """How many bandwidths are tried, evenly spaced in their logarithm between 1/50 of Scott's rule and the rule itself."""
 
 
-class _Mixture(Explicit):
+class _Mixture(Explicit, Fitted):
     """Gaussian components around centres: what both models share."""
 
     centres: Tensor
     """Shape [components, d], d the number of elements of an item."""
 
-    def loss(
-        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """There is none: the model is made by `fit`."""
-        raise TypeError(f"{type(self).__name__} is fitted with {type(self).__name__}.fit, not trained")
-
     def log_prob(
-        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64."""
         self.prepare_condition(condition, len(x), generator)
@@ -52,7 +47,7 @@ class _Mixture(Explicit):
         self,
         n: int,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
         generator: torch.Generator | None = None,
@@ -237,7 +232,7 @@ def k_means(x: Tensor, clusters: int, seed: int = 0) -> Clusters:
 
 def _gather(data: "Tensor | Dataset", modality: Modality, least: int) -> Tensor:
     """All items in memory, shape [n, ...], on the CPU; `MediaError` for fewer than `least`."""
-    x = data if isinstance(data, Tensor) else torch.cat([unpack(batch)[0] for batch in batches(data, CHUNK)])
+    x = data if isinstance(data, Tensor) else torch.cat([batch.x for batch in batches(data, CHUNK)])
     if len(x) < least:
         raise MediaError(f"expected at least {least} items to fit to, got {len(x)}")
     return modality.check(x).detach().cpu()

@@ -19,7 +19,7 @@ FAMILIES = {
     "pixelcnn-pp": "zoo.autoregressive.pixelcnn_pp:PixelCNNPlusPlus",
     "wavenet": "zoo.autoregressive.wavenet:WaveNet",
     "made": "zoo.autoregressive.made:MADE",
-    "latent-prior": "zoo.autoregressive.prior:LatentPrior",
+    "latent-prior": "zoo.latent_prior:LatentPrior",
     "gaussian-mixture": "zoo.baselines:GaussianMixture",
     "kernel-density": "zoo.baselines:KernelDensity",
 }

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from modalities import Modality, from_config
 from modalities.files import Refused, replace_folder, write_aside
+from zoo import conditions
 from zoo.catalog import FAMILIES
+from zoo.conditions import Classes, Condition
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BEFORE_LISTS = [CONFIG, WEIGHTS, "README.md", "samples.png"]
@@ -157,11 +159,15 @@ def build(config: Mapping[str, Any], expected: type | None = None) -> Any:
     if expected is not None and not issubclass(cls, expected):  # type: ignore[arg-type]
         raise CheckpointError(f"the checkpoint holds the family {config['family']!r}, not a {expected.__name__}")
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    extra = set(config["arguments"]) - set(parameters)
+    arguments = dict(config["arguments"])
+    if "classes" in arguments and "classes" not in parameters:  # version 0.1.0
+        classes = arguments.pop("classes")
+        arguments["condition"] = None if classes is None else {"condition": Classes.numbered(classes).config()}
+    extra = set(arguments) - set(parameters)
     if extra:
         raise CheckpointError(f"{config['family']} takes no argument {', '.join(sorted(extra))}")
     try:
-        return cls(**{name: _decode(value) for name, value in config["arguments"].items()})  # type: ignore[misc]
+        return cls(**{name: _decode(value) for name, value in arguments.items()})  # type: ignore[misc]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the arguments in {CONFIG} do not build a {config['family']}: {error}") from error
 
@@ -203,6 +209,8 @@ def encode(name: str, value: Any) -> Any:
     """The JSON form of a constructor argument."""
     if isinstance(value, Modality):
         return {"modality": value.config()}
+    if isinstance(value, Condition):
+        return {"condition": value.config()}
     if getattr(value, "_hub_mixin_config", None) is not None:
         return {"model": value._hub_mixin_config}
     try:
@@ -214,6 +222,8 @@ def encode(name: str, value: Any) -> Any:
 def _decode(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"modality"}:
         return from_config(value["modality"])
+    if isinstance(value, dict) and set(value) == {"condition"}:
+        return conditions.from_config(value["condition"])
     if isinstance(value, dict) and set(value) == {"model"}:
         return build(value["model"])
     return value

@@ -5,7 +5,7 @@ Thin subclasses of `torch.distributions.Distribution` whose event is everything 
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ def uniform_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generat
     return u.clamp(tiny, 1 - tiny)
 
 
-class _Event(Distribution):
-    """A distribution whose first dimension is the batch and whose event is all the others."""
+class Event(Distribution):
+    """A likelihood, a prior or a posterior: its first dimension is the batch and its event is all the others."""
 
     discrete = False
 
@@ -53,8 +53,9 @@ class _Event(Distribution):
             return self.rsample(sample_shape, generator=generator)
 
 
-class Point(_Event):
-    """All mass on one value: what a decoder without a likelihood (PCA, an autoencoder) answers."""
+class Point(Event):
+    """All mass on one value: what an encoder without a spread and a decoder without a likelihood (PCA, an autoencoder)
+    answer."""
 
     def __init__(self, value: Tensor):
         super().__init__(value.shape)
@@ -68,7 +69,7 @@ class Point(_Event):
         return self.value.expand(*sample_shape, *self.value.shape)
 
 
-class DiagonalGaussian(_Event):
+class DiagonalGaussian(Event):
     """A normal distribution with independent elements: likelihood, prior or posterior of any number of dimensions.
 
     Arguments: `mean`, shape [batch, ...]; `std`, broadcast to it, at least 0.
@@ -110,13 +111,65 @@ class DiagonalGaussian(_Event):
         """KL(self || prior) in nats an item, shape [batch, 1]: one group. `z` is not needed: the form is closed."""
         return self._sum(self.elementwise_kl(prior)).unsqueeze(-1)
 
-    def noise(self, z: Tensor) -> Tensor:
-        """The standard normal noise that `from_noise` turns into z."""
+    def information(self, prior: "DiagonalGaussian") -> Tensor:
+        """How much every element says, KL(self || prior) in nats, averaged over the batch, shape [elements]."""
+        return self.elementwise_kl(prior).mean(0).flatten()
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """The standard normal noise that `reparameterise` turns into z."""
         return (z - self._mean) / self.std
 
-    def from_noise(self, noise: Tensor) -> Tensor:
-        """mean + std * noise."""
+    def reparameterise(self, noise: Tensor) -> Tensor:
+        """z = mean + std * noise."""
         return self._mean + self.std * noise
+
+
+class Joint:
+    """Independent latents with names: a distribution for every field of a NamedTuple.
+
+        Joint(Codes(identity=DiagonalGaussian(...), expression=DiagonalGaussian(...)))
+
+    What it draws is a NamedTuple of the same type.
+    """
+
+    def __init__(self, parts: Any):
+        self.parts = parts
+
+    def _each(self, answers: Iterable[Any]) -> Any:
+        return type(self.parts)(*answers)
+
+    @property
+    def mean(self) -> Any:
+        """The parts' means."""
+        return self._each(part.mean for part in self.parts)
+
+    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Any:
+        """A draw of every part, differentiable."""
+        return self._each(part.rsample(sample_shape, generator=generator) for part in self.parts)
+
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Any:
+        """A draw of every part."""
+        return self._each(part.sample(sample_shape, generator=generator) for part in self.parts)
+
+    def log_prob(self, z: Any) -> Tensor:
+        """Density in nats an item, shape [..., batch]."""
+        return torch.stack([part.log_prob(value) for part, value in zip(self.parts, z, strict=True)]).sum(0)
+
+    def kl(self, prior: "Joint", z: Any) -> Tensor:
+        """KL(self || prior) of every part in nats, shape [batch, parts]."""
+        return torch.cat([q.kl(p, value) for q, p, value in zip(self.parts, prior.parts, z, strict=True)], 1)
+
+    def information(self, prior: "Joint") -> Tensor:
+        """As that of a `DiagonalGaussian`, the parts one after the other."""
+        return torch.cat([q.information(p) for q, p in zip(self.parts, prior.parts, strict=True)])
+
+    def standardise(self, z: Any) -> Any:
+        """The standard normal noise of every part."""
+        return self._each(part.standardise(value) for part, value in zip(self.parts, z, strict=True))
+
+    def reparameterise(self, noise: Any) -> Any:
+        """The values that noise leads to."""
+        return self._each(part.reparameterise(value) for part, value in zip(self.parts, noise, strict=True))
 
 
 class OptimalGaussian(DiagonalGaussian):
@@ -143,7 +196,7 @@ class OptimalGaussian(DiagonalGaussian):
         return ((value - self.mean) / self.scale).square().mean().clamp(min=1e-8).sqrt()
 
 
-class Bernoulli(_Event):
+class Bernoulli(Event):
     """Binary elements, -1 or 1. Argument: `logits` of the value 1, shape [batch, ...]."""
 
     discrete = True
@@ -172,7 +225,7 @@ class Bernoulli(_Event):
         return self._sum(F.logsigmoid(self.logits * value))
 
 
-class Categorical(_Event):
+class Categorical(Event):
     """Elements of `levels` values evenly spaced over [-1, 1], each value with a probability of its own.
 
     Argument: `logits`, shape [batch, channels, levels, *positions]; the event is [channels, *positions].
@@ -253,7 +306,7 @@ def _logistic_mean(mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
     return total * 2 / (levels - 1) - 1
 
 
-class DiscretizedLogistic(_Event):
+class DiscretizedLogistic(Event):
     """Elements of `levels` values evenly spaced over [-1, 1], each the rounded draw of a logistic.
 
     Arguments: `mean` and `log_scale`, shape [batch, ...]; log-scales below -7 count as -7.
@@ -283,7 +336,7 @@ class DiscretizedLogistic(_Event):
         return self._sum(_logistic_log_mass(value, self.location, self.log_scale, self.levels))
 
 
-class LogisticMixture(_Event):
+class LogisticMixture(Event):
     """A mixture of logistics at every position, its component shared by the position's channels: real numbers.
 
     Arguments:
@@ -401,78 +454,3 @@ class DiscretizedLogisticMixture(LogisticMixture):
 
     def _rounded(self, value: Tensor) -> Tensor:
         return _to_level(value, self.levels)
-
-
-class Path:
-    """A distribution over a hierarchy of latents, z = (z_1, ..., z_L): p(z_1) p(z_2 | z_1) ... along a drawn path.
-
-    Argument: `walk`, a function that starts one top-down pass, written as a Python generator: it yields the
-    distribution of a group (a `DiagonalGaussian`), is sent the group's value, and yields the next, so that the pass
-    reads like the paper:
-
-        def walk():
-            state = start
-            for group in groups:
-                z = yield group.prior(state)
-                state = group.update(state, z)
-    """
-
-    def __init__(self, walk: Callable[[], Generator[DiagonalGaussian, Tensor, None]]):
-        self.walk = walk
-
-    def _pass(
-        self, choose: Callable[[int, DiagonalGaussian], Tensor]
-    ) -> tuple[list[DiagonalGaussian], tuple[Tensor, ...]]:
-        """One top-down pass in which `choose` gives every group its value."""
-        groups: list[DiagonalGaussian] = []
-        z: list[Tensor] = []
-        walk = self.walk()
-        try:
-            group = next(walk)
-            while True:
-                groups.append(group)
-                z.append(choose(len(z), group))
-                group = walk.send(z[-1])
-        except StopIteration:
-            return groups, tuple(z)
-
-    def given(self, z: tuple[Tensor, ...]) -> list[DiagonalGaussian]:
-        """Every group's distribution, given the groups of `z` before it."""
-        return self._pass(lambda group, _: z[group])[0]
-
-    @property
-    def mean(self) -> tuple[Tensor, ...]:
-        """The path along the groups' means."""
-        return self._pass(lambda _, group: group.mean)[1]
-
-    def rsample(
-        self, *, upper: tuple[Tensor, ...] = (), generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """One path an item, differentiable; `upper` gives the first groups, and the others are drawn."""
-
-        def choose(index: int, group: DiagonalGaussian) -> Tensor:
-            return upper[index] if index < len(upper) else group.rsample(generator=generator)
-
-        return self._pass(choose)[1]
-
-    def sample(self, *, upper: tuple[Tensor, ...] = (), generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """One path an item; `upper` gives the first groups, and the others are drawn."""
-        with torch.no_grad():
-            return self.rsample(upper=upper, generator=generator)
-
-    def log_prob(self, z: tuple[Tensor, ...]) -> Tensor:
-        """Density of a path in nats an item, shape [batch]."""
-        return torch.stack([group.log_prob(value) for group, value in zip(self.given(z), z, strict=True)]).sum(0)
-
-    def kl(self, prior: "Path", z: tuple[Tensor, ...]) -> Tensor:
-        """KL(self || prior) of every group along the path z, nats, shape [batch, groups]."""
-        groups = zip(self.given(z), prior.given(z), z, strict=True)
-        return torch.cat([mine.kl(theirs, value) for mine, theirs, value in groups], 1)
-
-    def noise(self, z: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The standard normal noise of every group that `from_noise` turns into z."""
-        return tuple(group.noise(value) for group, value in zip(self.given(z), z, strict=True))
-
-    def from_noise(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The path that this noise leads along."""
-        return self._pass(lambda index, group: group.from_noise(noise[index]))[1]

@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits, load_sample_image
 from torch.utils.data import DataLoader
 
 from modalities import MediaError
+from modalities.data import batches
 from modalities.images import Images
-from modalities.modality import batches
 
 
 def png(value: int, size: tuple[int, int] = (28, 28)) -> bytes:

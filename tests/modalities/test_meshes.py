@@ -12,11 +12,11 @@ import torch
 import trimesh
 
 from modalities import MediaError, face_model, from_config, mesh_files, mesh_sets, meshes, procrustes
+from modalities.data import batches
 from modalities.face_model import read_face_model
 from modalities.mesh_files import SUFFIXES, count_non_manifold, vertex_normals
 from modalities.mesh_sets import FACE_FILE, HEADS, face_weights, sphere
 from modalities.meshes import Meshes
-from modalities.modality import batches
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modalities import MediaError, from_config
-from modalities.modality import batches
+from modalities.data import batches
 from modalities.signals import Signals, synthetic_beats
 
 

@@ -14,8 +14,9 @@ from recipes import compare
 from zoo import load, save
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
-from zoo.autoregressive.prior import LatentPrior
 from zoo.card import Card
+from zoo.conditions import Classes
+from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.training import TrainingConfig
 from zoo.variational.nvae import NVAE
@@ -32,7 +33,9 @@ def folders(tmp_path_factory):
     top = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     vq = VQVAE(BINARY, codes=8, dimensions=4, downsampling=4, width=4, blocks=0)
-    codes = GatedPixelCNN(Latents((1, 2, 2), 8), 4, 1, 3, 3, 4, classes=10, likelihood="categorical", embedding=4)
+    codes = GatedPixelCNN(
+        Latents((1, 2, 2), 8), 4, 1, 3, 3, 4, condition=Classes.numbered(10), likelihood="categorical", embedding=4
+    )
     photographs = COLOUR.dataset("photographs").x
     models = {
         "pca": PCA.fit(GREY.dataset("digits"), GREY, components=8),

@@ -58,7 +58,7 @@ def test_a_folder_with_a_broken_picture_is_streamed_and_published(smoke, tmp_pat
 
 
 def test_a_run_that_was_killed_after_the_fit_does_not_fit_again(smoke, monkeypatch):
-    from zoo.linear.passes import Fit
+    from zoo.linear.passes import Passes
 
     class Killed(Exception):
         pass
@@ -70,7 +70,7 @@ def test_a_run_that_was_killed_after_the_fit_does_not_fit_again(smoke, monkeypat
         patched.setattr(faces_pca, "evaluate", kill)
         faces_pca.main(smoke)
     with monkeypatch.context() as patched:
-        patched.setattr(Fit, "visit", kill)
+        patched.setattr(Passes, "read", kill)
         faces_pca.main(smoke)
     assert json.loads((smoke.output / "figures.json").read_text())["test PSNR, dB"] > 20
     with pytest.raises(CheckpointError, match="components was 16, is 17"):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from modalities.modality import Arrays
+from modalities.data import Arrays
+from zoo.conditions import Classes
 from zoo.evaluation.classifier import Classifier
-from zoo.nn.residual import Encoder, Standardise
+from zoo.nn.normalisation import Standardise
+from zoo.nn.residual import Encoder
 from zoo.training import TrainingConfig, train
 
 SHAPE = (1, 8, 8)
@@ -89,4 +91,4 @@ def test_accuracy_counts_over_all_batches_and_keeps_no_graph():
 def test_an_encoder_that_is_told_the_class_is_refused():
     standardise, _ = networks()
     with pytest.raises(ValueError, match="takes the class as its input"):
-        Classifier(standardise, Encoder(SHAPE, 4, 4, 1, 16, classes=3), 3)
+        Classifier(standardise, Encoder(SHAPE, 4, 4, 1, 16, condition=Classes.numbered(3)), 3)

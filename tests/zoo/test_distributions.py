@@ -220,6 +220,6 @@ def test_path_scores_and_divergences_follow_the_chain_rule():
     assert torch.allclose(q.log_prob(z), first.log_prob(z[0]) + second.log_prob(z[1]))
     kl = q.kl(p, z)
     assert kl.shape == (5, 2) and torch.allclose(kl[:, 0], torch.full((5,), 2 * 2.0)) and torch.all(kl[:, 1] == 0)
-    back = q.from_noise(q.noise(z))
+    back = q.reparameterise(q.standardise(z))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(z, back, strict=True))
     assert torch.equal(q.mean[1], torch.ones(5, 2))

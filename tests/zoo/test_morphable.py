@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.meshes import Meshes
-from modalities.modality import Arrays
 from modalities.procrustes import align_to_mean, find_similarity
 from tests import toys
 from zoo.hub import load, save

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 from modalities import Modality
+from modalities.data import Batch
 from modalities.images import Images
 from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
+from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Path
 from zoo.model import Variational
 from zoo.nn.convolution import Convolution, SpectralPenalty
@@ -101,7 +103,7 @@ def test_vectors_and_strange_arguments_are_refused():
     with pytest.raises(ValueError, match="spectral_start must be above 0, or None, got 0"):
         make(spectral=0.1, spectral_start=0.0)
     with pytest.raises(ValueError, match="conditional: expected 2 classes as the condition, got none"):
-        make(classes=3).prior(n=2).sample()
+        make(condition=Classes.numbered(3)).prior(n=2).sample()
     with pytest.raises(ValueError, match="at least 2 samples, got n=1"):
         make().readjusted(n=1)
     with pytest.raises(ValueError, match="one for each of 3 groups, got 2"):
@@ -145,7 +147,7 @@ def test_the_item_moves_every_groups_posterior_and_no_prior():
     model = lively(make())
     x, y = toys.data_for(model, 2), -toys.data_for(model, 2)
     z = model.prior(n=2).sample(generator=generator())
-    for a, b in zip(model.encode(x).given(z), model.encode(y).given(z), strict=True):
+    for a, b in zip(model.encode(x).conditionals(z), model.encode(y).conditionals(z), strict=True):
         assert (a.mean != b.mean).all() and (a.std != b.std).all()
     drawn = model.sample(2, generator=generator())
     model._read = None  # to sample must not ask the encoder
@@ -155,10 +157,10 @@ def test_the_item_moves_every_groups_posterior_and_no_prior():
 def test_a_group_depends_on_those_above_alone():
     model = lively(make())
     z = model.prior(n=1).sample(generator=generator())
-    before = model.prior(n=1).given(z)
+    before = model.prior(n=1).conditionals(z)
     for index in range(3):
         moved = tuple(group + (place == index) for place, group in enumerate(z))
-        after = model.prior(n=1).given(moved)
+        after = model.prior(n=1).conditionals(moved)
         same = [torch.equal(a.mean, b.mean) for a, b in zip(before, after, strict=True)]
         assert same == [place <= index for place in range(3)]
         assert not torch.equal(model.decode(moved).logits, model.decode(z).logits)
@@ -177,13 +179,13 @@ def test_temperatures_of_single_groups():
     same = model.sample(3, temperature=0.7, generator=generator())
     assert torch.equal(same, model.sample(3, temperature=[0.7] * 3, generator=generator()))
     z = model.prior(n=2, temperature=[1.0, 0.0, 1.0]).sample(generator=generator())
-    assert torch.equal(z[1], model.prior(n=2).given(z)[1].mean) and not torch.equal(z[0], torch.zeros_like(z[0]))
+    assert torch.equal(z[1], model.prior(n=2).conditionals(z)[1].mean) and not torch.equal(z[0], torch.zeros_like(z[0]))
 
 
 def test_the_temperature_scales_every_groups_standard_deviation():
     model = lively(make())
     z = model.prior(n=4).sample(generator=generator())
-    whole, half = (model.prior(n=4, temperature=t).given(z) for t in (1.0, 0.5))
+    whole, half = (model.prior(n=4, temperature=t).conditionals(z) for t in (1.0, 0.5))
     for a, b in zip(whole, half, strict=True):
         assert torch.equal(b.mean, a.mean) and torch.allclose(b.std, 0.5 * a.std)
     assert (whole[0].std == 1).all()
@@ -192,7 +194,7 @@ def test_the_temperature_scales_every_groups_standard_deviation():
     by_hand: tuple = ()
     while len(by_hand) < 3:
         rest = tuple(torch.zeros_like(group) for group in z[len(by_hand) :])
-        by_hand += (model.prior(n=4).given((*by_hand, *rest))[len(by_hand)].rsample(generator=source),)
+        by_hand += (model.prior(n=4).conditionals((*by_hand, *rest))[len(by_hand)].rsample(generator=source),)
     assert all(torch.equal(a, b) for a, b in zip(by_hand, z, strict=True))
 
 
@@ -204,7 +206,7 @@ def test_progressive_training_holds_finer_scales_back():
     assert model.hold(0.25).tolist() == pytest.approx([1.0, 1.0, 30**0.5])
     assert model.hold(0.5).tolist() == model.hold(1.0).tolist() == [1.0, 1.0, 1.0]
     x = toys.data_for(model, 8)
-    early, late = (model.loss(x, progress=p, generator=generator()) for p in (0.0, 0.5))
+    early, late = (model.loss(Batch(x), progress=p, generator=generator()) for p in (0.0, 0.5))
     assert early["kl"] == late["kl"] and late["kl/02"] > 0
     more = (early["loss"] - late["loss"]).item()
     assert more == pytest.approx(29 * late["kl/02"].item(), rel=1e-4)
@@ -222,7 +224,7 @@ def test_warm_up_balances_groups_and_ends():
     idle = model.balance(torch.tensor([[1.0, 0.0, 1.0]]), 0.5)
     assert torch.isfinite(idle).all() and idle[1] < idle[0] / 50
     x = toys.data_for(model, 8)
-    early, late = (model.loss(x, progress=p, generator=generator()) for p in (0.0, 0.5))
+    early, late = (model.loss(Batch(x), progress=p, generator=generator()) for p in (0.0, 0.5))
     total = early["reconstruction"] + early["kl"]
     assert early["loss"] < early["reconstruction"] + 1e-2 * early["kl"] + 1e-3
     assert late["loss"].item() == pytest.approx(total.item(), rel=1e-5)
@@ -303,7 +305,7 @@ def test_a_flowed_posterior_scores_any_value():
     z = q.rsample(generator=generator())
     drawn = q.log_prob(z)  # by what it came from
     assert torch.allclose(q.log_prob(z.clone()), drawn, atol=1e-3)  # by the inverse
-    assert torch.allclose(q.from_noise(q.noise(z.clone())), z, atol=1e-4)
+    assert torch.allclose(q.reparameterise(q.standardise(z.clone())), z, atol=1e-4)
     p = DiagonalGaussian(torch.zeros(3, 2, 2, 2), torch.ones(()))
     assert torch.allclose(q.kl(p, z)[:, 0], drawn - p.log_prob(z))
 
@@ -347,8 +349,8 @@ def test_the_spectral_weight_anneals_and_scales_of_batch_norm_count():
     def extra(model, progress):
         model.eval()
         return (
-            model.loss(x, progress=progress, generator=generator())["loss"]
-            - plain.loss(x, progress=progress, generator=generator())["loss"]
+            model.loss(Batch(x), progress=progress, generator=generator())["loss"]
+            - plain.loss(Batch(x), progress=progress, generator=generator())["loss"]
         ).item()
 
     for model in (steady, annealed):
@@ -365,7 +367,7 @@ def test_the_spectral_weight_anneals_and_scales_of_batch_norm_count():
 def test_readjusted_statistics_are_those_of_samples_and_the_model_keeps_its_own():
     model = lively(make(normalisation="batch"))
     model.train()
-    model.loss(toys.data_for(model, 16), generator=generator())
+    model.loss(Batch(toys.data_for(model, 16)), generator=generator())
     model.eval()
     before = copy.deepcopy(model.state_dict())
     x = toys.data_for(model, 4)
@@ -389,7 +391,7 @@ def test_readjusted_statistics_are_those_of_samples_and_the_model_keeps_its_own(
 def test_statistics_and_power_iterations_are_saved(tmp_path):
     model = make(normalisation="batch", spectral=0.01)
     model.train()
-    model.loss(toys.data_for(model, 16), generator=generator())
+    model.loss(Batch(toys.data_for(model, 16)), generator=generator())
     model.eval().save_pretrained(tmp_path)
     again = NVAE.from_pretrained(tmp_path)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
@@ -465,7 +467,7 @@ def test_recomputing_gives_the_same_gradients_and_statistics(normalisation):
     models = [make(recompute=recompute, normalisation=normalisation).train() for recompute in (False, True)]
     x = toys.data_for(models[0], 8)
     for model in models:
-        model.loss(x, generator=generator())["loss"].backward()
+        model.loss(Batch(x), generator=generator())["loss"].backward()
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-4)
     for a, b in zip(models[0].buffers(), models[1].buffers(), strict=True):
@@ -473,7 +475,7 @@ def test_recomputing_gives_the_same_gradients_and_statistics(normalisation):
 
 
 def test_a_class_moves_the_samples():
-    model = lively(make(classes=3))
+    model = lively(make(condition=Classes.numbered(3)))
     a, b = (model.sample(4, condition=label, temperature=0.0) for label in (0, 1))
     assert not torch.equal(a, b)
     with pytest.raises(ValueError, match="classes run from 0 to 2"):

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays, MediaError
+from modalities.modality import MediaError
 from tests import toys
 from tests.zoo import worker
 from zoo.model import Explicit

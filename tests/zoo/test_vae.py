@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modalities.data import Arrays, Batch
 from modalities.images import Images
-from modalities.modality import Arrays
 from modalities.points import Points
 from modalities.signals import Signals
 from tests.toys import ToyPPCA
+from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, OptimalGaussian
-from zoo.nn.residual import Decoder, Encoder, Standardise
+from zoo.nn.normalisation import Standardise
+from zoo.nn.residual import Decoder, Encoder
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
@@ -101,7 +103,7 @@ def test_every_likelihood_takes_images_of_any_size(size, levels, channels, likel
     medium = Images(channels, *size, levels)
     model = VAE(medium, latent=3, width=4, hidden=16, likelihood=likelihood).train()
     x = torch.where(torch.rand(2, *medium.shape, generator=generator()) < 0.5, 1.0, -1.0)
-    model.loss(x, generator=generator())["loss"].backward()
+    model.loss(Batch(x), generator=generator())["loss"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     model.eval()
     assert model.sample(2, generator=generator()).shape == x.shape
@@ -111,9 +113,9 @@ def test_every_likelihood_takes_images_of_any_size(size, levels, channels, likel
 @pytest.mark.parametrize("shape", [(1,), (2,), (3, 24), (1, 140), (1, 9, 14), (3, 64, 64)])
 def test_networks_take_their_size_from_the_medium(shape):
     x = torch.randn(2, *shape, generator=generator())
-    code = Encoder(shape, 5, width=4, blocks=1, hidden=16, classes=3)(x, torch.tensor([0, 2]))
+    code = Encoder(shape, 5, width=4, blocks=1, hidden=16, condition=Classes.numbered(3))(x, torch.tensor([0, 2]))
     assert code.shape == (2, 5)
-    decoder = Decoder(shape, 5, outputs=7, width=4, blocks=1, hidden=16, classes=3)
+    decoder = Decoder(shape, 5, outputs=7, width=4, blocks=1, hidden=16, condition=Classes.numbered(3))
     assert decoder(code, torch.tensor([0, 2])).shape == (2, 7, *shape[1:])
     assert not torch.equal(decoder(code, torch.tensor([0, 2])), decoder(code, torch.tensor([1, 2])))
 
@@ -163,7 +165,9 @@ def test_beta_warmup_and_free_bits_weigh_the_kl():
 
     def terms(progress=1.0, **options):
         torch.manual_seed(0)
-        return VAE(medium, latent=4, width=4, hidden=16, **options).loss(x, progress=progress, generator=generator())
+        return VAE(medium, latent=4, width=4, hidden=16, **options).loss(
+            Batch(x), progress=progress, generator=generator()
+        )
 
     plain = terms()
     assert plain["loss"].item() == pytest.approx((plain["reconstruction"] + plain["kl"]).item(), rel=1e-5)
@@ -181,7 +185,7 @@ def test_a_class_conditional_vae_learns_its_classes():
     labels = torch.arange(256) % 2
     x = torch.where(labels[:, None, None, None] == 1, 1.0, -1.0).expand(256, 1, 8, 8).contiguous()
     torch.manual_seed(0)
-    model = VAE(medium, latent=2, width=4, hidden=16, classes=2)
+    model = VAE(medium, latent=2, width=4, hidden=16, condition=Classes.numbered(2))
     train(model, Arrays(x, labels), TrainingConfig(steps=150, batch_size=64, learning_rate=0.01, ema=0.9))
     drawn = model.sample(20, condition=[0] * 10 + [1] * 10, generator=generator())
     assert drawn[:10].mean() < -0.9 and drawn[10:].mean() > 0.9
@@ -214,7 +218,7 @@ def test_half_precision_autocast_keeps_the_likelihood_in_float32():
     model = VAE(Images(1, 8, 8, 2), latent=2, width=4, hidden=16)
     x = torch.ones(4, 1, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = model.loss(x, generator=generator())
+        terms = model.loss(Batch(x), generator=generator())
     assert all(value.dtype == torch.float32 for value in terms.values())
     exact = F.binary_cross_entropy_with_logits  # the reference in double precision
     with torch.no_grad():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from modalities.data import Arrays, Batch
 from modalities.images import Images
-from modalities.modality import Arrays
 from tests.toys import data_for
 from zoo.distributions import Bernoulli, DiscretizedLogistic
 from zoo.training import TrainingConfig, train
@@ -43,7 +43,7 @@ def test_a_step_of_the_codebook_is_the_one_by_hand():
     # Two positions, [batch, dimensions, 1, 2]: the vectors are (1, 0), (9, 1), (11, 3), (-1, 2).
     model.encoder = Fixed(torch.tensor([[[[1.0, 9.0]], [[0.0, 1.0]]], [[[11.0, -1.0]], [[3.0, 2.0]]]]))
     x = torch.ones(2, 1, 2, 4)
-    terms = model.loss(x)
+    terms = model.loss(Batch(x))
     assert model.usage.tolist() == pytest.approx([0.9 * 4 + 0.1 * 2, 0.9 * 1 + 0.1 * 2, 0.9 * 2])
     first = [0.1 * (1 - 1) / 3.8, 0.1 * (0 + 2) / 3.8]
     second = [(0.9 * 10 + 0.1 * (9 + 11)) / 1.1, 0.1 * (1 + 3) / 1.1]
@@ -69,7 +69,7 @@ def test_the_gradient_goes_straight_through_the_rounding():
     z = model.encoder.z
     rounded = model.embed(model.codes(x)).requires_grad_()
     expected = torch.autograd.grad(-model._likelihood(rounded).log_prob(x).mean(), rounded)[0]
-    model.train().loss(x)["loss"].backward()
+    model.train().loss(Batch(x))["loss"].backward()
     assert torch.allclose(z.grad, expected + 0.7 * 2 * (z - rounded).detach() / 6, atol=1e-6)
     assert not torch.allclose(expected, torch.zeros(()), atol=1e-3)
     again = torch.autograd.grad(-model.eval().decode(z).log_prob(x).mean(), z)[0]
@@ -93,7 +93,7 @@ def test_codes_that_are_not_used_start_again_at_encoder_outputs():
 
 def test_the_first_step_starts_all_codes_and_later_ones_keep_them_in_use():
     model, x = small(codes=16).train(), data_for(small(), 64)
-    first = model.loss(x, generator=generator())
+    first = model.loss(Batch(x), generator=generator())
     z = model.encode(x)
     assert (z - model.embed(model.codes(x))).square().mean() < 0.3 * z.var()  # random codes would be far away
     assert first["log_perplexity"] > math.log(2) and (model.usage > 0).all()
@@ -139,9 +139,9 @@ def test_uniform_codes_are_uniform_and_narrow_with_the_temperature():
     assert values.tolist() == [0, 2, 4, 6] and ((counts - 500).abs() < 80).all()
     prior = UniformCodes(book, (2, 1, 1), 0.5)
     assert set(prior.sample(generator=generator()).unique().tolist()) <= {1.0, 1.5, 2.5, 3.5, 4.5}
-    assert prior.noise(prior.mean).abs().max() == 0  # the second dimension, which never varies, included
+    assert prior.standardise(prior.mean).abs().max() == 0  # the second dimension, which never varies, included
     full = UniformCodes(book, (4, 1, 1))
-    noise = full.noise(book[:, :, None, None])[:, 0]
+    noise = full.standardise(book[:, :, None, None])[:, 0]
     assert noise.mean().item() == pytest.approx(0, abs=1e-6) and noise.std(correction=0).item() == pytest.approx(1)
 
 
@@ -181,6 +181,6 @@ def test_rows_are_learned_with_the_averaged_weights_in_place():
     x = data_for(model, 256)
     train(model, Arrays(x), config(steps=150, batch_size=64, learning_rate=5e-3, log_every=50, ema=0.95))
     with torch.no_grad():
-        nats = model.loss(x)["reconstruction"].item()
+        nats = model.loss(Batch(x))["reconstruction"].item()
     assert nats < 1  # 16 pixels of one bit each are 11.1 nats; rows fit into 4 positions of 8 codes
     assert torch.equal(model.reconstruct(x).sign(), x)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays
 from tests import toys
 from zoo.model import unpack
 from zoo.training import TrainingConfig, train

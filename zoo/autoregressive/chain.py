@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from modalities import MediaError, Modality
+from modalities import Modality
+from modalities.data import Batch
 from zoo.distributions import (
     Bernoulli,
     Categorical,
@@ -23,8 +24,8 @@ from zoo.distributions import (
     full_precision,
     uniform_noise,
 )
-from zoo.model import Explicit, check_count, check_temperature, unpack
-from zoo.nn.residual import Standardise
+from zoo.model import Explicit, Trainable, check_count, check_temperature
+from zoo.nn.normalisation import Standardise
 
 Likelihood = Literal["bernoulli", "categorical", "logistic-mixture"]
 Sampler = Literal["incremental", "fixed-point", "naive"]
@@ -119,17 +120,17 @@ class Incremental(abc.ABC):
         """Take in the values of a turn, shape [n, channels of the turn]."""
 
 
-class Autoregressive(Explicit):
+class Autoregressive(Explicit, Trainable):
     """A model of items as sequences of positions, trained on exact likelihood.
 
-    `__init__` of a family calls `_describe`, and the family gives `outputs` and `incremental`. Real-valued data are
-    standardised by `standardise`, which is to be fitted before training.
+    `__init__` of a family calls `describe`, and the family gives `outputs` and `incremental`. Real-valued data are
+    standardised.
     """
 
     exact: ClassVar[bool] = True
     output: Output
 
-    def _describe(self, modality: Modality, likelihood: Likelihood | None, components: int) -> None:
+    def describe(self, modality: Modality, likelihood: Likelihood | None, components: int) -> None:
         """Take channels, positions and the likelihood from the medium. A vector is a row of its coordinates."""
         self.modality = modality
         shape = modality.shape
@@ -138,6 +139,11 @@ class Autoregressive(Explicit):
         self.discrete = modality.levels is not None
         if not self.discrete:
             self.standardise = Standardise(shape)
+
+    def adapt(self, data: Any) -> None:
+        """Measure the mean and the deviation of real-valued data."""
+        if not self.discrete:
+            self.standardise.measure(data, self.modality)
 
     @abc.abstractmethod
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -152,54 +158,49 @@ class Autoregressive(Explicit):
         """The same network, to be run position by position on n items."""
 
     def log_prob(
-        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
         """Exact log-probability in nats an item, shape [batch]; a mass where the medium has levels, else a density.
 
         Raises `MediaError` where values are not levels of the medium.
         """
-        return self._log_prob(self._checked(x), self.prepare_condition(condition, len(x), generator))
+        x = self.check_items(x, levels=True)
+        return self._log_prob(x, self.prepare_condition(condition, len(x), generator))
 
     def loss(
-        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+        self,
+        batch: Batch,
+        *,
+        player: str = "model",
+        progress: float = 1.0,
+        shared: dict[str, Any] | None = None,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The negative log-likelihood in nats an item, averaged over the batch."""
-        x, condition = unpack(batch)
-        return {"loss": -self._log_prob(x, self.prepare_condition(condition, len(x), generator)).mean()}
+        condition = self.prepare_condition(batch.condition, len(batch.x), generator)
+        return {"loss": -self._log_prob(batch.x, condition).mean()}
 
     def _log_prob(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        x, log_volume = self._inward(x)
+        x, log_volume = self.to_unit(x)
         return self.output.distribution(self.outputs(x, condition)).log_prob(x) - log_volume
 
-    def _inward(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+    def to_unit(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         """Items as the network sees them, [batch, channels, *positions], and the log of what a unit volume became."""
         if self.discrete:
             return full_precision(x).reshape(len(x), self.output.channels, *self.positions), 0.0
         scale = self.standardise.std.expand(self.modality.shape).log().sum()
         return self.standardise(full_precision(x)).reshape(len(x), self.output.channels, *self.positions), scale
 
-    def _outward(self, x: Tensor) -> Tensor:
+    def from_unit(self, x: Tensor) -> Tensor:
         x = x.reshape(len(x), *self.modality.shape)
         return x if self.discrete else self.standardise.inverse(x)
-
-    def _checked(self, x: Tensor) -> Tensor:
-        self.modality.check(x)
-        levels = self.modality.levels
-        if levels is not None:
-            steps = (x.double() + 1) * (levels - 1) / 2
-            if ((steps - steps.round()).abs() > 0.02).any() or x.abs().max() > 1.001:
-                raise MediaError(
-                    f"this model's {self.modality.kind} have {levels} levels evenly spaced over [-1, 1]; got values "
-                    f"between them or beyond, {x.min():.4g} to {x.max():.4g}: quantise the data as their adapter does"
-                )
-        return x
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
         generator: torch.Generator | None = None,
@@ -221,7 +222,7 @@ class Autoregressive(Explicit):
         x: Tensor,
         known: Tensor,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         sampler: Sampler = "incremental",
@@ -245,7 +246,7 @@ class Autoregressive(Explicit):
                 f"known has shape {list(known.shape)}, which does not broadcast to the items' {list(x.shape)}"
             ) from error
         x = x.to(self.device)
-        self._checked(torch.where(mask, x, 1.0))
+        self.modality.check_levels(torch.where(mask, x, 1.0))
         mask = mask.reshape(len(x), self.output.channels, *self.positions)
         order = mask.flatten(2).movedim(1, 2)
         if self.output.turns == 1 and (order.any(2) != order.all(2)).any():
@@ -256,14 +257,14 @@ class Autoregressive(Explicit):
                 "what is known must be a prefix in raster order: known values that follow unknown ones cannot be "
                 "conditioned on by ancestral sampling"
             )
-        given, _ = self._inward(torch.where(mask.reshape(x.shape), x, 0.0))
+        given, _ = self.to_unit(torch.where(mask.reshape(x.shape), x, 0.0))
         drawn = self._sample(len(x), condition, temperature, generator, sampler, given, mask)
         return torch.where(mask.reshape(x.shape), x.to(drawn.dtype), drawn)
 
     def _sample(
         self,
         n: int,
-        condition: Any,
+        condition: object,
         temperature: float,
         generator: torch.Generator | None,
         sampler: Sampler,
@@ -277,7 +278,7 @@ class Autoregressive(Explicit):
         condition = self.prepare_condition(condition, n, generator)
         like = full_precision(torch.empty(0, device=self.device, dtype=self.dtype))
         noise = uniform_noise((n, self.output.noise, *self.positions), like, generator)
-        return self._outward(samplers[sampler](noise, condition, temperature, given, known))
+        return self.from_unit(samplers[sampler](noise, condition, temperature, given, known))
 
     def _ancestral(
         self, noise: Tensor, condition: Tensor | None, temperature: float, given: Tensor | None, known: Tensor | None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modalities import Modality
 from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
+from zoo.conditions import Classes
 from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
 
 
@@ -25,7 +26,7 @@ class GatedPixelCNN(Autoregressive):
         layers: gated layers.
         kernel, first_kernel: sizes of the (square, before halving) kernels of the later layers and of the first; odd.
         head: feature maps between the two last convolutions.
-        classes: the number of classes, if samples shall be conditioned on one.
+        condition: `Classes`, if samples shall be conditioned on one.
         likelihood, components: see `Output`.
         embedding: the length of a learned vector for every level that enters the network in place of the value; for
             codes, whose levels have no order. None feeds the values as they are.
@@ -39,13 +40,13 @@ class GatedPixelCNN(Autoregressive):
         kernel: int = 3,
         first_kernel: int = 7,
         head: int = 64,
-        classes: int | None = None,
+        condition: Classes | None = None,
         likelihood: Likelihood | None = None,
         components: int = 10,
         embedding: int | None = None,
     ):
         super().__init__()
-        self._describe(modality, likelihood, components)
+        self.describe(modality, likelihood, components)
         if len(self.positions) != 2 or kernel % 2 == 0 or first_kernel % 2 == 0 or layers < 1:
             raise ValueError(
                 f"expected items [channels, height, width], odd kernels and at least 1 layer, got {modality.shape}, "
@@ -53,7 +54,8 @@ class GatedPixelCNN(Autoregressive):
             )
         if embedding is not None and not self.discrete:
             raise ValueError("embedding is for values of levels: real numbers have no vectors to look up")
-        self.classes, self.groups = classes, self.output.turns
+        self.condition, self.groups = condition, self.output.turns
+        classes = None if condition is None else len(condition)
         self.embedding = None if embedding is None else nn.Embedding(modality.levels or 0, embedding)
         inputs = self.output.channels * (embedding or 1)
         self.layers = nn.ModuleList(

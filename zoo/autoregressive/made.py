@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modalities import Modality
 from zoo.autoregressive.chain import Autoregressive, Incremental
+from zoo.conditions import Classes
 from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
 
 
@@ -24,7 +25,7 @@ class MADE(Autoregressive):
         width: hidden units a coordinate; those of coordinate k see the coordinates before it.
         layers: residual blocks, each of two masked layers.
         components: logistics of a conditional.
-        classes: the number of classes, if samples shall be conditioned on one.
+        condition: `Classes`, if samples shall be conditioned on one.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class MADE(Autoregressive):
         width: int = 64,
         layers: int = 3,
         components: int = 10,
-        classes: int | None = None,
+        condition: Classes | None = None,
     ):
         super().__init__()
         if len(modality.shape) != 1 or min(width, layers, components) < 1:
@@ -41,19 +42,19 @@ class MADE(Autoregressive):
                 f"expected items [d], and at least 1 unit, 1 layer and 1 component, got {list(modality.shape)}, "
                 f"{width}, {layers}, {components}"
             )
-        self._describe(modality, None, components)
+        self.describe(modality, None, components)
         d = modality.shape[0]
-        self.classes, hidden = classes, d * width
+        self.condition, hidden = condition, d * width
         # A vector is an image of one pixel, a coordinate a group of its channels.
         self.first = MaskedConv2d(d, hidden, 0, 0, "A", groups=d)
         self.layers = nn.ModuleList(MaskedBlock(hidden, d, layers) for _ in range(layers))
         self.last = MaskedConv2d(hidden, d * self.output.size, 0, 0, "B", groups=d)
-        self.condition = nn.Embedding(classes, hidden) if classes else None
+        self.labels = None if condition is None else nn.Embedding(len(condition), hidden)
 
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         h = linear(self.first, x[:, 0].to(self.dtype))
-        if self.condition is not None:
-            h = h + self.condition(condition)
+        if self.labels is not None:
+            h = h + self.labels(condition)
         for layer in self.layers:
             h = layer(h)
         return linear(self.last, F.silu(h)).unflatten(1, (-1, self.output.size)).transpose(1, 2)
@@ -89,7 +90,7 @@ class _Coordinates(Incremental):
 
     def __init__(self, model: MADE, n: int, condition: Tensor | None):
         self.width = model.positions[0]
-        self.extra = None if model.condition is None else model.condition(condition)[:, :, None, None]
+        self.extra = None if model.labels is None else model.labels(condition)[:, :, None, None]
         self.first = RowConv2d(model.first, n, 1)
         layers: list[MaskedBlock] = list(model.layers)  # type: ignore[arg-type]
         self.layers = [(PointConv2d(layer.first, n), PointConv2d(layer.second, n)) for layer in layers]

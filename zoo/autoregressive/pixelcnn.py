@@ -39,7 +39,7 @@ class PixelCNN(Autoregressive):
         components: int = 10,
     ):
         super().__init__()
-        self._describe(modality, likelihood, components)
+        self.describe(modality, likelihood, components)
         if len(self.positions) != 2 or blocks < 1:
             raise ValueError(
                 f"expected items [channels, height, width] and at least 1 block, got {modality.shape} and {blocks}"

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from modalities import Modality
 from zoo.autoregressive.chain import Autoregressive, Incremental
+from zoo.conditions import Classes
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 
@@ -39,7 +40,7 @@ class PixelCNNPlusPlus(Autoregressive):
         blocks: gated residual blocks at a resolution, in both streams and either way; the paper has 5.
         dropout: the fraction of features that training drops in every block; the paper has 0.5.
         components: of the mixture.
-        classes: the number of classes, if samples shall be conditioned on one.
+        condition: `Classes`, if samples shall be conditioned on one.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class PixelCNNPlusPlus(Autoregressive):
         blocks: int = 2,
         dropout: float = 0.0,
         components: int = 10,
-        classes: int | None = None,
+        condition: Classes | None = None,
     ):
         super().__init__()
-        self._describe(modality, None, components)
+        self.describe(modality, None, components)
         step = 2 ** (LEVELS - 1)
         if len(self.positions) != 2 or any(size % step for size in self.positions):
             raise ValueError(
@@ -68,7 +69,8 @@ class PixelCNNPlusPlus(Autoregressive):
             raise ValueError(
                 f"expected width and blocks of at least 1 and dropout in [0, 1), got {width}, {blocks}, {dropout}"
             )
-        self.classes = classes
+        self.condition = condition
+        classes = None if condition is None else len(condition)
         inputs = self.output.channels + 1
         # No biases here: the channel of ones has that place, and gives exact zeros where a shift leaves nothing.
         self.first_u = normed(nn.Conv2d(inputs, width, (2, 3), bias=False))

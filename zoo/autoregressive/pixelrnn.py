@@ -51,7 +51,7 @@ class PixelRNN(Autoregressive):
         components: int = 10,
     ):
         super().__init__()
-        self._describe(modality, likelihood, components)
+        self.describe(modality, likelihood, components)
         if len(self.positions) != 2 or layers < 1:
             raise ValueError(
                 f"expected items [channels, height, width] and at least 1 layer, got {modality.shape}, {layers}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modalities import Modality
 from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
+from zoo.conditions import Classes
 
 
 class WaveNet(Autoregressive):
@@ -26,7 +27,7 @@ class WaveNet(Autoregressive):
         layers: layers of a cycle, with dilations 1, 2, 4, ..., 2^(layers - 1).
         cycles: how often the dilations start anew.
         skip: channels of the sum of skip connections, and of the head.
-        classes: the number of classes, if samples shall be conditioned on one.
+        condition: `Classes`, if samples shall be conditioned on one.
         likelihood, components: see `Output`. Series of more than one channel take the mixture alone.
     """
 
@@ -37,12 +38,12 @@ class WaveNet(Autoregressive):
         layers: int = 7,
         cycles: int = 2,
         skip: int = 64,
-        classes: int | None = None,
+        condition: Classes | None = None,
         likelihood: Likelihood | None = None,
         components: int = 10,
     ):
         super().__init__()
-        self._describe(modality, likelihood, components)
+        self.describe(modality, likelihood, components)
         if len(modality.shape) != 2 or min(width, layers, cycles, skip) < 1:
             raise ValueError(
                 f"expected items [channels, time], and at least 1 channel, layer, cycle and skip channel, got "
@@ -53,7 +54,8 @@ class WaveNet(Autoregressive):
                 f"the channels of a step are drawn together, by the logistic-mixture; the likelihood "
                 f"{self.output.likelihood!r} draws {self.output.turns} channels in turn"
             )
-        self.classes = classes
+        self.condition = condition
+        classes = None if condition is None else len(condition)
         dilations = [2**layer for layer in range(layers)] * cycles
         self.receptive_field = sum(dilations) + 1
         """How many steps before its own a step's distribution sees."""

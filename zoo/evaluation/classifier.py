@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalities import MediaError, Modality
-from modalities.modality import batches
+from modalities.data import Batch, batches
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, load_weights, read_config, write_files
 from zoo.distributions import full_precision
 from zoo.evaluation.features import FeatureNetwork
 from zoo.evaluation.items import spread
-from zoo.model import unpack
-from zoo.nn.residual import Encoder, Standardise
+from zoo.nn.normalisation import Standardise
+from zoo.nn.residual import Encoder
 from zoo.training import TrainingConfig, train
 
 TRAINING = TrainingConfig(steps=1500, batch_size=128, learning_rate=2e-3, weight_decay=0.02, ema=0.99)
@@ -51,24 +51,17 @@ class Classifier(nn.Module):
         """Unnormalised log-probabilities of the classes, shape [batch, classes]."""
         return full_precision(self.encoder(self.standardise(x)))
 
-    def forward(
-        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, **_: Any) -> dict[str, Tensor]:
         """The cross-entropy of a batch (x, labels) in nats, and the share that is classified correctly."""
-        x, labels = unpack(batch)
-        logits = self.logits(x)
+        logits, labels = self.logits(batch.x), batch.condition
         return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
-
-    def players(self) -> dict[str, list[nn.Module]]:
-        """One player, as for a model with a likelihood."""
-        return {"model": [self]}
 
     @torch.no_grad()
     def accuracy(self, data: Any) -> float:
         """The share of a data set of (x, label) that is classified correctly, in [0, 1]."""
         device = self.encoder.output.weight.device
         correct = count = 0
-        for x, labels in batches(data, 500):
+        for x, labels, _ in batches(data, 500):
             correct += int((self.logits(x.to(device)).argmax(1).cpu() == labels).sum())
             count += len(labels)
         return correct / count

@@ -11,10 +11,9 @@ from rich.progress import track
 from torch import Tensor
 
 from modalities import MediaError, Modality
+from modalities.data import batches, cut, fetch, randomise
 from modalities.images import binarise
-from modalities.modality import batches, fetch, randomise
-from zoo.autoregressive.prior import LatentPrior
-from zoo.model import GenerativeModel, Latent, check_count, unpack
+from zoo.model import GenerativeModel, Latent, check_count
 
 BATCH = 100
 """How many items are drawn or read at once."""
@@ -53,12 +52,12 @@ def condition_of(model: GenerativeModel, labels: Any) -> Any:
 
     Raises ValueError where the model needs labels and there are none: it would draw classes, wrong ones for most items.
     """
-    if model.classes is None:
+    if model.condition is None:
         return None
     if labels is None:
         raise ValueError(
-            f"{type(model).__name__} is class-conditional and the data have no labels; give pairs of an item and its "
-            f"class, from 0 to {model.classes - 1}"
+            f"{type(model).__name__} is told {model.condition.kind} and the data have no labels; give pairs of an item "
+            "and its label"
         )
     return labels
 
@@ -78,9 +77,8 @@ def places(count: int, n: int) -> list[int]:
 
 def _cut(stream: Iterator[Any], left: int) -> Iterator[tuple[Tensor, Any]]:
     for batch in stream:
-        x, labels = unpack(batch)
-        yield x[:left], None if labels is None else labels[:left]
-        left -= len(x)
+        yield batch.x[:left], cut(batch.condition, slice(left))
+        left -= len(batch.x)
         if left <= 0:
             return
 
@@ -102,10 +100,10 @@ def spread(dataset: Any, n: int, generator: torch.Generator | None = None) -> tu
             warnings.warn(f"skipped: {error}", stacklevel=2)
         if batch is None:
             continue
-        x, label = unpack(randomise(dataset, batch, generator))
-        kept = len(x) - len(errors)
-        items.append(x[:kept])
-        labels += [] if label is None else [label[:kept]]
+        batch = randomise(dataset, batch, generator)
+        kept = len(batch.x) - len(errors)
+        items.append(batch.x[:kept])
+        labels += [] if batch.condition is None else [batch.condition[:kept]]
     if not items:
         raise MediaError(f"not one of the {n} files could be read")
     return torch.cat(items), torch.cat(labels) if labels else None
@@ -141,7 +139,7 @@ def draw(
 def has_means(model: GenerativeModel) -> bool:
     """Whether a mean of p(x given z) is an item: of models with latents, but not of binary elements, whose mean is
     grey."""
-    return isinstance(model, (Latent, LatentPrior)) and model.modality.levels != 2
+    return isinstance(model, Latent) and model.modality.levels != 2
 
 
 def as_items(x: Tensor, levels: int | None, medium: Modality, generator: torch.Generator | None = None) -> Tensor:

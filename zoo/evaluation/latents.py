@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.card import Figure
 from zoo.evaluation.items import condition_of, first, for_draws
-from zoo.model import GenerativeModel, Variational, check_count, point
+from zoo.model import GenerativeModel, Variational, check_count
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -56,13 +56,13 @@ def evaluate(
         elbo = model.elbo(x, condition=condition, generator=noise)
         terms.append(torch.cat([-elbo.reconstruction[:, None].double(), elbo.kl.double()], 1).cpu())
         prior: Any = model.prior(condition, n=len(x))
-        place = prior.noise(point(model.encode(x, condition=condition)))
+        place = prior.standardise(model.encode(x, condition=condition).mean)
         moments.add((place,) if isinstance(place, Tensor) else place)
     return _figures(model, torch.cat(terms), [variance > ACTIVE for variance in moments.variances()], data)
 
 
 def _figures(model: Variational, terms: Tensor, active: list[Tensor], data: str) -> list[Figure]:
-    known = [] if model.classes is None else ["class known"]
+    known = [] if model.condition is None else ["class known"]
     kind, given = ", ".join(["mass" if model.discrete else "density", *known]), ", ".join(known)
     rates = terms[:, 1:]
     found = [_mean("rate", rates.sum(1), data, "nats", given), _mean("distortion", terms[:, 0], data, "nats", kind)]

@@ -95,8 +95,8 @@ def advantage(
         raise ValueError(
             f"likelihoods of {model.modality!r} and {other.modality!r}, or of a mass and a density, cannot be compared"
         )
-    if (model.classes is None) != (other.classes is None):
-        told, alone = (model, other) if other.classes is None else (other, model)
+    if (model.condition is None) != (other.condition is None):
+        told, alone = (model, other) if other.condition is None else (other, model)
         raise ValueError(
             f"{type(told).__name__} is given the class of an item and {type(alone).__name__} is not: their likelihoods "
             "cannot be compared"
@@ -156,6 +156,6 @@ def _figure(model: GenerativeModel, metric: str, values: Tensor, data: str) -> F
         mass = model.discrete or metric == "bits/dim"
         exact = model.exact and (model.discrete or metric == "NLL")
         kind = ("" if exact else "bound on a ") + ("mass" if mass else "density")
-        kind += "" if model.classes is None else ", class known"
+        kind += "" if model.condition is None else ", class known"
     error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
     return Figure(metric, values.mean().item(), data, {"NLL": "nats", "PSNR": "dB"}.get(metric, ""), kind, error)

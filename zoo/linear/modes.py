@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.meshes import Meshes
-from modalities.modality import Arrays
 from modalities.procrustes import align as align_to
 from modalities.procrustes import find_similarity
 from zoo.linear.solver import PrincipalAxes, principal_axes

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.meshes import Meshes
-from modalities.modality import Arrays
 from zoo.distributions import DiagonalGaussian, Point
 from zoo.linear.edits import diffuse, minimal_step
 from zoo.linear.modes import (
@@ -29,14 +29,14 @@ from zoo.linear.modes import (
     ridge_coefficients,
     scaled,
 )
-from zoo.model import Latent, check_count, check_temperature
+from zoo.model import Fitted, Latent, check_count, check_temperature
 
 PARTS = ("shape", "expression", "colour")
 REST = "surrounding"
 """The segment of the vertices that no region names."""
 
 
-class MorphableModel(Latent):
+class MorphableModel(Latent, Fitted):
     """A mesh is a mean plus modes of shape and expression, and its colours a mean plus modes of colour.
 
     positions = mean + shape_basis^T diag(shape_variance)^(1/2) z_shape + the same of expression; colours likewise.
@@ -56,6 +56,7 @@ class MorphableModel(Latent):
         landmarks: how many vertices are marked.
     """
 
+    has_likelihood: ClassVar[bool] = False
     precise: ClassVar[tuple[str, ...]] = (
         "mean",
         "noise",
@@ -279,11 +280,11 @@ class MorphableModel(Latent):
         whole = self.shape_variance.double().sum() + self.expression_variance.double().sum()
         return variance / (whole + self.noise.double() * 3 * self.medium.vertices)
 
-    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, sum(self.sizes))
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
-    def decode(self, z: Tensor, *, condition: Any = None) -> Point:
+    def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The meshes with these coefficients, shape [batch, vertices, 3 or 6]. Colours may leave [0, 1].
 
         z has the shape [batch, K], or [batch, segments, K]: coefficients for each segment, blended at the borders.
@@ -300,7 +301,7 @@ class MorphableModel(Latent):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
         return Point(x)
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> Tensor:
+    def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The coefficients of meshes, shape [batch, shape + expression + colour].
 
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
@@ -311,14 +312,14 @@ class MorphableModel(Latent):
         z = ridge_coefficients(positions, centred[:, :, :3].flatten(1), self.noise.item())
         if self.medium.colours:
             z = torch.cat([z, ridge_coefficients([self.axes("colour")], centred[:, :, 3:].flatten(1), 0.0)], 1)
-        return z.to(self.mean)
+        return Point(z.to(self.mean))
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
         generator: torch.Generator | None = None,
@@ -339,7 +340,7 @@ class MorphableModel(Latent):
         """Give the meshes x these segments of the other meshes, shape of x. What the modes cannot show of x stays."""
         names = [segments] if isinstance(segments, str) else segments
         chosen = [_choose(name, self._need_segments(), "segment") for name in names]
-        offset = self._offset(self.encode(other) - self.encode(x))
+        offset = self._offset(self.encode(other).mean - self.encode(x).mean)
         return x + self.weights[chosen].sum(0)[:, None] * offset
 
     @torch.no_grad()
@@ -361,7 +362,7 @@ class MorphableModel(Latent):
         if attribute is None:
             return self.mean + factor * (self.modality.check(x) - self.mean)
         direction = self.direction(attribute)
-        level = self.encode(x) @ direction / direction.square().sum()
+        level = self.encode(x).mean @ direction / direction.square().sum()
         return self.edit(x, attribute, (factor - 1) * level)
 
     def direction(self, attribute: str) -> Tensor:
@@ -514,7 +515,7 @@ class MorphableModel(Latent):
     def _coefficients(self, data: Tensor | Dataset | Arrays) -> tuple[Tensor, list[int]]:
         """The coefficients of the meshes that can be read, shape [kept, K], and their places in the data."""
         if isinstance(data, Tensor):
-            return torch.cat([self.encode(block) for block in data.split(64)]), list(range(len(data)))
+            return torch.cat([self.encode(block).mean for block in data.split(64)]), list(range(len(data)))
         rows, kept = [], []
         for place in range(len(data)):  # type: ignore[arg-type]
             try:
@@ -522,7 +523,7 @@ class MorphableModel(Latent):
             except MediaError as error:
                 warnings.warn(f"skipped: {error}", stacklevel=3)
                 continue
-            rows.append(self.encode((item[0] if isinstance(item, (tuple, list)) else item)[None]))
+            rows.append(self.encode((item[0] if isinstance(item, (tuple, list)) else item)[None]).mean)
             kept.append(place)
         if not rows:
             raise MediaError("not one mesh could be read")

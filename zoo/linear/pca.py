@@ -3,7 +3,7 @@
 import abc
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,12 +13,12 @@ from zoo.distributions import DiagonalGaussian, Point
 from zoo.linear.incremental import IncrementalPCA
 from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
-from zoo.model import Explicit, Latent, check_count, check_temperature
+from zoo.model import Explicit, Fitted, Latent, check_count, check_temperature
 
 COLUMNS = 4096  # so many columns of a large basis are in double precision at once
 
 
-class LinearLatent(Latent):
+class LinearLatent(Latent, Fitted):
     """What both models share: a mean, k orthonormal directions, and a standard normal prior on whitened scores.
 
     Arguments:
@@ -115,7 +115,7 @@ class LinearLatent(Latent):
         """The items that have these scores and no part outside the directions."""
         return self.mean + (scores.to(self.basis) @ self.basis).unflatten(1, self.modality.shape)
 
-    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, len(self.variance))
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
@@ -124,7 +124,7 @@ class LinearLatent(Latent):
         self,
         n: int,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
         generator: torch.Generator | None = None,
@@ -144,7 +144,7 @@ class LinearLatent(Latent):
         prior = self.prior(self.prepare_condition(condition, n, generator), n=n, temperature=temperature)
         noise = torch.empty_like(prior.mean, device=None if generator is None else generator.device)
         torch.nn.init.trunc_normal_(noise, a=-truncation, b=truncation, generator=generator)
-        likelihood = self.decode(prior.from_noise(noise.to(prior.mean)))
+        likelihood = self.decode(prior.reparameterise(noise.to(prior.mean)))
         return likelihood.mean if mean or temperature == 0 else likelihood.sample(generator=generator)
 
 
@@ -160,6 +160,7 @@ class PCA(LinearLatent):
     Source: Hotelling, "Analysis of a Complex of Statistical Variables into Principal Components", 1933.
     """
 
+    has_likelihood: ClassVar[bool] = False
     total: Tensor
     """The variance of all d dimensions together, a scalar."""
 
@@ -179,13 +180,13 @@ class PCA(LinearLatent):
         """The share of the total variance along each direction, shape [k]."""
         return self.variance / self.total
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> Tensor:
-        """The whitened scores, shape [batch, k]."""
+    def encode(self, x: Tensor, *, condition: object = None) -> Point:
+        """The whitened scores, shape [batch, k]: points, since they have no spread."""
         floor = torch.finfo(self.variance.dtype).eps * self.variance.max()
         inverse = torch.where(self.variance > floor, self.variance.rsqrt(), 0.0)
-        return self.scores(x) * inverse
+        return Point(self.scores(x) * inverse)
 
-    def decode(self, z: Tensor, *, condition: Any = None) -> Point:
+    def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The item with these whitened scores."""
         return Point(self._items(z * self.variance.sqrt()))
 
@@ -231,18 +232,18 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         """The length of each column of W, shape [k]."""
         return (self.variance - self.noise).clamp(min=0).sqrt()
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> DiagonalGaussian:
+    def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """The exact posterior q(z given x) = N(M^-1 W^T (x - mean), s2 M^-1), M = W^T W + s2 I = diag(variance)."""
         mean = self.scores(x) * self.gain / self.variance
         return DiagonalGaussian(mean, (self.noise / self.variance).sqrt().expand_as(mean))
 
-    def decode(self, z: Tensor, *, condition: Any = None) -> DiagonalGaussian:
+    def decode(self, z: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """The likelihood N(W z + mean, s2 I)."""
         return DiagonalGaussian(self._items(z * self.gain), self.noise.sqrt())
 
     @torch.no_grad()
     def log_prob(
-        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64, in O(d k) an item.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from modalities import MediaError
-from modalities.modality import Arrays, batches
+from modalities.data import Arrays, batches
 from zoo.distributions import full_precision
 from zoo.progress import track
 

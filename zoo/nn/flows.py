@@ -109,10 +109,14 @@ class FlowedGaussian:
         """The estimate log q(z) - log p(z), nats, shape [batch, 1]; it may be negative."""
         return (self.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)
 
-    def noise(self, z: Tensor) -> Tensor:
-        """The standard normal noise that `from_noise` turns into z."""
-        return self.base.noise(self._origin(z))
+    def information(self, prior: DiagonalGaussian) -> Tensor:
+        """That of the normal before the flow, which is a stand-in: no closed form is known of the flow's."""
+        return self.base.information(prior)
 
-    def from_noise(self, noise: Tensor) -> Tensor:
+    def standardise(self, z: Tensor) -> Tensor:
+        """The standard normal noise that `reparameterise` turns into z."""
+        return self.base.standardise(self._origin(z))
+
+    def reparameterise(self, noise: Tensor) -> Tensor:
         """The value that this noise leads to."""
-        return self.flow(self.base.from_noise(noise))
+        return self.flow(self.base.reparameterise(noise))

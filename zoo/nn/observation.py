@@ -14,7 +14,7 @@ from zoo.distributions import (
     OptimalGaussian,
     full_precision,
 )
-from zoo.nn.residual import Standardise
+from zoo.nn.normalisation import Standardise
 
 Likelihood = Literal["bernoulli", "logistic", "logistic-mixture", "gaussian", "optimal-gaussian"]
 

@@ -10,12 +10,11 @@ initialisation is that of Child, "Very Deep VAEs Generalize Autoregressive Model
 """
 
 import contextlib
-import copy
 import functools
 import itertools
 import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +22,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modalities import Modality
-from zoo.distributions import DiagonalGaussian, OptimalGaussian, Path, full_precision
-from zoo.model import ELBO, Variational, check_count, check_temperature, unpack
+from modalities.data import Batch
+from zoo.conditions import Classes
+from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, full_precision
+from zoo.hierarchy import TopDown
+from zoo.model import ELBO, Variational, check_count, check_temperature
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
 from zoo.nn.flows import Flow, FlowedGaussian
+from zoo.nn.normalisation import Standardise
 from zoo.nn.observation import Likelihood, Observation, follow
-from zoo.nn.residual import Standardise
 
 Normalisation = Literal["none", "batch"]
+BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
+BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
+Statistics = tuple[Tensor, Tensor, Tensor]
+"""The running mean and variance of a batch normalisation, and the number of batches that they are of."""
 HOLD = 30.0
 """How much more the KL of the finest scale weighs than that of the coarsest, where a progressive training begins."""
 
@@ -263,8 +269,8 @@ class NVAE(Variational):
         expansion: how many times wider the depthwise convolutions of the decoder's cells are; after the last group,
             half of that.
         normalisation: "batch" as published: batch normalisation, weight normalisation, branches scaled by 0.1; wants
-            large batches, `spectral`, and `readjusted` before samples at a low temperature are drawn. "none" scales the
-            initialisation instead; train it with `TrainingConfig.skip_above`.
+            large batches and `spectral`. "none" scales the initialisation instead; train it with
+            `TrainingConfig.skip_above`.
         likelihood: as for a VAE; colour pictures take the mixture of logistics by default.
         components: logistics in the mixture.
         flows: cells of inverse autoregressive flow in every group's posterior.
@@ -277,7 +283,7 @@ class NVAE(Variational):
         progressive: the fraction of the training over which finer scales are held back: at first the KL of the finest
             one weighs 30 times more than that of the coarsest, of those between less, and all fall to 1 along
             geometric lines. 0 holds none.
-        classes: the number of classes, if samples shall be conditioned on one.
+        condition: `Classes`, if samples shall be conditioned on one.
         recompute: forget what is inside of cells in training and compute it again for the gradient: less memory, more
             time.
     """
@@ -304,17 +310,17 @@ class NVAE(Variational):
         spectral_start: float | None = None,
         warmup: float = 0.3,
         progressive: float = 0.0,
-        classes: int | None = None,
+        condition: Classes | None = None,
         recompute: bool = False,
     ):
         super().__init__()
         shape = modality.shape
-        if not 2 <= len(shape) <= 4:
+        if not 1 <= len(modality.grid) <= 3 or None in shape:
             raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {list(shape)}")
         if not groups or min(groups) < 1:
             raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
         counts = {"latent": latent, "width": width, "block_cells": block_cells, "cells": cells, "expansion": expansion}
-        counts |= {"components": components, "classes": 1 if classes is None else classes}
+        counts |= {"components": components}
         for name, count in counts.items():
             check_count(count, name)
         for name, value in {"blocks": blocks, "flows": flows, "spectral": spectral}.items():
@@ -329,7 +335,7 @@ class NVAE(Variational):
             raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
         if likelihood is None and modality.levels is not None and modality.levels > 2 and shape[0] > 1:
             likelihood = "logistic-mixture"
-        self.modality, self.classes, self.recompute = modality, classes, recompute
+        self.modality, self.condition, self.recompute = modality, condition, recompute
         self.spectral, self.spectral_start, self.warmup = spectral, spectral_start, warmup
         self.progressive = progressive
         self.observation = Observation(modality, likelihood, components)
@@ -367,7 +373,7 @@ class NVAE(Variational):
 
         # Top-down: a learned start, the groups from the coarsest scale to the finest, and blocks that double the grid.
         self.start = nn.Parameter(torch.rand(1, channels, *grids[-1]))
-        self.labels = nn.Embedding(classes, channels) if classes else None
+        self.labels = None if condition is None else nn.Embedding(len(condition), channels)
         self.groups = nn.ModuleList()
         sizes = []
         for scale, count in enumerate(groups):
@@ -399,6 +405,7 @@ class NVAE(Variational):
         of_group = [scale / max(1, scales - 1) for scale, count in enumerate(groups) for _ in range(count)]
         self.register_buffer("scales", torch.tensor(of_group), persistent=False)
         layers = [module for module in self.modules() if isinstance(module, Convolution)]
+        self._estimated: dict[tuple[Any, ...], list[Statistics]] = {}
         self.penalty = SpectralPenalty(cast(list[Convolution], layers)) if spectral else None
 
     def _run(self, cells: nn.Module, *inputs: Tensor) -> Tensor:
@@ -446,8 +453,13 @@ class NVAE(Variational):
             states.append(s)
         return states[::-1]
 
-    def prior(self, condition: Any = None, *, n: int = 1, temperature: float | Sequence[float] = 1.0) -> Path:
-        """p(z): a path with a group [latent, *grid] for every one of `groups`; one temperature, or one a group."""
+    def adapt(self, data: Any) -> None:
+        """Measure the mean and the deviation of real-valued data."""
+        if not self.discrete:
+            self.standardise.measure(data, self.modality)
+
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float | Sequence[float] = 1.0) -> TopDown:
+        """p(z): a hierarchy with a group [latent, *grid] for every one of `groups`; one temperature, or one a group."""
         temperatures = self._temperatures(temperature)
 
         def walk() -> Generator[DiagonalGaussian, Tensor, None]:
@@ -456,11 +468,11 @@ class NVAE(Variational):
                 z = yield group.prior(s, t)
                 s = self._run(group, s, z)
 
-        return Path(walk)
+        return TopDown(walk)
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> Path:
-        """q(z | x), a path as the prior's."""
-        states = self._read(x)
+    def encode(self, x: Tensor, *, condition: object = None) -> TopDown:
+        """q(z | x), groups as the prior's."""
+        states = self._read(self.check_items(x))
 
         def walk() -> Generator[DiagonalGaussian, Tensor, None]:
             s = self._begin(len(x), condition)
@@ -468,9 +480,9 @@ class NVAE(Variational):
                 z = yield group.posterior(s, encoded)
                 s = self._run(group, s, z)
 
-        return Path(walk)
+        return TopDown(walk)
 
-    def decode(self, z: tuple[Tensor, ...], *, condition: Any = None) -> Any:
+    def decode(self, z: tuple[Tensor, ...], *, condition: object = None) -> Any:
         """p(x | z), event the shape of an item, in the medium's units."""
         s = self._begin(len(z[0]), condition)
         for group, values in zip(self._each(), z, strict=True):
@@ -493,18 +505,20 @@ class NVAE(Variational):
     def _each(self) -> Iterator[Group]:
         return iter(cast(Any, self.groups))
 
-    def elbo(self, x: Tensor, *, condition: Any = None, generator: torch.Generator | None = None) -> ELBO:
+    def elbo(self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None) -> ELBO:
         """The evidence lower bound by one draw of z, the KL of every group in closed form along it."""
+        x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
         path, likelihood = self._infer(self._read(x), condition, generator)
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         return ELBO(likelihood.log_prob(x), kl)
 
     def log_prob(
-        self, x: Tensor, *, condition: Any = None, samples: int = 1, generator: torch.Generator | None = None
+        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
         """As `Variational.log_prob`; the items are read once, and a draw takes one top-down pass."""
         check_count(samples, "samples")
+        x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
         states = self._read(x)
         total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
@@ -515,12 +529,18 @@ class NVAE(Variational):
         return total - math.log(samples)
 
     def loss(
-        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+        self,
+        batch: Batch,
+        *,
+        player: str = "model",
+        progress: float = 1.0,
+        shared: dict[str, Any] | None = None,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The negative bound in nats an item, averaged over the batch, its KL weighted while it warms up, and the
         spectral terms; logged are the KL of every group and, with `spectral`, the largest singular value."""
-        x, condition = unpack(batch)
-        condition = self.prepare_condition(condition, len(x), generator)
+        x = batch.x
+        condition = self.prepare_condition(batch.condition, len(x), generator)
         path, likelihood = self._infer(self._read(x), condition, generator)
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         beta = min(1.0, max(1e-4, progress / self.warmup)) if self.warmup else 1.0
@@ -531,7 +551,7 @@ class NVAE(Variational):
         terms |= {f"kl/{index:02d}": value for index, value in enumerate(kl.detach().mean(0))}
         if self.penalty is not None:
             largest = self.penalty()
-            scales = [m.weight.abs().max() for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            scales = [m.weight.abs().max() for m in self.modules() if isinstance(m, BATCH_NORM)]
             weight = self.spectral
             if self.spectral_start is not None:
                 weight = math.exp((1 - beta) * math.log(self.spectral_start) + beta * math.log(weight))
@@ -563,18 +583,74 @@ class NVAE(Variational):
         self,
         n: int,
         *,
-        condition: Any = None,
+        condition: object = None,
         temperature: float | Sequence[float] = 1.0,
         mean: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw z from the prior, at one temperature or one a group, and x from p(x | z)."""
+        """Draw z from the prior, at one temperature or one a group, and x from p(x | z).
+
+        Below temperature 1, batch normalisation takes the statistics of samples at this temperature: see
+        `at_temperature`.
+        """
         check_count(n)
         temperatures = self._temperatures(temperature)
         condition = self.prepare_condition(condition, n, generator)
-        z = self.prior(condition, n=n, temperature=temperatures).sample(generator=generator)
-        likelihood = self.decode(z, condition=condition)
+        with self.at_temperature(temperatures):
+            likelihood = self._draw(n, condition, temperatures, generator)
         return likelihood.mean if mean or not any(temperatures) else likelihood.sample(generator=generator)
+
+    def _draw(
+        self, n: int, condition: object, temperatures: Sequence[float], generator: torch.Generator | None
+    ) -> Event:
+        """p(x | z) for z from the prior; the condition is prepared."""
+        z = self.prior(condition, n=n, temperature=temperatures).sample(generator=generator)
+        return self.decode(z, condition=condition)
+
+    @contextlib.contextmanager
+    def at_temperature(self, temperature: float | Sequence[float]) -> Iterator[None]:
+        """Inside, the batch normalisation of the top-down network has the statistics of samples at this temperature.
+
+        Those of the data, which the model has, make samples at a low temperature pale. They stay where the temperature
+        is 0 or 1, or where there is no batch normalisation, and for likelihoods always. The new ones are the means over
+        20 batches of 32 samples, drawn with a seed of their own the first time, and kept.
+        """
+        temperatures = self._temperatures(temperature)
+        layers = [m for m in [*self.groups.modules(), *self.postprocess.modules()] if isinstance(m, BATCH_NORM)]
+        if not layers or self.training or not 0 < sum(temperatures) / len(temperatures) < 1:
+            yield
+            return
+        own = [_statistics(layer) for layer in layers]
+        versions = sum(parameter._version for parameter in self.parameters())
+        key = (*temperatures, versions, self.device, self.dtype)
+        try:
+            if key not in self._estimated:
+                self._estimated[key] = self._estimate(layers, temperatures)
+            for layer, (mean, var, _) in zip(layers, self._estimated[key], strict=True):
+                layer.running_mean, layer.running_var = mean, var
+            yield
+        finally:
+            for layer, (mean, var, count) in zip(layers, own, strict=True):
+                layer.running_mean, layer.running_var, layer.num_batches_tracked = mean, var, count
+
+    @torch.no_grad()
+    def _estimate(self, layers: list[BatchNorm], temperatures: Sequence[float]) -> list[Statistics]:
+        """Statistics of samples for every layer; what the layers hold is changed."""
+        generator = torch.Generator().manual_seed(0)
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.running_mean, layer.running_var, layer.num_batches_tracked = map(torch.clone, _statistics(layer))
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over all batches
+            layer.train()
+        try:
+            for _ in range(20):
+                self._draw(32, self.prepare_condition(None, 32, generator), temperatures, generator)
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
+                layer.eval()
+        return [_statistics(layer) for layer in layers]
 
     def _temperatures(self, temperature: float | Sequence[float]) -> list[float]:
         """One for every group."""
@@ -585,36 +661,11 @@ class NVAE(Variational):
             check_temperature(value)
         return each
 
-    @torch.no_grad()
-    def readjusted(
-        self,
-        temperature: float | Sequence[float] = 1.0,
-        *,
-        batches: int = 500,
-        n: int = 16,
-        condition: Any = None,
-        generator: torch.Generator | None = None,
-    ) -> Self:
-        """A copy whose batch normalisation has the statistics of samples at this temperature, not those of the data:
-        for pictures alone, since likelihoods are defined with the model's own. Not to be saved; without batch
-        normalisation it is a mere copy.
 
-        The statistics are the mean over so many `batches` of `n` samples.
-        """
-        check_count(batches, "batches")
-        if n < 2:
-            raise ValueError(f"the statistics of a batch take at least 2 samples, got n={n}")
-        model = copy.deepcopy(self).float().eval()
-        # Those of the encoder stay: it sees items, whatever the temperature.
-        sampling = [*model.groups.modules(), *model.postprocess.modules()]
-        layers = [m for m in sampling if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean over all batches
-            layer.train()
-        for _ in range(batches if layers else 0):
-            model.sample(n, condition=condition, temperature=temperature, generator=generator)
-        return model.eval()
+def _statistics(layer: BatchNorm) -> Statistics:
+    mean, var, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
+    assert mean is not None and var is not None and count is not None
+    return mean, var, count
 
 
 def _first_and_again(cells: nn.Module) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:

@@ -6,16 +6,20 @@ Daniilidis, Levine, "Simple and Effective VAE Training with Calibrated Decoders"
 convolutional where the 2014 paper has one hidden layer.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
+from modalities.data import Batch
+from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, OptimalGaussian, full_precision
-from zoo.model import Variational, unpack
+from zoo.model import Variational
+from zoo.nn.normalisation import Standardise
 from zoo.nn.observation import Likelihood, Observation, follow
-from zoo.nn.residual import Decoder, Encoder, Standardise
+from zoo.nn.residual import Decoder, Encoder
 
 
 class VAE(Variational):
@@ -25,12 +29,12 @@ class VAE(Variational):
     where KL = 1/2 sum(sigma^2 + mu^2 - 1 - log sigma^2), over the latent's elements.
 
     Arguments:
-        modality: the medium; vectors, series and images are taken.
+        modality: the medium, of any but ragged items: convolutions on its grid, linear layers where it has none.
         latent: the number of latent dimensions.
         likelihood: "bernoulli" for two levels, "logistic" or "logistic-mixture" for more, "gaussian" (a sigma for every
             element) or "optimal-gaussian" (one sigma, the best for the data) for real numbers. By default the first of
             these that suits the medium, for real-valued vectors "gaussian", for series "optimal-gaussian".
-        classes: the number of classes, if samples shall be conditioned on one.
+        condition: `Classes`, if samples shall be conditioned on one.
         beta: the weight of the KL in the training objective. Above 1 the latent dimensions separate, below 1 the
             objective is no bound. `log_prob` and `elbo` are the true ones, whatever the weight.
         warmup: the fraction of the training over which the weight of the KL rises from 0.
@@ -48,7 +52,7 @@ class VAE(Variational):
         modality: Modality,
         latent: int = 32,
         likelihood: Likelihood | None = None,
-        classes: int | None = None,
+        condition: Classes | None = None,
         beta: float = 1.0,
         warmup: float = 0.1,
         free_bits: float = 0.0,
@@ -58,37 +62,57 @@ class VAE(Variational):
         hidden: int = 256,
     ):
         super().__init__()
-        self.modality, self.latent, self.classes = modality, latent, classes
+        self.modality, self.latent, self.condition = modality, latent, condition
         self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
         self.observation = Observation(modality, likelihood, components)
-        self.discrete, shape = self.observation.discrete, modality.shape
-        self.standardise = Standardise(shape)
+        self.discrete = self.observation.discrete
+        shape = modality.shape if modality.grid else (modality.elements,)
+        self.standardise = Standardise(modality.shape, by_element=not modality.grid)
         self.register_buffer("sigma", torch.ones(()) if self.observation.likelihood == "optimal-gaussian" else None)
+        classes = None if condition is None else len(condition)
         self.encoder = Encoder(shape, 2 * latent, width, blocks, hidden, classes)
-        self.decoder = Decoder(shape, latent, self.observation.outputs, width, blocks, hidden, classes)
+        # Off a grid, all elements are channels of one position.
+        outputs = (
+            self.observation.outputs if modality.grid else self.observation.outputs * math.prod(modality.shape[1:])
+        )
+        self.decoder = Decoder(shape, latent, outputs, width, blocks, hidden, classes)
 
-    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
+    def adapt(self, data: Any) -> None:
+        """Measure the mean and the deviation of real-valued data."""
+        if not self.discrete:
+            self.standardise.measure(data, self.modality)
+
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         """N(0, temperature^2 I), event [latent]."""
         zeros = torch.zeros(n, self.latent, device=self.device)
         return DiagonalGaussian(zeros, torch.full_like(zeros, temperature))
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> DiagonalGaussian:
+    def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """q(z given x), event [latent]. Its log-sigma is bounded softly to (-5, 5)."""
+        x = self.check_items(x)
         mean, log_std = full_precision(self.encoder(self.standardise(x), condition)).chunk(2, 1)
         return DiagonalGaussian(mean, torch.exp(5 * torch.tanh(log_std / 5)))
 
-    def decode(self, z: Tensor, *, condition: Any = None) -> Any:
+    def decode(self, z: Tensor, *, condition: object = None) -> Any:
         """p(x given z), event the shape of an item, in the medium's units."""
-        return self.observation(self.decoder(z, condition), self.standardise, self.sigma, self.training)
+        h = self.decoder(z, condition)
+        h = h.reshape(len(h), self.observation.outputs, *self.modality.shape[1:])
+        return self.observation(h, self.standardise, self.sigma, self.training)
 
     def loss(
-        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+        self,
+        batch: Batch,
+        *,
+        player: str = "model",
+        progress: float = 1.0,
+        shared: dict[str, Any] | None = None,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The weighted negative bound in nats an item: sums over elements and latent dimensions, the mean over the
         batch.
         """
-        x, condition = unpack(batch)
-        condition = self.prepare_condition(condition, len(x), generator)
+        x = batch.x
+        condition = self.prepare_condition(batch.condition, len(x), generator)
         posterior = self.encode(x, condition=condition)
         z = posterior.rsample(generator=generator)
         likelihood = self.decode(z, condition=condition)

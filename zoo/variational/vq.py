@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from zoo.distributions import Bernoulli, DiscretizedLogistic, full_precision, uniform_noise
-from zoo.model import Latent, unpack
+from zoo.distributions import Bernoulli, DiscretizedLogistic, Point, full_precision, uniform_noise
+from zoo.model import Latent, Trainable
 from zoo.nn.residual import ResidualBlock
 
 
-class VQVAE(Latent):
+class VQVAE(Latent, Trainable):
     """x -> encoder -> a grid of vectors -> at every position the nearest of K codes -> decoder -> p(x given codes).
 
     The loss is -log p(x given codes) + commitment * sum ||z - sg(e)||^2, with encoder outputs z, their codes' vectors e
@@ -44,6 +45,7 @@ class VQVAE(Latent):
         revival: codes used less than this share of an even use, on a moving average, start again at encoder outputs.
     """
 
+    discrete = True
     codebook: Tensor
     usage: Tensor
 
@@ -69,8 +71,8 @@ class VQVAE(Latent):
         if codes < 2 or not 0 < revival < 1:
             raise ValueError(f"expected at least 2 codes and a revival between 0 and 1, got {codes!r} and {revival!r}")
         self.modality, self.commitment, self.decay, self.revival = modality, commitment, decay, revival
-        self.latents = Latents((1, height // downsampling, wide // downsampling), codes)
-        """The grids of codes as a medium, for a prior over them."""
+        self.grid = (height // downsampling, wide // downsampling)
+        """Height and width of the grid of codes."""
         self.dimensions = dimensions
         self.register_buffer("codebook", torch.randn(codes, dimensions))
         # No code has been used, so the first training step starts them all at encoder outputs.
@@ -96,24 +98,19 @@ class VQVAE(Latent):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width of the grid of codes."""
-        return self.latents.shape[1], self.latents.shape[2]
-
-    def prior(self, condition: Any = None, *, n: int = 1, temperature: float = 1.0) -> Any:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Any:
         """All codes alike at every position, event [dimensions, *grid]: a stand-in until a prior is learned.
 
         The temperature draws the codes towards their mean.
         """
         return UniformCodes(self.codebook, (n, *self.grid), temperature)
 
-    def encode(self, x: Tensor, *, condition: Any = None) -> Tensor:
-        """Vectors before the rounding, shape [batch, dimensions, *grid]."""
-        h = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return full_precision(self.encoder(h))
+    def encode(self, x: Tensor, *, condition: object = None) -> Point:
+        """Vectors before the rounding, event [dimensions, *grid]: points, since they have no spread."""
+        h = self.check_items(x).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return Point(self.encoder(h))
 
-    def decode(self, z: Tensor, *, condition: Any = None) -> Bernoulli | DiscretizedLogistic:
+    def decode(self, z: Tensor, *, condition: object = None) -> Bernoulli | DiscretizedLogistic:
         """p(x given the codes nearest to z), for z of shape [batch, dimensions, *grid]; gradients go straight to z."""
         rounded = self.embed(self.nearest(z))
         return self._likelihood(rounded + (z - z.detach()))
@@ -128,7 +125,19 @@ class VQVAE(Latent):
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         """The codes of items as indices into the codebook, shape [batch, *grid]."""
-        return self.nearest(self.encode(x))
+        return self.nearest(self.encode(x).mean)
+
+    def latents(self) -> Latents:
+        """Grids of codes, for a prior over them."""
+        return Latents((1, *self.grid), len(self.codebook))
+
+    def to_latents(self, posterior: Point, generator: torch.Generator | None = None) -> Tensor:
+        """The nearest codes as items of `latents()`, shape [batch, 1, *grid]."""
+        return self.latents().values(self.nearest(posterior.mean).unsqueeze(1))
+
+    def from_latents(self, items: Tensor) -> Tensor:
+        """The codebook's vectors of codes, which `decode` takes."""
+        return self.embed(self.latents().indices(items.squeeze(1)))
 
     def embed(self, codes: Tensor) -> Tensor:
         """Indices [batch, *grid] as the codebook's vectors, shape [batch, dimensions, *grid], which `decode` takes."""
@@ -144,16 +153,22 @@ class VQVAE(Latent):
         return index.reshape(len(z), *z.shape[2:])
 
     def loss(
-        self, batch: Any, *, player: str = "model", progress: float = 1.0, generator: torch.Generator | None = None
+        self,
+        batch: Batch,
+        *,
+        player: str = "model",
+        progress: float = 1.0,
+        shared: dict[str, Any] | None = None,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The reconstruction in nats an item and the weighted commitment, averaged over the batch.
 
         In training mode, a step of the codebook's moving averages goes with it. "log_perplexity" is the entropy of the
         batch's use of codes in nats: its exponential is how many codes in even use would be as many.
         """
-        x, condition = unpack(batch)
-        self.prepare_condition(condition, len(x))
-        z = self.encode(x)
+        x = batch.x
+        self.prepare_condition(batch.condition, len(x))
+        z = self.encode(x).mean
         if self.training:
             self._revive(z.detach(), generator)
         codes = self.nearest(z)
@@ -236,11 +251,11 @@ class UniformCodes:
         drawn = F.embedding((u * len(self.codebook)).long(), self.codebook).movedim(-1, 1)
         return self.center + self.temperature * (drawn - self.center)
 
-    def noise(self, z: Tensor) -> Tensor:
-        """z in standard deviations from the mean, which `from_noise` turns back."""
+    def standardise(self, z: Tensor) -> Tensor:
+        """z in standard deviations from the mean, which `reparameterise` turns back."""
         return (z - self.center) / self.std
 
-    def from_noise(self, noise: Tensor) -> Tensor:
+    def reparameterise(self, noise: Tensor) -> Tensor:
         """mean + std * noise."""
         return self.center + self.std * noise
 

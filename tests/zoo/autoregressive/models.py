@@ -17,6 +17,7 @@ from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.wavenet import WaveNet
+from zoo.conditions import Classes
 
 
 def binary(height, width, channels=1):
@@ -67,7 +68,7 @@ def _pp(medium, **arguments):
 
 MODELS = {
     "gated": lambda: _gated(binary(5, 7)),
-    "gated-classes": lambda: _gated(binary(5, 7), classes=3),
+    "gated-classes": lambda: _gated(binary(5, 7), condition=Classes.numbered(3)),
     "gated-colours": lambda: _gated(binary(4, 5, 3)),
     "gated-mixture": lambda: _gated(Images(3, 4, 5, 32)),
     "gated-categorical": lambda: _gated(Images(3, 3, 4, 32), likelihood="categorical"),
@@ -77,12 +78,12 @@ MODELS = {
     "plain-mixture": lambda: _plain(Images(3, 4, 5, 32)),
     "plain-categorical": lambda: _plain(Images(3, 3, 4, 32), likelihood="categorical"),
     "wavenet": lambda: _wavenet(Signals(channels=2, length=11)),
-    "wavenet-classes": lambda: _wavenet(Signals(channels=1, length=8), classes=3),
+    "wavenet-classes": lambda: _wavenet(Signals(channels=1, length=8), condition=Classes.numbered(3)),
     "wavenet-mixture": lambda: _wavenet(Steps(2, 10, 32)),
     "wavenet-categorical": lambda: _wavenet(Steps(1, 9, 32), likelihood="categorical", layers=2),
     "made": lambda: _made(Points(2)),
-    "made-classes": lambda: _made(Points(2), classes=3),
-    "made-binary": lambda: _made(Steps(0, 9, 2), classes=3),
+    "made-classes": lambda: _made(Points(2), condition=Classes.numbered(3)),
+    "made-binary": lambda: _made(Steps(0, 9, 2), condition=Classes.numbered(3)),
     "row": lambda: _recurrent(binary(5, 7), "row"),
     "row-colours": lambda: _recurrent(binary(4, 3, 3), "row"),
     "row-mixture": lambda: _recurrent(Images(3, 4, 5, 32), "row"),
@@ -92,7 +93,7 @@ MODELS = {
     "pp-mixture": lambda: _pp(Images(3, 8, 4, 32)),
     "pp-grey": lambda: _pp(Images(1, 4, 8, 32)),
     "pp-binary": lambda: _pp(binary(4, 8), dropout=0.5),
-    "pp-classes": lambda: _pp(Images(1, 8, 4, 32), classes=3),
+    "pp-classes": lambda: _pp(Images(1, 8, 4, 32), condition=Classes.numbered(3)),
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 

@@ -25,7 +25,7 @@ def draws(model, **arguments):
 
 def numbers(model, x):
     """The output's numbers at every position, for items in the network's own form."""
-    return model.outputs(model._inward(x)[0], model.prepare_condition(condition(model), len(x)))
+    return model.outputs(model.to_unit(x)[0], model.prepare_condition(condition(model), len(x)))
 
 
 def same(model, a, b):
@@ -42,7 +42,7 @@ def test_all_samplers_give_the_same_item_from_the_same_noise(model, temperature)
 
 @torch.no_grad()
 def test_incremental_numbers_are_those_of_the_full_pass(model):
-    x = model._inward(items(model, 2))[0]
+    x = model.to_unit(items(model, 2))[0]
     labels = model.prepare_condition(condition(model), 2)
     full = model.outputs(x, labels).flatten(2)
     run, output, flat = model.incremental(2, labels), model.output, x.flatten(2)
@@ -75,7 +75,7 @@ def test_numbers_depend_on_earlier_values_alone(model):
     x = items(model, 1)
     output, total = model.output, math.prod(model.positions)
     per_turn = output.size // output.turns
-    inward = model._inward(x)[0]
+    inward = model.to_unit(x)[0]
     labels = model.prepare_condition(condition(model), 1)
     before = model.outputs(inward, labels).flatten(2)
     for position in range(total):

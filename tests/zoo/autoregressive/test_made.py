@@ -58,7 +58,7 @@ def test_a_density_of_the_plane_integrates_to_one():
 def test_draws_of_the_plane_follow_the_density():
     """Both conditional distribution functions of a draw are uniform and independent where sampler and score agree."""
     model = plane()
-    x = model._inward(model.sample(2000, generator=generator(1)))[0]
+    x = model.to_unit(model.sample(2000, generator=generator(1)))[0]
     d = model.output.distribution(model.outputs(x))
     z = (x.unsqueeze(1) - d.location) * torch.exp(-d.log_scale)  # [batch, components, channel, coordinate]
     u = (torch.softmax(d.logits, 1) * torch.sigmoid(z[:, :, 0])).sum(1)
@@ -75,7 +75,7 @@ def test_the_conditionals_are_those_of_the_joint_density():
     for value in (-1.0, 0.5, 3.0):
         points = torch.stack([torch.full_like(y, value), y], 1)
         joint = torch.trapezoid(model.log_prob(points).exp(), y)
-        x, log_volume = model._inward(points[:1])
+        x, log_volume = model.to_unit(points[:1])
         d = model.output.distribution(model.outputs(x)[:, :, :1])
         alone = (d.log_prob(x[:, :, :1]) - model.standardise.std[0].log()).exp()
         assert joint.item() == pytest.approx(alone.item(), rel=1e-4)

@@ -9,6 +9,9 @@ from modalities.images import Images
 from modalities.points import Points
 from tests.zoo.autoregressive.models import binary, generator, items, make
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
+from zoo.conditions import Classes
+
+THREE = Classes.numbered(3)
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
@@ -33,7 +36,7 @@ def test_every_earlier_pixel_is_seen_but_for_the_far_ends_of_odd_rows(blocks):
 @torch.no_grad()
 def test_incremental_numbers_are_right_over_many_blocks_of_coarse_pixels():
     """The shared questions ask small images; these have several rows and columns at the coarsest resolution."""
-    model = make(lambda: PixelCNNPlusPlus(Images(3, 12, 8, 32), width=4, blocks=2, components=2, classes=3))
+    model = make(lambda: PixelCNNPlusPlus(Images(3, 12, 8, 32), width=4, blocks=2, components=2, condition=THREE))
     x, labels = items(model, 2), torch.tensor([0, 2])
     expected = model.outputs(x, labels).flatten(2)
     run = model.incremental(2, labels)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from modalities.data import Batch
 from modalities.images import Images
 from tests.zoo.autoregressive.models import binary, generator, items, make
 from zoo.autoregressive.pixelrnn import Fronts, LSTMLayer, PixelRNN
@@ -133,9 +134,9 @@ def test_reduced_precision_keeps_the_states_in_full():
     model = PixelRNN(binary(HEIGHT, WIDTH), "diagonal", 4, 2, 4)
     x = items(model, 2).float()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model.loss(x)["loss"]
+        loss = model.loss(Batch(x))["loss"]
     loss.backward()
-    assert loss.item() == pytest.approx(model.loss(x)["loss"].item(), rel=1e-2)
+    assert loss.item() == pytest.approx(model.loss(Batch(x))["loss"].item(), rel=1e-2)
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 

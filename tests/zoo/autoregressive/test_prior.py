@@ -5,14 +5,15 @@ import copy
 import pytest
 import torch
 
+from modalities.data import Arrays, Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from modalities.modality import Arrays
 from modalities.points import Points
 from tests import toys
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
-from zoo.autoregressive.prior import LatentPrior, latent_medium
+from zoo.conditions import Classes
+from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA
 from zoo.training import TrainingConfig, train
 from zoo.variational.vq import VQVAE
@@ -27,7 +28,7 @@ def config(**arguments):
 
 
 def vector_prior(model, **arguments):
-    return LatentPrior(model, MADE(latent_medium(model), **dict(width=16, layers=1, components=6) | arguments))
+    return LatentPrior(model, MADE(model.latents(), **dict(width=16, layers=1, components=6) | arguments))
 
 
 def test_it_finds_the_clusters_that_a_normal_prior_fills_the_gaps_of():
@@ -79,19 +80,19 @@ def pictures():
     torch.manual_seed(0)
     vq = VQVAE(medium, codes=6, dimensions=3, downsampling=2, width=4, blocks=1)
     x = torch.cat([torch.full((32, 1, 4, 4), -1.0), torch.full((32, 1, 4, 4), 1.0)])
-    vq.train().loss(x, generator=generator())  # codes start at outputs of either
+    vq.train().loss(Batch(x), generator=generator())  # codes start at outputs of either
     return vq.eval(), x, torch.arange(64) // 32
 
 
 def code_prior(vq, **arguments):
     shape = dict(width=16, layers=2, head=8, first_kernel=3, likelihood="categorical", embedding=4)
-    return LatentPrior(vq, GatedPixelCNN(latent_medium(vq), **shape | arguments))
+    return LatentPrior(vq, GatedPixelCNN(vq.latents(), **shape | arguments))
 
 
 def test_a_class_conditional_prior_draws_the_codes_of_its_class(pictures):
     vq, x, labels = pictures
     torch.manual_seed(0)
-    model = code_prior(vq, classes=2)
+    model = code_prior(vq, condition=Classes.numbered(2))
     train(model, Arrays(x, labels), config(steps=120, batch_size=32))
     expected = vq.codes(x)
     assert not torch.equal(expected[0], expected[-1])
@@ -130,15 +131,15 @@ def test_a_condition_goes_to_whichever_part_has_classes():
     assert model.classes == 3 and model.prior.classes is None
     x = toys.data_for(vae, 4)
     labels = torch.tensor([0, 1, 2, 0])
-    assert torch.isfinite(model.loss((x, labels), generator=generator())["loss"])
+    assert torch.isfinite(model.loss(Batch(x, labels), generator=generator())["loss"])
     z = torch.randn(4, 2)
     assert torch.equal(model.decode(z, condition=labels).mean, vae.decode(z, condition=labels).mean)
     with pytest.raises(ValueError, match="the model has 3 classes, the prior 2"):
-        vector_prior(toys.make("conditional-vae"), classes=2)
+        vector_prior(toys.make("conditional-vae"), condition=Classes.numbered(2))
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="hierarchy"):
-        latent_medium(toys.make("hierarchy"))
+    with pytest.raises(ValueError, match="2 tensors"):
+        toys.make("hierarchy").latents()
     with pytest.raises(ValueError, match="the prior must be of"):
         LatentPrior(toys.make("vae"), MADE(Latents((3,)), width=4, layers=1))

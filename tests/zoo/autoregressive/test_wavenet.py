@@ -8,6 +8,10 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests.zoo.autoregressive.models import Steps, generator, items, make
 from zoo.autoregressive.wavenet import WaveNet
+from zoo.conditions import Classes
+
+TWO = Classes.numbered(2)
+THREE = Classes.numbered(3)
 
 
 @pytest.mark.parametrize("layers, cycles, field", [(1, 1, 2), (3, 1, 8), (3, 2, 15)])
@@ -25,7 +29,7 @@ def test_a_step_sees_the_sum_of_the_dilations_and_one_step_before_it_and_no_othe
 
 @torch.no_grad()
 def test_the_rings_turn_over_many_rows_and_a_part_of_one():
-    model = make(lambda: WaveNet(Signals(2, 30), width=5, layers=3, cycles=2, skip=6, components=3, classes=3))
+    model = make(lambda: WaveNet(Signals(2, 30), width=5, layers=3, cycles=2, skip=6, components=3, condition=THREE))
     run = model.incremental(2, torch.tensor([0, 2]))
     assert run.width == 4 and run.period == 1
     labels = torch.tensor([0, 2, 1])
@@ -38,7 +42,7 @@ def test_the_rings_turn_over_many_rows_and_a_part_of_one():
 def test_the_state_stays_where_it_is_and_holds_all_that_is_carried_on():
     """A run goes on elsewhere from a copy of the state: what a recorded graph takes for granted."""
     model = make(lambda: WaveNet(Signals(1, 24), width=5, layers=3, cycles=2, skip=6, components=3))
-    x = model._inward(items(model, 2))[0]
+    x = model.to_unit(items(model, 2))[0]
     one, other = model.incremental(2), model.incremental(2)
     places = [tensor.data_ptr() for tensor in one.state()]
     for position in range(13):
@@ -54,8 +58,8 @@ def test_the_state_stays_where_it_is_and_holds_all_that_is_carried_on():
 
 
 def test_classes_change_every_step():
-    model = make(lambda: WaveNet(Signals(1, 6), width=5, layers=2, cycles=1, skip=6, components=2, classes=2))
-    x = model._inward(items(model, 1))[0]
+    model = make(lambda: WaveNet(Signals(1, 6), width=5, layers=2, cycles=1, skip=6, components=2, condition=TWO))
+    x = model.to_unit(items(model, 1))[0]
     a, b = (model.outputs(x, torch.tensor([label])) for label in (0, 1))
     assert ((a - b).abs().amax(1) > 1e-6).all()
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from modalities import MediaError
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays
 from modalities.points import Points
 from zoo.checkpoint import CheckpointError
 from zoo.evaluation.classifier import feature_network

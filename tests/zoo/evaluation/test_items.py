@@ -8,8 +8,8 @@ from modalities.images import Images
 from modalities.points import Points
 from tests import toys
 from zoo.autoregressive.made import MADE
-from zoo.autoregressive.prior import LatentPrior, latent_medium
 from zoo.evaluation.items import as_items, for_draws, has_means, places
+from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA
 from zoo.variational.vae import VAE
 
@@ -71,7 +71,7 @@ def test_places_are_evenly_spaced():
 def test_means_are_items_of_latents_and_of_more_levels_than_two():
     sizes = {"latent": 2, "width": 4, "blocks": 0, "hidden": 8}
     vae = VAE(COLOUR, likelihood="logistic", **sizes)
-    prior = MADE(latent_medium(vae), width=4, layers=1)
+    prior = MADE(vae.latents(), width=4, layers=1)
     for model in (vae, PCA(COLOUR, 2), toys.make("ppca"), LatentPrior(vae, prior)):
         assert has_means(model)
     for model in (VAE(BINARY, **sizes), toys.make("gan"), toys.make("pixelcnn"), prior):

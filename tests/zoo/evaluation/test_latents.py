@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from modalities.data import Arrays, batches
 from modalities.images import binarise
-from modalities.modality import Arrays, batches
 from modalities.points import Points
 from tests import toys
 from zoo.distributions import DiagonalGaussian, Path

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from modalities.data import Arrays, batches
 from modalities.images import Images, binarise
-from modalities.modality import Arrays, batches
 from tests import toys
 from zoo.evaluation.likelihood import advantage, evaluate, structural_similarity
 from zoo.linear.pca import PCA

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays
 from zoo.evaluation.memorisation import Memorisation, memorisation
 
 MEDIUM = Images(channels=1, height=6, width=6)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from modalities.data import Arrays
 from modalities.images import Images
-from modalities.modality import Arrays, MediaError
+from modalities.modality import MediaError
 from tests import toys
 from zoo.evaluation import items, latents, likelihood, suite
 from zoo.evaluation.features import FeatureNetwork

@@ -40,12 +40,12 @@ def covariance(model):
 
 def test_the_latent_is_whitened_and_decodes_to_the_projection(pca):
     x = images()
-    z = pca.encode(x)
+    z = pca.encode(x).mean
     assert torch.allclose(z.mean(0), torch.zeros(8), atol=1e-5)
     assert torch.allclose(torch.cov(z.T), torch.eye(8), atol=1e-4)
     assert torch.allclose(pca.scores(x), z * pca.variance.sqrt(), atol=1e-5)
     again = pca.reconstruct(x)
-    assert again.shape == x.shape and torch.allclose(pca.encode(again), z, atol=1e-4)
+    assert again.shape == x.shape and torch.allclose(pca.encode(again).mean, z, atol=1e-4)
     lost = (x - again).square().sum() / (len(x) - 1)
     assert lost.item() == pytest.approx((pca.total - pca.variance.sum()).item(), rel=1e-4)
     assert pca.explained.sum() < 1 and pca.count == 60
@@ -54,7 +54,7 @@ def test_the_latent_is_whitened_and_decodes_to_the_projection(pca):
 def test_directions_without_variance_are_not_whitened():
     x = torch.zeros(30, 2)
     x[:, 0] = torch.linspace(-1, 1, 30)
-    z = PCA.fit(x, Points(2), components=2).encode(x + torch.tensor([0.0, 1e-3]))
+    z = PCA.fit(x, Points(2), components=2).encode(x + torch.tensor([0.0, 1e-3])).mean
     assert torch.isfinite(z).all() and z[:, 1].abs().max() == 0
 
 
@@ -161,7 +161,7 @@ def test_too_many_components_are_refused():
 
 
 def test_bits_per_dim_count_the_width_of_a_level(ppca):
-    x = images(10)
+    x = ((images(10).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
     noisy = x + 2 / 255 * (torch.rand(x.shape, generator=generator()) - 0.5)
     expected = -(ppca.log_prob(noisy) / 48 + math.log(2 / 255)) / math.log(2)
     assert torch.allclose(ppca.bits_per_dim(x, generator=generator()), expected, rtol=1e-5)
@@ -181,8 +181,7 @@ def test_a_saved_model_is_the_same_model(kind, tmp_path):
 @BOTH
 def test_fitted_models_have_no_loss_and_check_their_items(kind):
     model = kind.fit(images(), MEDIUM, components=5)
-    with pytest.raises(TypeError, match="fitted with"):
-        model(images())
+    assert not hasattr(model, "loss")
     with pytest.raises(MediaError, match="expected images"):
         model.encode(torch.zeros(2, 3, 4, 5))
     with pytest.raises(ValueError, match="unconditional"):

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from modalities import MediaError
-from modalities.modality import Arrays
+from modalities.data import Arrays
 from tests.processes import in_processes
 from tests.zoo.linear.data import STREAMED, Listed, Stream, angle, is_orthonormal, low_rank, spectrum, squared_error
 from zoo.checkpoint import CheckpointError

@@ -1,0 +1,193 @@
+"""A learned prior: a model of another model's latents, in the place of the one that it was trained with.
+
+Sources: van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Representation Learning", 2017, for grids of codes; for
+vectors the second stage of Dai, Wipf, "Diagnosing and Enhancing VAE Models", 2019, its model of the latents any
+explicit one instead of a VAE.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from modalities.data import Batch, Tree, as_dataset, fetch, randomise
+from zoo.distributions import Event, Point
+from zoo.model import Explicit, Latent, Trainable, check_count
+
+
+class LearnedPrior:
+    """p(z) as a model of latents has it: a distribution over the z of another model.
+
+    Its coordinates, in which a walk moves, are those of the other model's own prior.
+    """
+
+    def __init__(self, model: Latent, learned: Explicit, n: int, temperature: float, conditions: tuple[Tree, Tree]):
+        self.model, self.learned, self.n, self.temperature = model, learned, n, temperature
+        self.below, self.above = conditions
+        self.stand_in = model.prior(self.below, n=n)
+
+    @property
+    def mean(self) -> Any:
+        """The likeliest latents, as temperature 0 gives them."""
+        items = self.learned.sample(self.n, condition=self.above, temperature=0.0)
+        return self.model.from_latents(items)  # type: ignore[arg-type]
+
+    def sample(self, *, generator: torch.Generator | None = None) -> Any:
+        """A draw an item."""
+        drawn = self.learned.sample(self.n, condition=self.above, temperature=self.temperature, generator=generator)
+        return self.model.from_latents(drawn)  # type: ignore[arg-type]
+
+    def standardise(self, z: Any) -> Any:
+        """z in the coordinates of the other model's prior."""
+        return self.stand_in.standardise(z)
+
+    def reparameterise(self, noise: Any) -> Any:
+        """z from these coordinates."""
+        return self.stand_in.reparameterise(noise)
+
+
+class LatentPrior(Explicit, Latent, Trainable):
+    """p(x) = E_{p(z)} p(x given z), with p(z) a model that is trained on the latents of data.
+
+    The stand-in prior of an autoencoder or of a VQ-VAE's codes, and the N(0, I) of a VAE, leave gaps in their spaces
+    that no data come from; samples from there look like none. A prior of the latents as they lie avoids the gaps, and
+    may be conditioned on classes that the model below it never saw. `encode` and `decode` are those of that model.
+
+    It scores where both models allow, by a lower bound: codes that are a function of the item give log p(codes) + log
+    p(x given codes), a posterior the importance-weighted bound. On an autoencoder, which has no likelihood, `scores` is
+    False.
+
+    Arguments:
+        model: a trained model, whose parameters are frozen from here on.
+        prior: a model of the medium `model.latents()`; its condition is that of the whole.
+    """
+
+    exact: ClassVar[bool] = False
+
+    def __init__(self, model: Latent, prior: Explicit):
+        super().__init__()
+        medium = model.latents()
+        if prior.modality != medium:
+            raise ValueError(f"the prior must be of {medium}, got one of {prior.modality}")
+        if not isinstance(prior, Trainable):
+            raise ValueError(f"the prior is trained, and a {type(prior).__name__} is fitted")
+        if model.condition is not None and prior.condition not in (None, model.condition):
+            raise ValueError(f"the model is told {model.condition}, the prior {prior.condition}")
+        self.modality, self.condition = model.modality, prior.condition or model.condition
+        self.model, self.learned = model.requires_grad_(False).eval(), prior
+        self.scores, self.discrete = model.has_likelihood, model.discrete
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the prior to training; the model below it stays as it is."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def adapt(self, data: Any) -> None:
+        """Have the prior measure the latents of the data."""
+        self.learned.adapt(_Encoded(self, as_dataset(data)))  # type: ignore[operator]
+
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> LearnedPrior:
+        """The learned p(z)."""
+        conditions = (self._below(condition), self._above(condition))
+        return LearnedPrior(self.model, self.learned, n, temperature, conditions)  # type: ignore[arg-type]
+
+    def encode(self, x: Tensor, *, condition: object = None) -> Any:
+        """q(z given x) of the model below."""
+        return self.model.encode(x, condition=self._below(condition))
+
+    def decode(self, z: Any, *, condition: object = None) -> Event:
+        """p(x given z) of the model below."""
+        return self.model.decode(z, condition=self._below(condition))
+
+    @torch.no_grad()
+    def encode_latents(
+        self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """What the prior models: codes, or a draw from q(z given x); the condition is prepared."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.model.to_latents(self.encode(x, condition=condition), generator)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        player: str = "model",
+        progress: float = 1.0,
+        shared: dict[str, Any] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor] | None:
+        """The prior's loss on a batch's latents, its negative log-likelihood: a mass for codes, else a density."""
+        condition = self.prepare_condition(batch.condition, len(batch.x), generator)
+        z = self.encode_latents(batch.x, condition=condition, generator=generator)
+        told = Batch(z, self._above(condition))
+        return self.learned(told, player=player, progress=progress, shared=shared, generator=generator)
+
+    def log_prob(
+        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """A lower bound in nats an item, shape [batch], float64; more `samples` tighten it where latents have a spread.
+
+        Raises TypeError where the model below has no likelihood.
+        """
+        check_count(samples, "samples")
+        if not self.scores:
+            raise TypeError(f"{type(self.model).__name__} has no likelihood, so a prior of its latents scores nothing")
+        x = self.check_items(x, levels=self.discrete)
+        condition = self.prepare_condition(condition, len(x), generator)
+        posterior = self.encode(x, condition=condition)
+        told = self._above(condition)
+        spread = not isinstance(posterior, Point)
+        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        for _ in range(samples if spread else 1):
+            items = self.model.to_latents(posterior, generator)
+            z = self.model.from_latents(items)
+            log_weight = self.learned.log_prob(items, condition=told, generator=generator).double()
+            if spread:
+                log_weight = log_weight - posterior.log_prob(z).double()
+            log_weight = log_weight + self.decode(z, condition=condition).log_prob(x).double()
+            total = torch.logaddexp(total, log_weight)
+        return total - math.log(samples if spread else 1)
+
+    def latents(self) -> Any:
+        """The medium that the prior is of."""
+        return self.learned.modality
+
+    def to_latents(self, posterior: Any, generator: torch.Generator | None = None) -> Tensor:
+        """As that of the model below."""
+        return self.model.to_latents(posterior, generator)
+
+    def from_latents(self, items: Tensor) -> Any:
+        """As that of the model below."""
+        return self.model.from_latents(items)
+
+    def _below(self, condition: object) -> Tree:
+        return condition if self.model.condition is not None else None  # type: ignore[return-value]
+
+    def _above(self, condition: object) -> Tree:
+        return condition if self.learned.condition is not None else None  # type: ignore[return-value]
+
+
+class _Encoded:
+    """The latents of a data set, encoded when they are asked for: a data set for the prior to measure."""
+
+    def __init__(self, whole: LatentPrior, data: Any):
+        self.whole, self.data = whole, data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.take([index])[0]
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """The latents of these items."""
+        whole, generator = self.whole, torch.Generator().manual_seed(indices[0])
+        batch, errors = fetch(self.data, indices, whole.modality, whole.condition)
+        if batch is None:
+            raise errors[0]
+        batch = randomise(self.data, batch, generator)
+        condition = whole.prepare_condition(batch.condition, len(batch.x), generator)
+        return whole.encode_latents(batch.x.to(whole.device), condition=condition, generator=generator)

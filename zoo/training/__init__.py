@@ -1,0 +1,6 @@
+"""Training: one trainer for every model, its runs that can be interrupted, and its log."""
+
+from zoo.training.state import TrainingError
+from zoo.training.trainer import Run, TrainingConfig, train
+
+__all__ = ["Run", "TrainingConfig", "TrainingError", "train"]

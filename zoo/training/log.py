@@ -1,0 +1,76 @@
+"""What a person sees of a run: the progress bar, and TensorBoard."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import nn
+
+from zoo.model import GenerativeModel
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+SAMPLES = 16
+"""How many samples a picture shows."""
+
+
+class Log:
+    """Progress bar and TensorBoard of one process; silent where `shown` is False.
+
+    Arguments: `output`, where the log goes, None for the bar alone; `steps` of the run, and at which `step` it is.
+    """
+
+    def __init__(self, model: nn.Module, output: Path | None, steps: int, step: int, seed: int, shown: bool):
+        self.model, self.output, self.steps, self.step = model, output, steps, step
+        self.seed, self.shown = seed, shown
+        self.writer: SummaryWriter | None = None
+
+    def __enter__(self) -> Self:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        self.progress = Progress(*columns, TextColumn("{task.fields[loss]}"), disable=not self.shown)
+        self.task = self.progress.add_task("", total=self.steps, completed=self.step, loss="")
+        self.progress.start()
+        if self.shown and self.output is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.output / "logs"), purge_step=self.step)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+        if self.writer is not None:
+            self.writer.close()
+
+    def advance(self) -> None:
+        """One step is done."""
+        self.step += 1
+        self.progress.update(self.task, completed=self.step)
+
+    def scalars(self, scalars: dict[str, float]) -> None:
+        """Show the loss, if the model had a turn in this step, and write the scalars."""
+        if "loss" in scalars:
+            self.progress.update(self.task, loss=f"loss {scalars['loss']:.4g}")
+        if self.writer is not None:
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, self.step)
+
+    def picture(self) -> None:
+        """Write a sheet of samples with the present weights, if the model can sample."""
+        if self.writer is None or not isinstance(self.model, GenerativeModel):
+            return
+        import numpy
+
+        model = self.model.eval()
+        generator = torch.Generator(model.device).manual_seed(self.seed)
+        condition = None if model.condition is None else model.condition.examples(SAMPLES)
+        drawn = model.sample(SAMPLES, condition=condition, generator=generator)
+        items = drawn.cpu() if isinstance(drawn, torch.Tensor) else [item.cpu() for item in drawn]
+        image = model.modality.show(items)
+        model.train()
+        self.writer.add_image("samples", numpy.asarray(image.convert("RGB")), self.step, dataformats="HWC")

@@ -1,0 +1,144 @@
+"""Walks through a latent space: interpolation, traversal and attribute directions of any `Latent` model.
+
+All of them move the standardised noise, the coordinates in which the prior is a standard normal: in a hierarchy that of
+every group, so that a group follows what the groups above it become.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from modalities.data import cut
+
+if TYPE_CHECKING:
+    from zoo.model import Latent
+
+Z = Tensor | tuple[Tensor, ...]
+"""A point of a latent space: one tensor; or a tuple of them, one a group in a hierarchy, a NamedTuple where parts have
+names. The batch comes first."""
+AT_ONCE = 128
+"""How many items are encoded at once where any number may come."""
+
+
+def map_latents(function: Callable[..., Tensor], *z: Z) -> Z:
+    """Apply a function to every tensor of latents, or to those that belong together in several."""
+    if isinstance(z[0], Tensor):
+        return function(*z)
+    groups = [function(*group) for group in zip(*z, strict=True)]
+    return type(z[0])(*groups) if hasattr(z[0], "_fields") else tuple(groups)
+
+
+def encode_noise(model: "Latent", x: Tensor, condition: object) -> Z:
+    """Where items lie in the latent space, as standardised noise; `condition` is prepared."""
+    return model.prior(condition, n=len(x)).standardise(model.encode(x, condition=condition).mean)
+
+
+def decode_noise(model: "Latent", noise: Z, condition: object) -> Tensor:
+    """The mean of p(x given z) at standardised noise; `condition` is prepared."""
+    n = len(noise) if isinstance(noise, Tensor) else len(noise[0])
+    return model.decode(model.prior(condition, n=n).reparameterise(noise), condition=condition).mean
+
+
+def interpolate(
+    model: "Latent",
+    a: Tensor,
+    b: Tensor,
+    steps: int,
+    method: Literal["spherical", "linear"],
+    condition: object,
+) -> Tensor:
+    """See `Latent.interpolate`."""
+    if a.shape != b.shape:
+        raise ValueError(f"the two ends must have one shape, got {list(a.shape)} and {list(b.shape)}")
+    if method not in ("spherical", "linear"):
+        raise ValueError(f"method is spherical or linear, got {method!r}")
+    condition = model.prepare_condition(condition, len(a))
+    start, end = encode_noise(model, a, condition), encode_noise(model, b, condition)
+    mix = slerp if method == "spherical" else torch.lerp
+    frames = []
+    for fraction in torch.linspace(0, 1, steps).tolist():
+        noise = map_latents(lambda s, e, t=fraction: mix(s, e, t), start, end)  # type: ignore[misc]
+        frames.append(decode_noise(model, noise, condition))
+    return torch.stack(frames, 1)
+
+
+def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
+    """Spherical linear interpolation of every item; linear where the two are nearly parallel.
+
+    It keeps the norm that a standard normal's draws have; linear mid-points are too near the mean.
+
+    Source: White, "Sampling Generative Networks", 2016.
+    """
+    flat_a, flat_b = a.flatten(1).double(), b.flatten(1).double()
+    cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
+    angle = torch.acos(cosine)[:, None]
+    sine = torch.sin(angle)
+    curved = (torch.sin((1 - fraction) * angle) * flat_a + torch.sin(fraction * angle) * flat_b) / sine
+    mixed = torch.where(sine > 1e-4, curved, torch.lerp(flat_a, flat_b, fraction))
+    return mixed.reshape(a.shape).to(a.dtype)
+
+
+def traverse(
+    model: "Latent", x: Tensor | None, along: Sequence[int | Z] | None, values: Sequence[float], condition: object
+) -> Tensor:
+    """See `Latent.traverse`."""
+    n = 1 if x is None else len(x)
+    condition = model.prepare_condition(condition, n)
+    prior = model.prior(condition, n=n)
+    posterior = None if x is None else model.encode(x, condition=condition)
+    noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
+    if along is None:
+        along = _most_informative(prior, posterior, noise)
+    rows = []
+    for direction in along:
+        moved = [_move(noise, direction, value) for value in values]
+        rows.append(torch.stack([decode_noise(model, step, condition) for step in moved], 1))
+    return torch.stack(rows, 1)
+
+
+def _most_informative(prior: object, posterior: object, noise: Z) -> list[int]:
+    """The eight elements of the flattened latent that say most about the items, or the first eight."""
+    size = sum(group[0].numel() for group in _groups(noise))
+    if hasattr(posterior, "information"):
+        return posterior.information(prior).argsort(descending=True)[:8].tolist()
+    return list(range(min(8, size)))
+
+
+def _move(noise: Z, direction: int | Z, value: float) -> Z:
+    """Set an element of the flattened latent to a value, or go so far along a direction."""
+    if not isinstance(direction, int):
+        return map_latents(lambda group, step: group + value * step.to(group), noise, direction)
+    index, sizes = direction, [group[0].numel() for group in _groups(noise)]
+    if not 0 <= index < sum(sizes):
+        raise ValueError(f"the latent has {sum(sizes)} dimensions, numbered from 0; got {index}")
+    moved = map_latents(torch.clone, noise)
+    for group in _groups(moved):
+        if 0 <= index < group[0].numel():
+            group.flatten(1)[:, index] = value
+        index -= group[0].numel()
+    return moved
+
+
+def _groups(z: Z) -> tuple[Tensor, ...]:
+    return (z,) if isinstance(z, Tensor) else z
+
+
+def attribute_direction(model: "Latent", x: Tensor, labels: Tensor, condition: object) -> Z:
+    """See `Latent.attribute_direction`."""
+    values = torch.as_tensor(labels, dtype=torch.float64)
+    if values.shape != (len(x),):
+        raise ValueError(f"expected one label an item, shape [{len(x)}], got {list(values.shape)}")
+    values = values - values.mean()
+    if not values.square().sum() > 0:
+        raise ValueError("all labels are equal: an attribute that never changes has no direction")
+    condition = model.prepare_condition(condition, len(x))
+    weights = values / values.square().sum()
+    slopes = []
+    for start in range(0, len(x), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        noise = encode_noise(model, x[part], cut(condition, part))
+        weight = weights[part]
+        slopes.append(map_latents(lambda group, w=weight: torch.tensordot(w.to(group), group, 1), noise))  # type: ignore[misc]
+    return map_latents(lambda *parts: torch.stack(parts).sum(0), *slopes)
