@@ -126,7 +126,7 @@ def evaluate(pca: PCA, probabilistic: ProbabilisticPCA, test: Any, seed: int) ->
     left, bits, count = torch.zeros(len(pca.variance) + 1, dtype=torch.float64), 0.0, 0
     for x in batches(test, max(8, min(256, 2**22 // pca.mean.numel()))):
         # Every orthonormal direction takes the square of its score off the squared error.
-        taken = pca.scores(x).double().square().cumsum(1)
+        taken = pca.project(x).double().square().cumsum(1)
         whole = (x - pca.mean).double().square().flatten(1).sum(1, keepdim=True)
         left += torch.cat([whole, whole - taken], 1).sum(0)
         bits += probabilistic.bits_per_dim(x, generator=generator).sum().item()

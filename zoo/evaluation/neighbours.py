@@ -1,7 +1,7 @@
 """Nearest-neighbour search: the item of a data set closest to each of some samples."""
 
+import dataclasses
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from zoo.linear.dense import numpy_threads, product
 from zoo.linear.stream import Data, RowReader
 
 
-class Neighbours(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
     """The item of a data set that lies closest to each of m samples."""
 
     index: Tensor

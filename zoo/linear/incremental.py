@@ -26,25 +26,30 @@ class IncrementalPCA:
     """
 
     def __init__(self, like: Tensor, components: int, axes: PrincipalAxes | None = None):
-        self.like, self.components, self.scratch = like, components, Scratch()
         width = like.shape[1]
+        self.like, self.components, self.kept = like, components, min(width, 2 * components + 16)
         self.exact = width <= EXACT and axes is None
-        self.kept = min(width, 2 * components + 16)
-        zeros = torch.zeros(1, width, dtype=torch.float64, device=like.device)
-        self.moments = Moments(0, zeros[0], zeros.new_zeros((width, width) if self.exact else ()))
+        mean = torch.zeros(width, dtype=torch.float64, device=like.device)
+        self.moments = Moments(0, mean, mean.new_zeros((width, width) if self.exact else ()))
         self.rows = like
         """Orthogonal rows by falling length, shape [directions, d]; none where the covariance is kept."""
         if axes is not None:
             free = axes.count - 1
             self.rows = axes.basis.to(like) * (axes.variance.to(like) * free).sqrt()[:, None]
-            self.moments = Moments(axes.count, axes.mean.to(zeros), zeros.new_tensor(axes.total * free))
+            self.moments = Moments(axes.count, axes.mean.to(mean), mean.new_tensor(axes.total * free))
 
     @numpy_threads()
     def add(self, items: Tensor) -> None:
         """Take in some items, shape [n, d], finite."""
         for block in items.to(self.like).split(max(len(items), 1) if self.exact else self.kept):
-            if len(block):
-                self._add(block)
+            part, centred, rest = block_moments(block, self.exact, Scratch())
+            step, weight = self.moments.merge(part)
+            if self.exact:
+                continue
+            stacked = torch.cat([self.rows, centred - rest.to(block), (math.sqrt(weight) * step).to(block)[None]])
+            _, vectors = top_eigenvectors(product(stacked, stacked.T).double(), min(self.kept, len(stacked)))
+            # An eigenvector of the stack's Gram matrix times the stack is a direction times its singular value.
+            self.rows = vectors.to(stacked) @ stacked
 
     @numpy_threads()
     def axes(self) -> PrincipalAxes | None:
@@ -57,13 +62,3 @@ class IncrementalPCA:
             rows = self.rows[: self.components]
             values, basis = torch.linalg.vector_norm(rows, dim=1).double().square(), orthonormal(rows.clone())
         return PrincipalAxes.of_scatter(self.moments, values, basis, self.like)
-
-    def _add(self, block: Tensor) -> None:
-        part, centred, _ = block_moments(block, self.exact, self.scratch)
-        step, weight = self.moments.merge(part)
-        if self.exact:
-            return
-        stacked = torch.cat([self.rows, centred, (math.sqrt(weight) * step).to(block)[None]])
-        _, vectors = top_eigenvectors(product(stacked, stacked.T).double(), min(self.kept, len(stacked)))
-        # An eigenvector of the stack's Gram matrix times the stack is a direction times its singular value.
-        self.rows = vectors.to(stacked) @ stacked

@@ -39,6 +39,7 @@ def randomized(passes: Passes, k: int, seed: int, oversampling: int, restart: in
     while directions is not None:
         number += 1
         moments, directions = _pass(passes, space, directions, number, moments)
+    assert moments is not None  # the first pass has found them
     return passes.share(moments, lambda: space.axes(k))
 
 
@@ -92,8 +93,7 @@ class KrylovSpace:
     def widen(self, image: Tensor, squares: float) -> Tensor | None:
         """The next directions, shape [d, columns], or None where the k best axes are found.
 
-        The `image`, rows, is that of the last directions under the scatter matrix, and is overwritten; `squares` is the
-        trace of the matrix.
+        The `image`, the last directions times the scatter matrix, rows, is overwritten; `squares` is the trace.
         """
         coordinates = image.new_zeros(len(self.directions), len(image))
         for columns in self._columns():
@@ -140,7 +140,7 @@ class KrylovSpace:
         return values, axes
 
     def _explained(self) -> float:
-        return top_eigenvectors(self.projected, min(self.k, len(self.projected)))[0].sum().item()
+        return torch.linalg.eigvalsh(self.projected)[-self.k :].sum().item()
 
     def _columns(self) -> list[slice]:
         """Parts of the dimensions: what is copied in double precision takes little memory."""

@@ -63,11 +63,8 @@ def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Momen
 
 
 class Passes:
-    """The passes of one fit over the rows of all processes, each of which has its own share.
-
-    The state after a pass goes to the `checkpoint`, a folder or None; `arguments` are what a saved one must agree with
-    to be gone on from. `components` is None where all that there are are looked for.
-    """
+    """The passes of one fit over the rows of all processes, each of which has its own share, for so many `components`,
+    or for all where that is None. The state after each, and the fit's `arguments`, go to the folder `checkpoint`."""
 
     def __init__(
         self, rows: RowReader, components: int | None, checkpoint: str | Path | None, arguments: Mapping[str, Any]

@@ -75,14 +75,10 @@ class LinearLatent(Latent, Fitted):
     def partial_fit(self, batch: Tensor) -> Self:
         """Go on fitting with more items, shape [batch, ...], of data that come once; returns the model itself.
 
-            model = PCA(medium, components=64)
-            for batch in source:
-                model.partial_fit(batch)
-
-        The model is that of all items so far as soon as they are more than the components; `count` tells. It is the one
-        that `fit` gives, up to rounding, where an item has up to 1,024 numbers; with more it is approximate, as it is
-        where the model was fitted by `fit` or loaded: of earlier items it then knows the directions that it kept. Under
-        torchrun it fits to the batches of its own process.
+        The model, PCA(medium, components=64) at first, is that of all items so far as soon as they are more than the
+        components; `count` tells. It is the one that `fit` gives, up to rounding, where an item has up to 1,024
+        numbers; with more it is approximate, as it is where the model was fitted by `fit` or loaded: of earlier items
+        it then knows the directions that it kept. Under torchrun it fits to the batches of its own process.
 
         Raises `MediaError` for items of another shape and for NaN; the model is then as it was.
         """
@@ -107,7 +103,7 @@ class LinearLatent(Latent, Fitted):
         self.count.fill_(axes.count)
         return self.eval()
 
-    def scores(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
         return (self.modality.check(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
 
@@ -184,7 +180,7 @@ class PCA(LinearLatent):
         """The whitened scores, shape [batch, k]: points, since they have no spread."""
         floor = torch.finfo(self.variance.dtype).eps * self.variance.max()
         inverse = torch.where(self.variance > floor, self.variance.rsqrt(), 0.0)
-        return Point(self.scores(x) * inverse)
+        return Point(self.project(x) * inverse)
 
     def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The item with these whitened scores."""
@@ -234,7 +230,7 @@ class ProbabilisticPCA(LinearLatent, Explicit):
 
     def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """The exact posterior q(z given x) = N(M^-1 W^T (x - mean), s2 M^-1), M = W^T W + s2 I = diag(variance)."""
-        mean = self.scores(x) * self.gain / self.variance
+        mean = self.project(x) * self.gain / self.variance
         return DiagonalGaussian(mean, (self.noise / self.variance).sqrt().expand_as(mean))
 
     def decode(self, z: Tensor, *, condition: object = None) -> DiagonalGaussian:

@@ -93,30 +93,27 @@ def principal_axes(
     """
     k = int(components) if isinstance(components, numbers.Integral) else None
     if not (0 < components < 1 if k is None else k > 0):
-        raise ValueError(
-            f"components is a whole number from 1, or a fraction of variance in (0, 1); got {components!r}"
-        )
+        raise ValueError(f"components is a whole number, or a fraction of variance in (0, 1); got {components!r}")
     if solver not in get_args(Solver):
         raise ValueError(f"solver is auto, svd, covariance, gram or randomized, got {solver!r}")
     rows = RowReader(data, shape, seed, block)
     route, rows, count = _route(rows, solver, k, held)
     plan = "about 5 passes" if route == "randomized" else "1 pass", "in memory" if rows.in_memory else "streamed"
     _log.info("PCA of %s items of %d numbers: %s, %s, %s", count or "an unknown number of", rows.width, route, *plan)
-    arguments = {"shape": shape, "components": components, "solver": route, "seed": seed, "items": count}
+    arguments = {"shape": shape, "components": k or components, "solver": route, "seed": seed, "items": count}
     passes = Passes(rows, k, checkpoint, arguments)
-    if route == "randomized":
+    if route == "randomized" and k is not None:
         moments, values, basis = randomized(passes, k, seed, oversampling, restart)
     else:
         moments, values, basis = {"svd": svd, "covariance": covariance, "gram": gram_matrix}[route](passes)
-    enough = int((values.cumsum(0) <= components * moments.total).sum()) + 1  # the fewest that exceed a fraction
-    kept = enough if k is None else k
+    # Of a fraction, the fewest that exceed it.
+    kept = k or int((values.cumsum(0) <= components * moments.total).sum()) + 1
     axes = PrincipalAxes.of_scatter(moments, values[:kept], basis[:kept], passes.like)
     return dataclasses.replace(axes, seconds=time.monotonic() - passes.started)
 
 
 def _route(rows: RowReader, solver: Solver, k: int | None, held: int) -> tuple[str, RowReader, int | None]:
-    """The solver, the rows to give it, held in memory where that serves it, and how many all processes have, where
-    that is known before they are read."""
+    """The solver, the rows for it, held in memory where that serves it, and the count of all processes' if known."""
     unknown, alone = all_max(rows.count is None), process_count() == 1
     count = None if unknown else int(all_sum(torch.tensor(rows.count)))
     could_hold = alone and not rows.in_memory and (count is None or 4 * count * rows.width <= held)
@@ -133,7 +130,7 @@ def _route(rows: RowReader, solver: Solver, k: int | None, held: int) -> tuple[s
         route = pick(whole is not None)
     if route in ("svd", "gram") and not (rows.in_memory and alone):
         raise ValueError(
-            f"the solver {route!r} needs the data in memory, as a tensor, in one process; take covariance or randomized"
+            f"{route} needs the data in memory, as a tensor, in one process; take covariance or randomized"
         )
     if route == "randomized" and k is None:
         raise ValueError(

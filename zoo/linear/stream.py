@@ -4,7 +4,7 @@ import itertools
 import math
 import mmap
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,7 @@ Data = Tensor | Dataset | Arrays | Iterable[Any] | Callable[[], Iterable[Any]]
 """What can be fitted: a tensor, an array or a memory map [n, ...]; a map-style data set; anything that gives items or
 batches of them (or tuples that begin with these) every time that it is iterated over; a function that returns such."""
 
-BLOCK = 2**22
-"""How many numbers are computed with at once, if no other number is given."""
+BLOCK = 2**22  # about how many numbers are computed with at once
 
 
 class RowReader:
@@ -36,15 +35,16 @@ class RowReader:
     def __init__(self, data: Data, shape: tuple[int, ...], seed: int = 0, block: int = BLOCK):
         if isinstance(data, Arrays) and data.noise is None:
             data = data.x
-        if isinstance(data, np.ndarray) and not isinstance(data, np.memmap):
-            data = torch.from_numpy(np.require(data, requirements="W"))
+        self.in_memory = isinstance(data, (Tensor, np.ndarray)) and not isinstance(data, np.memmap)
+        self._mapped = data._mmap if isinstance(data, np.memmap) and data.mode == "r" else None  # type: ignore[attr-defined]
+        if isinstance(data, np.ndarray):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes
+                data = torch.from_numpy(np.asarray(data))
         self.data: Any = data
-        self.shape, self.seed, self.block = shape, seed, block
-        self.width = math.prod(shape)
-        self.in_memory = isinstance(data, Tensor)
-        sized = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-        self.indexed = sized and not isinstance(data, (IterableDataset, list, tuple))
-        self.count: int | None = len(self.data) if self.indexed else None
+        self.shape, self.width, self.seed, self.block = shape, math.prod(shape), seed, block
+        self.indexed = hasattr(data, "__getitem__") and not isinstance(data, (IterableDataset, list, tuple))
+        self.count = len(data) if self.indexed and isinstance(data, Sized) else None
         """How many items there are, None where only a pass tells."""
         self.once = isinstance(data, Iterator)
         self._begun: Iterator[Tensor] | None = None
@@ -86,30 +86,24 @@ class RowReader:
 
     def _read(self) -> Iterator[Tensor]:
         at_once = max(1, min(512, 4 * self.block // self.width))
-        if self.in_memory:
-            yield from map(self._flat, self.data.split(max(64, self.block // self.width)))
-        elif isinstance(self.data, np.memmap):
-            for start in range(0, len(self.data), at_once):
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes
-                    yield self._flat(torch.from_numpy(np.asarray(self.data[start : start + at_once])))
-                if self.data.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        if isinstance(self.data, Tensor):
+            for items in self.data.split(max(64, self.block // self.width) if self.in_memory else at_once):
+                yield self._flat(items)
+                if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
                     # The pages count as the process's own until the system wants them back.
-                    self.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+                    self._mapped.madvise(mmap.MADV_DONTNEED)
         elif self.indexed:
             for batch in batches(self.data, at_once, torch.Generator().manual_seed(self.seed)):
-                yield self._flat(_items(batch))
+                yield self._flat(batch.x)
         else:
             yield from self._gather(at_once)
 
     def _gather(self, at_once: int) -> Iterator[Tensor]:
         """The items of an iterable in blocks of one size, however it hands them out."""
-        waiting: list[Tensor] = []
-        count = 0
+        waiting, count = list[Tensor](), 0
         for element in self.data() if callable(self.data) else self.data:
-            x = torch.as_tensor(_items(element))
-            part = self._flat(x[None] if tuple(x.shape) == self.shape else x)
-            for rows in part.split(at_once):
+            x = torch.as_tensor(element[0] if isinstance(element, (tuple, list)) else element)
+            for rows in self._flat(x[None] if tuple(x.shape) == self.shape else x).split(at_once):
                 if waiting and count + len(rows) > at_once:
                     yield torch.cat(waiting)
                     waiting, count = [], 0
@@ -126,7 +120,3 @@ class RowReader:
             expected = ", ".join(["n", *map(str, self.shape)])
             raise MediaError(f"expected floating-point items of shape [{expected}], got {x.dtype} {list(x.shape)}")
         return full_precision(x.detach()).flatten(1)
-
-
-def _items(element: Any) -> Any:
-    return element[0] if isinstance(element, (tuple, list)) else element

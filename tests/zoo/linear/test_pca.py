@@ -43,7 +43,7 @@ def test_the_latent_is_whitened_and_decodes_to_the_projection(pca):
     z = pca.encode(x).mean
     assert torch.allclose(z.mean(0), torch.zeros(8), atol=1e-5)
     assert torch.allclose(torch.cov(z.T), torch.eye(8), atol=1e-4)
-    assert torch.allclose(pca.scores(x), z * pca.variance.sqrt(), atol=1e-5)
+    assert torch.allclose(pca.project(x), z * pca.variance.sqrt(), atol=1e-5)
     again = pca.reconstruct(x)
     assert again.shape == x.shape and torch.allclose(pca.encode(again).mean, z, atol=1e-4)
     lost = (x - again).square().sum() / (len(x) - 1)
@@ -64,7 +64,7 @@ def test_samples_follow_temperature_and_truncation(kind):
 
     def scores(**arguments):
         x = model.sample(20_000, mean=True, generator=generator(), **arguments)
-        return model.scores(x) / (model.variance.sqrt() if kind is PCA else model.gain)
+        return model.project(x) / (model.variance.sqrt() if kind is PCA else model.gain)
 
     assert torch.allclose(scores().std(0), torch.ones(8), atol=0.02)
     assert torch.allclose(scores(temperature=0.5).std(0), torch.full((8,), 0.5), atol=0.01)
