@@ -7,13 +7,13 @@ from torch import Tensor
 
 from modalities import Modality
 from zoo.card import Figure
+from zoo.evaluation.neighbours import nearest
 from zoo.evaluation.samples import check_finite
-from zoo.linear.pca import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from zoo.linear.streaming import Data
+    from zoo.linear.stream import Data
 
 PERCENTILE = 0.01
 """A sample nearer than this share of unseen items counts as a copy."""
