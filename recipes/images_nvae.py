@@ -22,7 +22,7 @@ from modalities.images import Images
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation import latents, likelihood
-from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation.neighbours import compare_neighbours
 from zoo.evaluation.samples import draw, subset
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
@@ -122,7 +122,7 @@ def main(config: Config) -> None:
         ahead = likelihood.advantage(model, other, test, name, batch_size=100, **options)
         figures[f"nats less than {config.beside} needs, by image"] = ahead.measured
     held_out, _ = subset(test, min(COPIES, len(test)), _seeded())
-    copies = memorisation(draw(model, len(held_out), generator=_seeded()), held_out, data)
+    copies = compare_neighbours(draw(model, len(held_out), generator=_seeded()), held_out, data)
     figures |= {f"{figure.metric}, {figure.data}": figure.measured for figure in copies.figures("test images")}
     write_figures(figures, config.output)
     sheet = pictures(config, model, test)

@@ -144,7 +144,7 @@ def test_evaluate_prints_the_figures_and_writes_them_into_the_card(run, bundled)
     assert "NLL" in out and "mass" in out and "digits test, first 20" in out
     figures = read_figures(folder)
     assert [figure.metric for figure in figures[:2]] == ["NLL", "bits/dim"]
-    assert all(figure.metric.startswith("copies: ") for figure in figures[2:]) and len(figures) == 4
+    assert all(figure.metric.startswith("nearest neighbour: ") for figure in figures[2:]) and len(figures) == 4
     assert all(figure.measured in (folder / "README.md").read_text() for figure in figures)
     before = (folder / "README.md").read_text()
     run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
@@ -159,7 +159,7 @@ def test_evaluate_measures_what_is_asked_for(run, tmp_path):
     out = run("evaluate", "toy-ppca", "--data", "grid", "--generated", "30", "--metrics", "neighbours", "--mean")
     assert "grid test: 30 real, 30 generated, means" in out
     out = run("evaluate", "toy-hierarchy", "--data", "digits", "--limit", "20", "--metrics", "latents, likelihood")
-    assert "rate of group 2 of 2" in out and "copies" not in out
+    assert "rate of group 2 of 2" in out and "nearest neighbour" not in out
     out = run("evaluate", "toy-ppca", "--data", "grid", "--limit", "20", "--split", "train")
     assert "NLL" in out and "real" not in out
 

@@ -11,7 +11,7 @@ from modalities.data import as_dataset
 from zoo.card import Figure
 from zoo.evaluation import distances, features, latents, likelihood
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.memorisation import Memorisation, memorisation
+from zoo.evaluation.neighbours import NeighbourTest, compare_neighbours
 from zoo.evaluation.samples import can_score, condition_of, draw, has_means, quantise, subset
 from zoo.model import GenerativeModel, Latent, check_count
 
@@ -31,7 +31,7 @@ class Report(NamedTuple):
     """What `evaluate` found."""
 
     figures: list[Figure]
-    neighbours: Memorisation | None
+    neighbours: NeighbourTest | None
     """Holds the samples that are nearest to training items; None where that was not measured."""
 
 
@@ -98,7 +98,7 @@ def evaluate(
         compared += features.measure(real[:n], drawn[:n], known[:n], network, name, seed=seed)
     if "distances" in chosen:
         compared += distances.measure(real[:n], drawn[:n], known[:n], name, seed=seed)
-    neighbours = memorisation(drawn, real, seen) if "neighbours" in chosen else None
+    neighbours = compare_neighbours(drawn, real, seen) if "neighbours" in chosen else None
     if neighbours is not None:
         compared += neighbours.figures(name)
     return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours)

@@ -9,7 +9,7 @@ from modalities.points import Points
 from tests import toys
 from zoo.evaluation import latents, likelihood, samples, suite
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation.neighbours import compare_neighbours
 from zoo.linear.pca import ProbabilisticPCA
 
 NETWORK = FeatureNetwork("pixels", lambda x: x.flatten(1)[:, :3])
@@ -30,7 +30,7 @@ def families(found):
         "rate": "latents",
         "recall": "features",
         "squared MMD": "distances",
-        "copies: p-value of that (Mann-Whitney)": "neighbours",
+        "nearest neighbour: p-value of that (Mann-Whitney)": "neighbours",
     }
     return {telling[figure.metric] for figure in found.figures if figure.metric in telling}
 
@@ -106,7 +106,7 @@ def test_samples_can_end_with_means_and_the_figures_say_so():
     x = toys.data_for(model, 90)
     found = report("ppca", mean=True)
     drawn = samples.draw(model, 30, mean=True, generator=torch.Generator().manual_seed(0))
-    expected = memorisation(drawn, x[60:], Arrays(x[:60]))
+    expected = compare_neighbours(drawn, x[60:], Arrays(x[:60]))
     assert torch.equal(found.neighbours.generated, expected.generated)
     assert not torch.equal(found.neighbours.generated, report("ppca").neighbours.generated)
     names = {figure.data for figure in found.figures}
