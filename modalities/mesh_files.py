@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from modalities.files import write_aside
 from modalities.modality import MediaError
 
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
@@ -489,7 +490,8 @@ def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
     colours = None if mesh.colours is None else mesh.colours.clip(0, 1)
     data = WRITERS[suffix](MeshArrays(vertices.astype(np.float32), mesh.faces, mesh.uv, colours))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with write_aside(path) as part:
+        part.write_bytes(data)
 
 
 def _text(rows: np.ndarray, form: str) -> str:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from modalities import mesh_sets
 from modalities.data import Files
-from modalities.drawing import contact_sheet
+from modalities.drawing import contact_sheet, save_picture
 from modalities.mesh_files import SUFFIXES, UNITS, MeshArrays, check_indices, read_mesh, write_mesh
 from modalities.modality import MediaError, Modality
 from modalities.sources import choose_split, class_numbers, list_files, split_source
@@ -161,8 +161,7 @@ class Meshes(Modality):
             for i, item in enumerate(batch):
                 self._write(item, folder / f"{i:05d}{suffix}")
         elif suffix in PICTURES:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.show(batch).save(path)
+            save_picture(self.show(batch), path)
         elif suffix not in SUFFIXES:
             raise MediaError(f"{path}: meshes are written as {', '.join(SUFFIXES + PICTURES)}, not {suffix}")
         elif single:

@@ -331,7 +331,7 @@ def test_batches_become_numbered_files_or_a_sheet(tmp_path):
     medium.save(x, tmp_path / "many")
     assert [file.name for file in sorted((tmp_path / "many").iterdir())] == ["00000.glb", "00001.glb", "00002.glb"]
     medium.save(x, tmp_path / "others" / ".obj")
-    assert torch.equal(next(batches(medium.dataset(tmp_path / "others", "all"), 3)), x)
+    assert torch.equal(next(batches(medium.dataset(tmp_path / "others", "all"), 3)).x, x)
     with pytest.raises(MediaError, match="a.ply: one file holds one mesh, got a batch"):
         medium.save(x, tmp_path / "a.ply")
     with pytest.raises(MediaError, match=r"written as \.obj.*, not \.wav"):
