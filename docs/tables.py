@@ -55,11 +55,10 @@ def model_table(bundled: Iterable[Bundled]) -> str:
 def _model_row(entry: Bundled) -> str:
     found = read_figures(entry.folder)
     labels = [figure.label for figure in found]
-    figures = [
-        # Two figures of one label are of different data.
-        f"{f.label}{f', {f.data}' if labels.count(f.label) > 1 else ''} {f.measured}"
-        for f in found
-    ]
+    figures = []
+    for figure in found:  # two of one label are of different data
+        data = f", {figure.data}" if labels.count(figure.label) > 1 else ""
+        figures.append(f"{figure.label}{data} {figure.measured}")
     cells = [
         f"[`{entry.name}`](zoo/checkpoints/{entry.name})",
         entry.medium,
