@@ -31,7 +31,8 @@ from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
-from zoo.checkpoint import WEIGHTS, family_name
+from zoo.checkpoint import WEIGHTS
+from zoo.configuration import family_name
 from zoo.evaluation.classifier import TRAINING, feature_network
 from zoo.evaluation.features import NEIGHBOURS, FeatureNetwork, coverage, frechet_distance
 from zoo.evaluation.items import BATCH, as_items, draw, has_means, spread
@@ -39,7 +40,7 @@ from zoo.evaluation.likelihood import evaluate
 from zoo.hub import find, load
 from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA, LinearLatent, ProbabilisticPCA
-from zoo.linear.solver import PrincipalAxes
+from zoo.linear.principal import PrincipalAxes
 from zoo.model import Explicit, GenerativeModel, unpack
 from zoo.training import TrainingConfig
 from zoo.variational.nvae import NVAE

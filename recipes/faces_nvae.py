@@ -41,7 +41,7 @@ from zoo.evaluation.likelihood import evaluate
 from zoo.evaluation.memorisation import memorisation
 from zoo.hub import push, save
 from zoo.linear.pca import PCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.model import Latents
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.nvae import NVAE, Normalisation

@@ -34,7 +34,7 @@ from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import evaluate
 from zoo.hub import push, save
 from zoo.linear.pca import PCA, ProbabilisticPCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.model import Latent, Latents
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.vae import VAE

@@ -130,7 +130,7 @@ def _measure(
         if model.modality.levels is not None:
             error = _squared_error(reconstruction.clamp(-1, 1), x)
             found["PSNR"] = 10 * torch.log10(4 / error.clamp(min=1e-12))
-        if model.modality.kind == "images" and min(x.shape[2:]) >= WINDOW:
+        if "SSIM" in model.modality.metrics and min(x.shape[2:]) >= WINDOW:
             found["SSIM"] = structural_similarity(reconstruction.clamp(-1, 1), x)
     return found
 

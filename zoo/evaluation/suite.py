@@ -135,7 +135,7 @@ def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwor
         "likelihood": isinstance(model, (Explicit, Latent)),
         "latents": isinstance(model, Variational) and items > 1,
         "features": network is not None and n > features.NEIGHBOURS,
-        "distances": model.modality.kind in ("points", "signals") and n > 1,
+        "distances": "distances" in model.modality.metrics and n > 1,
         "copies": n > 1,
     }
     return [name for name in METRICS if suits[name]]
