@@ -33,7 +33,7 @@ from zoo.evaluation.neighbours import compare_neighbours
 from zoo.evaluation.samples import draw, subset
 from zoo.hub import push, save
 from zoo.linear.pca import PCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.model import Latents
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.nvae import NVAE, Normalisation

@@ -140,7 +140,8 @@ class Info(Loading):
         from rich.markdown import Markdown
 
         from zoo.card import CARD
-        from zoo.checkpoint import WEIGHTS, family_name
+        from zoo.checkpoint import WEIGHTS
+        from zoo.configuration import family_name
         from zoo.hub import find, load
         from zoo.showcase import abilities, conditions
 

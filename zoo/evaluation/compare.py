@@ -15,7 +15,8 @@ from modalities import MediaError, Modality
 from modalities.data import Arrays, Tree, as_dataset, batches, cut
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
-from zoo.checkpoint import WEIGHTS, family_name
+from zoo.checkpoint import WEIGHTS
+from zoo.configuration import family_name
 from zoo.evaluation import features
 from zoo.evaluation.features import FeatureNetwork
 from zoo.evaluation.likelihood import mean_figure

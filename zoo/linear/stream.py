@@ -43,7 +43,8 @@ class RowReader:
                 data = torch.from_numpy(np.asarray(data))
         self.data: Any = data
         self.shape, self.width, self.seed, self.block = shape, math.prod(shape), seed, block
-        self.indexed = hasattr(data, "__getitem__") and not isinstance(data, (IterableDataset, list, tuple))
+        sized = isinstance(data, Sized) and hasattr(data, "__getitem__")
+        self.indexed = sized and not isinstance(data, (IterableDataset, list, tuple))
         self.count = len(data) if self.indexed and isinstance(data, Sized) else None
         """How many items there are, None where only a pass tells."""
         self.once = isinstance(data, Iterator)

@@ -1,1 +1,0 @@
-from zoo.linear.stream import RowReader as Rows  # noqa: F401
