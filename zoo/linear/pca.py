@@ -185,7 +185,7 @@ class PCA(LinearLatent):
         """Probabilistic PCA on the same axes, where they are fewer than the dimensions."""
         if len(self.variance) == self.mean.numel():
             return None
-        return ProbabilisticPCA.from_axes(self.modality, self._axes()).to(self.device)
+        return ProbabilisticPCA.from_axes(self.modality, self.axes()).to(self.device)
 
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The whitened scores, shape [batch, k]: points, since they have no spread."""
