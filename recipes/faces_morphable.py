@@ -37,7 +37,7 @@ from recipes.common import run, write_figures
 from recipes.portraits import Portraits, read_portraits
 from zoo.card import Card, Figure
 from zoo.hub import load, push, save
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.morphable.colour import Readings, colour_coefficients, complete_colours, read_faces
 from zoo.morphable.evaluation import Curves, vertex_distance
 from zoo.morphable.evaluation import measure as shape_measures
