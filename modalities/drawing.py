@@ -1,10 +1,12 @@
 """Pictures of batches for people: contact sheets and rendered matplotlib figures."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modalities.files import write_aside
 from modalities.modality import MediaError
 
 if TYPE_CHECKING:
@@ -33,6 +35,13 @@ def contact_sheet(tiles: np.ndarray, columns: int | None = None, gap: int = 2, s
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = tile
     return Image.fromarray(canvas)
+
+
+def save_picture(picture: "Image", path: Path) -> None:
+    """Write a picture in the format of the path's suffix, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as part:
+        picture.save(part, quality=95)
 
 
 def render(figure: "Figure") -> "Image":

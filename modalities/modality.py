@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from modalities.files import write_aside
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -39,6 +41,19 @@ class Modality:
     kind: ClassVar[str]
     ragged: ClassVar[bool] = False
     """Whether items differ in length along the last axis."""
+    suffix: ClassVar[str] = ""
+    """Of the file of one item, such as ".png"; empty where items have no files."""
+    together: ClassVar[bool] = False
+    """Whether a batch is one file and one plot (a table of points), rather than a file and a tile for each item."""
+    sheet: ClassVar[int] = 36
+    """How many samples make a good picture."""
+    draws: ClassVar[bool] = False
+    """Whether samples are shown as draws from the likelihood, because its noise belongs to them, or as its means."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """What can be measured of this medium besides what suits every one: "SSIM"; "distances"; "RMSE", the error
+    of reconstructions in the medium's unit, in the place of the squared one."""
+    task: ClassVar[str | None] = None
+    """The Hugging Face Hub's name of what a model of this medium does, if it has one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +70,11 @@ class Modality:
     def levels(self) -> int | None:
         """How many values one element takes, evenly spaced over [-1, 1]; None where elements are real numbers."""
         return None
+
+    @property
+    def steps(self) -> int:
+        """How many items a walk through a latent space is shown with; 0 where there is nothing to see of one."""
+        return 9
 
     @property
     def elements(self) -> int:
@@ -74,6 +94,17 @@ class Modality:
     def show(self, x: "Tensor", columns: int | None = None) -> "Image":
         """A picture of a batch, for people."""
         raise TypeError(f"{type(self).__name__} cannot draw")
+
+    def present(self, x: "Tensor", path: str | Path, columns: int | None = None) -> list[Path]:
+        """Write what a person should meet of a batch, and return the files, what is looked at first in front.
+
+        `path` has no suffix: a picture becomes "path.png".
+        """
+        picture = Path(f"{path}.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(picture) as part:
+            self.show(x, columns).save(part)
+        return [picture]
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Dataset":
         """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label)."""
@@ -145,6 +176,12 @@ class Modality:
         return [(field.name, getattr(self, field.name)) for field in fields]
 
 
+def adapter(kind: str) -> type[Modality]:
+    """The class of a medium, by its name in `KINDS`."""
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "is_floating_point")  # without importing torch
 
@@ -168,9 +205,7 @@ def from_config(config: Mapping[str, Any], arrays: "Mapping[str, Tensor] | None"
     kind = fields.pop("kind", None)
     if kind not in KINDS:
         raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted(KINDS))}")
-    module, name = KINDS[kind].split(":")
-    adapter = getattr(importlib.import_module(module), name)
     try:
-        return adapter(**fields)
+        return adapter(kind)(**fields)
     except TypeError as error:
         raise ValueError(f"the configuration of {kind} does not fit: {error}") from error

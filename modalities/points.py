@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from modalities.data import Arrays
 from modalities.densities import DENSITIES
 from modalities.drawing import render
+from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
 from modalities.sources import choose_split, class_numbers, is_number, read_table, split_source, to_numbers
 
@@ -35,6 +36,11 @@ class Points(Modality):
 
     dimensions: int = 2
     kind: ClassVar[str] = "points"
+    suffix: ClassVar[str] = ".csv"
+    together: ClassVar[bool] = True
+    sheet: ClassVar[int] = 1000
+    draws: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("distances",)
 
     def __post_init__(self) -> None:
         if self.dimensions not in (1, 2):
@@ -43,6 +49,10 @@ class Points(Modality):
     @property
     def shape(self) -> tuple[int]:
         return (self.dimensions,)
+
+    @property
+    def steps(self) -> int:
+        return 33 if self.dimensions == 2 else 0
 
     def load(self, path: str | Path) -> Tensor:
         """Read one point, a tensor of shape [dimensions], from a .csv file with one row; `dataset` reads tables.
@@ -63,7 +73,9 @@ class Points(Modality):
             raise MediaError(f"{path}: points are written as .csv, not {path.suffix or 'without a suffix'}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Nine digits give every float32 back.
-        np.savetxt(path, batch, fmt="%.9g", delimiter=",", header="x,y"[: 2 * self.dimensions - 1], comments="")
+        header = "x,y"[: 2 * self.dimensions - 1]
+        with write_aside(path) as part:
+            np.savetxt(part, batch, fmt="%.9g", delimiter=",", header=header, comments="")
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """One picture of a batch [batch, dimensions]: a scatter plot, or a histogram over a rug in one dimension."""
@@ -87,6 +99,12 @@ class Points(Modality):
             panel.set_ylabel("density")
         panel.spines[["top", "right"]].set_visible(False)
         return render(figure)
+
+    def present(self, x: Tensor, path: str | Path, columns: int | None = None) -> list[Path]:
+        """Write a picture of the points and, beside it, their table: "path.png" and "path.csv"."""
+        table = Path(f"{path}.csv")
+        self.save(x, table)
+        return [*super().present(x, path, columns), table]
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
         """A synthetic family or a table, as points of `shape`, or with `labels` as pairs of a point and a class number.

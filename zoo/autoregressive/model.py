@@ -19,6 +19,7 @@ from zoo.distributions import full_precision, uniform_noise
 from zoo.model import Explicit, Trainable, check_count, check_temperature
 from zoo.nn.likelihood import ChainHead, ChainLikelihood
 from zoo.nn.normalisation import Standardise
+from zoo.showcase import Exhibit, completion_exhibit
 
 
 class Autoregressive(Explicit, Trainable):
@@ -50,6 +51,10 @@ class Autoregressive(Explicit, Trainable):
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
+
+    def exhibits(self) -> list[Exhibit]:
+        """Samples, and samples of which the first half is kept and the rest drawn again."""
+        return [*super().exhibits(), completion_exhibit(self)]
 
     @abc.abstractmethod
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
