@@ -29,8 +29,8 @@ from modalities.data import batches
 from modalities.images import Images
 from recipes.common import machine, run, write_figures
 from recipes.pixels import draw_pixel_model
-from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.samplers import Sampler
