@@ -29,10 +29,11 @@ from modalities.data import batches
 from modalities.images import Images
 from recipes.common import machine, run, write_figures
 from recipes.pixels import draw_pixel_model
-from zoo.autoregressive.chain import Autoregressive, Sampler
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
+from zoo.autoregressive.samplers import Sampler
 from zoo.card import Card, Figure
 from zoo.evaluation import likelihood
 from zoo.evaluation.receptive_field import receptive_field
@@ -250,7 +251,7 @@ def time_to_sample(model: Autoregressive, counts: tuple[int, ...]) -> dict[str, 
     The naive sampler makes one pass a draw and little else that takes time, so a few passes tell its time.
     """
     found = {}
-    draws = math.prod(model.positions) * model.output.turns
+    draws = model.draws
     passes = 0
 
     def count(*_: Any) -> None:

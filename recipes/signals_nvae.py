@@ -36,7 +36,7 @@ from zoo.card import Card, Figure
 from zoo.evaluation.neighbours import nearest
 from zoo.hub import load, push, save
 from zoo.model import Variational
-from zoo.nn.observation import Likelihood
+from zoo.nn.likelihood import DecoderLikelihood
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.nvae import NVAE
 
@@ -81,7 +81,7 @@ class Config:
     """How many times wider the decoder's depthwise convolutions are."""
     normalisation: Literal["none", "batch"] = "none"
     """Normalisation of the networks."""
-    likelihood: Likelihood = "gaussian"
+    likelihood: DecoderLikelihood = "gaussian"
     """"gaussian" has a sigma for every step, "optimal-gaussian" one for all, as the VAE."""
     flows: int = 0
     """Cells of inverse autoregressive flow in every posterior."""

@@ -142,7 +142,7 @@ def test_every_preset_builds_a_model_that_trains(name):
     config = recipe.PRESETS[name][1]
     small = dataclasses.replace(config, length=32, width=4, groups=(1, 1), latent=2)
     model = recipe.build(small, Signals(1, 32)).train()
-    assert model.observation.likelihood == config.likelihood and len(model.groups) == 2
+    assert model.likelihood_head.name == config.likelihood and len(model.groups) == 2
     loss = model.loss(torch.randn(8, 1, 32), generator=generator())["loss"]
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from zoo.autoregressive.chain import Autoregressive
+from zoo.autoregressive.model import Autoregressive
 
 
 def receptive_field(model: Autoregressive, x: Tensor, row: int, column: int) -> Tensor:
