@@ -177,14 +177,7 @@ PRESETS = {
     "paper": (
         "the sizes and the length of van den Oord et al. 2017: 512 codes, 256 feature maps, 250,000 steps",
         Config(
-            codes=512,
-            width=256,
-            blocks=2,
-            prior_width=128,
-            prior_layers=20,
-            test_items=10_000,
-            vq=LONG,
-            prior=LONG,
+            codes=512, width=256, blocks=2, prior_width=128, prior_layers=20, test_items=10_000, vq=LONG, prior=LONG
         ),
     ),
 }

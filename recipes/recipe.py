@@ -18,7 +18,9 @@ import json
 import os
 import platform
 import re
+import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,7 +62,7 @@ Config = TypeVar("Config")
 class Recipe:
     """Data, results, and what the card says; a recipe adds its model and its training."""
 
-    data: str
+    data: Any
     """A named set of the medium, or a file or folder of your own."""
     output: Path
     """Where checkpoints, logs, pictures and figures go; a run that was stopped goes on from there."""
@@ -139,8 +141,9 @@ def _check(config: Any) -> None:
     """Refuse data that are not there, and make the folder of results."""
     from modalities.sources import split_source
 
-    if config.data is not None and config.data not in SETS:
-        split_source(config.data, list(SETS))
+    for source in [config.data] if isinstance(config.data, str) else config.data or []:
+        if source not in SETS:
+            split_source(source, list(SETS))
     if config.output.exists() and not config.output.is_dir():
         raise NotADirectoryError(f"{config.output} is a file, and results need a folder: choose another --output")
     config.output.mkdir(parents=True, exist_ok=True)
@@ -171,6 +174,18 @@ def machine() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     cores = torch.get_num_threads()
     return f"{cores} of {os.cpu_count()} cores of {names[0] if names else platform.processor() or 'a processor'}"
+
+
+def seconds(work: Callable[..., object], *given: Any) -> float:
+    """The median time of five runs, of fewer where they would take longer than ten seconds."""
+    times: list[float] = []
+    while len(times) < 5 and sum(times) < 10:
+        start = time.perf_counter()
+        work(*given)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def trained(recipe: Recipe, training: TrainingConfig, done: Run) -> str:
