@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from modalities import Modality
 from modalities.densities import DENSITIES
-from zoo.card import Card, Figure
-from zoo.hub import push, save
+from zoo.card import Card, Figure, read_figures
+from zoo.catalog import CHECKPOINTS
+from zoo.hub import load, push, save
 from zoo.model import GenerativeModel
 from zoo.training import Run, TrainingConfig
 from zoo.training.memory import keep_memory
@@ -86,11 +88,11 @@ class Recipe:
         return self.name or f"{family}-{re.sub(r'[^A-Za-z0-9_.]+', '-', data)}"
 
 
-def settings(family: type[GenerativeModel], *fixed: str, **defaults: Any) -> Any:
-    """The arguments of a family's constructor as a dataclass whose fields are flags, but for medium, condition, and
-    those that are `fixed`: the recipe gives them itself.
+def settings(family: Callable[..., Any], *fixed: str, **defaults: Any) -> Any:
+    """The arguments of a family's or a medium's constructor as a dataclass whose fields are flags, but for medium,
+    condition, and those that are `fixed`: the recipe gives them itself.
 
-    `defaults` stand in the place of the constructor's own; `--help` shows what the family's docstring says of each.
+    `defaults` stand in the place of the constructor's own; `--help` shows what the class's docstring says of each.
     """
     signature = inspect.signature(family)
     fields = [
@@ -104,7 +106,7 @@ def settings(family: type[GenerativeModel], *fixed: str, **defaults: Any) -> Any
     return dataclasses.make_dataclass(f"{family.__name__}Settings", fields, frozen=True, namespace=described)
 
 
-def arguments(family: type[GenerativeModel], config: Any) -> dict[str, Any]:
+def arguments(family: Callable[..., Any], config: Any) -> dict[str, Any]:
     """The constructor's arguments out of a configuration that `settings` gave its fields to."""
     names = inspect.signature(family).parameters
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
@@ -164,6 +166,15 @@ def published(
     """
     found = [(figure, known.get((recipe.data, figure.metric), (None, ""))) for figure in figures]
     return [dataclasses.replace(figure, published=value, source=source) for figure, (value, source) in found]
+
+
+def bundled(name: str, data: str, medium: Modality) -> tuple[Figure, Any] | None:
+    """The likelihood that the card of a bundled model has of the same test data, and the model: None where it has none,
+    or is of items of another shape. An empty name is no model."""
+    figures = read_figures(CHECKPOINTS / name) if name else []
+    found = [figure for figure in figures if figure.metric == "NLL" and figure.data == data]
+    model = load(name) if found else None
+    return (found[0], model) if model and model.modality.shape == medium.shape else None
 
 
 def machine() -> str:
