@@ -31,9 +31,10 @@ from modalities import Modality
 from modalities.densities import DENSITIES
 from zoo.card import Card, Figure, read_figures
 from zoo.catalog import CHECKPOINTS
+from zoo.checkpoint import CheckpointError
 from zoo.hub import load, push, save
 from zoo.model import GenerativeModel
-from zoo.training import Run, TrainingConfig
+from zoo.training import Run, TrainingConfig, TrainingError
 from zoo.training.memory import keep_memory
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
         _check(config)
         keep_memory()
         main(config)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
@@ -202,9 +203,9 @@ def seconds(work: Callable[..., object], *given: Any) -> float:
 
 def trained(recipe: Recipe, training: TrainingConfig, done: Run) -> str:
     """What the card says of a training."""
-    time = f"{done.seconds / 60:.0f} minutes" if done.seconds > 100 else f"{done.seconds:.0f} s"
+    taken = f"{done.seconds / 60:.0f} minutes" if done.seconds > 100 else f"{done.seconds:.0f} s"
     steps = f"{training.steps:,} steps of {training.batch_size} with {script(recipe)}"
-    return f"{steps} in {time} on {machine()}, seed {training.seed}."
+    return f"{steps} in {taken} on {machine()}, seed {training.seed}."
 
 
 def script(recipe: Recipe) -> str:
@@ -214,6 +215,7 @@ def script(recipe: Recipe) -> str:
 
 def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: "Mapping[str, Image]") -> None:
     """Write pictures, and figures.json with the measured figures and whatever else was noted; print the latter."""
+    output.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(output / f"{name}.png")
     measured = {f"{figure.label}, {figure.data}": figure.measured for figure in figures} | dict(notes)
