@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modalities.files import write_aside
 from modalities.modality import MediaError
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ def beside(pictures: "Sequence[Image]", gap: int = 24) -> "Image":
         row.paste(picture, (left, 0))
         left += picture.width + gap
     return row
+
+
+def save_picture(picture: "Image", path: Path) -> None:
+    """Write a picture in the format of the path's suffix, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as part:
+        picture.save(part, quality=95)
 
 
 def render(figure: "Figure") -> "Image":

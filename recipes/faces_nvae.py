@@ -29,11 +29,11 @@ from recipes.images_nvae import scales, skipped
 from zoo.card import Card, Figure
 from zoo.evaluation import latents, likelihood
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions
-from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation.neighbours import compare_neighbours
 from zoo.evaluation.samples import draw, subset
 from zoo.hub import push, save
 from zoo.linear.pca import PCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.model import Latents
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.nvae import NVAE, Normalisation
@@ -130,7 +130,7 @@ def main(config: Config) -> None:
     # The noise of pixels would hide a copy: what is compared are the likelihood's means.
     drawn = draw(model, number, mean=True, generator=_seeded())
     plain: Any = medium.dataset(config.data, "train")
-    copies = memorisation(drawn, held_out, plain)
+    copies = compare_neighbours(drawn, held_out, plain)
     axes = principal_axes(plain, medium.shape, min(256, len(plain) - 1))
     known, labels = read_faces(medium, config.data, "train", config.labelled)
     unseen, truth = read_faces(medium, config.data, "test")

@@ -25,10 +25,11 @@ from modalities.data import batches
 from modalities.images import Images
 from recipes.common import run, write_figures
 from zoo.card import Card, Figure
+from zoo.evaluation.neighbours import Neighbours, nearest
 from zoo.evaluation.suite import evaluate
 from zoo.hub import push, save
-from zoo.linear.pca import PCA, Neighbours, ProbabilisticPCA, nearest
-from zoo.linear.solver import principal_axes
+from zoo.linear.pca import PCA, ProbabilisticPCA
+from zoo.linear.principal import principal_axes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,9 +75,7 @@ def main(config: Config) -> None:
     medium = Images(config.channels, config.height, config.width)
     train: Any = medium.dataset(config.data, "train")
     test: Any = medium.dataset(config.data, "test")
-    axes = principal_axes(
-        train, medium.shape, config.components, seed=config.seed, checkpoint=config.output / "fit", progress=True
-    )
+    axes = principal_axes(train, medium.shape, config.components, seed=config.seed, checkpoint=config.output / "fit")
     pca, probabilistic = PCA.from_axes(medium, axes), ProbabilisticPCA.from_axes(medium, axes)
 
     errors = reconstruction_errors(pca, test)
@@ -128,7 +127,7 @@ def reconstruction_errors(pca: PCA, test: Any) -> Tensor:
     left, count = torch.zeros(len(pca.variance) + 1, dtype=torch.float64), 0
     for x in batches(test, max(8, min(256, 2**22 // pca.mean.numel()))):
         # Every orthonormal direction takes the square of its score off the squared error.
-        taken = pca.scores(x).double().square().cumsum(1)
+        taken = pca.project(x).double().square().cumsum(1)
         whole = (x - pca.mean).double().square().flatten(1).sum(1, keepdim=True)
         left += torch.cat([whole, whole - taken], 1).sum(0)
         count += len(x)

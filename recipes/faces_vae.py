@@ -27,7 +27,7 @@ from zoo.evaluation import likelihood
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions
 from zoo.hub import push, save
 from zoo.linear.pca import PCA, ProbabilisticPCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.model import Latent, Latents
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.vae import VAE

@@ -34,7 +34,7 @@ from zoo.evaluation.samples import one_of_each, subset
 from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw
-from zoo.linear.pca import nearest
+from zoo.evaluation.neighbours import nearest
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 

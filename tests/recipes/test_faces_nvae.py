@@ -22,7 +22,7 @@ def test_smoke_measures_draws_and_saves(tmp_path):
     assert "bits/dim (bound on a mass)" in figures and "steps left out" in figures
     card = (smoke.output / smoke.name / "README.md").read_text()
     assert figures["bits/dim (bound on a mass)"] in card and "not comparable" not in card
-    assert "copies: p-value of that (Mann-Whitney), test pictures: 20 real, 20 generated, means" in figures
+    assert "nearest neighbour: p-value of that (Mann-Whitney), test pictures: 20 real, 20 generated, means" in figures
     model = load(smoke.output / smoke.name)
     assert model.observation.likelihood == "logistic-mixture"
     assert model.sample(2, temperature=0.5).shape == (2, 3, 16, 16)

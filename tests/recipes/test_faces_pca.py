@@ -60,7 +60,7 @@ def test_a_folder_with_a_broken_picture_is_streamed_and_published(smoke, tmp_pat
 
 
 def test_a_run_that_was_killed_after_the_fit_does_not_fit_again(smoke, monkeypatch):
-    from zoo.linear.passes import Fit
+    from zoo.linear.passes import Passes
 
     class Killed(Exception):
         pass
@@ -72,7 +72,7 @@ def test_a_run_that_was_killed_after_the_fit_does_not_fit_again(smoke, monkeypat
         patched.setattr(faces_pca, "reconstruction_errors", kill)
         faces_pca.main(smoke)
     with monkeypatch.context() as patched:
-        patched.setattr(Fit, "visit", kill)
+        patched.setattr(Passes, "read", kill)
         faces_pca.main(smoke)
     assert float(json.loads((smoke.output / "figures.json").read_text())["PCA: PSNR"].split()[0]) > 20
     with pytest.raises(CheckpointError, match="components was 16, is 17"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modalities.signals import Signals
-from zoo.linear.pca import nearest
+from zoo.evaluation.neighbours import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
