@@ -16,7 +16,7 @@ likes. Hence every value is spread evenly over its level, anew at every visit, a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     recorded: list[Any] = [medium.dataset(config.data, split) for split in ("train", "test")]
     x, unseen = (subset(part, len(part)).x for part in recorded)
     step = recorded_step(x)
-    data, test = (cast(Any, dequantised(part, step)) for part in (x, unseen))
+    data, test = dequantised(x, step), dequantised(unseen, step)
     torch.manual_seed(seed)
     wavenet = WaveNet(medium, **arguments(WaveNet, config))
     done = train(wavenet, data, config.training, config.output / "training")

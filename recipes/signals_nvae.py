@@ -30,11 +30,11 @@ from modalities import MediaError
 from modalities.signals import Signals, dequantised, recorded_step
 from recipes.recipe import Recipe, arguments, bundled, machine, publish, report, run, seeded, settings, trained
 from zoo.evaluation.likelihood import mean_figure
+from zoo.evaluation.neighbours import nearest
 from zoo.evaluation.samples import one_of_each, subset
 from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw
-from zoo.evaluation.neighbours import nearest
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 
@@ -75,7 +75,7 @@ def main(config: Config) -> None:
     recorded: list[Any] = [medium.dataset(config.data, split) for split in ("train", "test")]
     real = {name: subset(x, len(x)).x for name, x in zip(("training", "test"), recorded, strict=True)}
     step = recorded_step(real["training"])
-    data, test = (cast(Any, dequantised(x, step)) for x in real.values())
+    data, test = (dequantised(x, step) for x in real.values())
     torch.manual_seed(seed)
     nvae = NVAE(medium, **arguments(NVAE, config))
     done = train(nvae, data, config.training, config.output / "training")

@@ -118,13 +118,12 @@ def subset(
     return randomise(dataset, cut(batch, slice(n - len(errors))), generator)
 
 
-def one_of_each(dataset: Any) -> Tensor:
+def one_of_each(data: object) -> Tensor:
     """The first item of the commonest class of a labelled data set, then that of every other one."""
-    pairs = [dataset[i] for i in range(len(dataset))]
-    labels = torch.tensor([int(label) for _, label in pairs])
+    x, labels, _ = subset(data, len(as_dataset(data)))
     classes, counts = labels.unique(return_counts=True)
     order = classes[counts.argsort(descending=True, stable=True)]
-    return torch.stack([pairs[int((labels == label).nonzero()[0])][0] for label in order])
+    return torch.stack([x[int((labels == label).nonzero()[0])] for label in order])
 
 
 @torch.no_grad()
