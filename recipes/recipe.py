@@ -245,13 +245,19 @@ def publish(
         picture: samples, which the card shows.
         summary, paper, trained: as of `Card`.
         data: what the card says of the data besides: how many, and what was done to them.
-        half: store half precision.
+        half: store half precision, where that keeps the weights.
     """
     about, licence = SETS.get(recipe.data, ("Files given by the user.", "other"))
     shown = tuple(figure for figure in figures if " group " not in figure.metric)
     text = f"{recipe.about or about} {data}".strip()
     card = Card(summary, text, recipe.licence or licence, shown, paper, trained)
-    folder = save(model, recipe.output / recipe.checkpoint(family), card, picture=picture, half=half)
+    folder = recipe.output / recipe.checkpoint(family)
+    try:
+        save(model, folder, card, picture=picture, half=half)
+    except CheckpointError:
+        if not half:
+            raise
+        save(model, folder, card, picture=picture)
     if recipe.push:
         print(push(folder, recipe.push))
     return folder
