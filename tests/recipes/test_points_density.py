@@ -18,7 +18,9 @@ SMOKE = recipe.PRESETS["smoke"][1]
 
 def table(config):
     """The cells of every line by the data and the model."""
-    header, _, *lines = (line.strip("| ").split(" | ") for line in (config.output / "table.md").read_text().splitlines())
+    header, _, *lines = (
+        line.strip("| ").split(" | ") for line in (config.output / "table.md").read_text().splitlines()
+    )
     assert header[0] == "data" and len(header) == 8
     return {(line[0], re.sub(",.*", "", line[1])): [cell.strip() for cell in line] for line in lines}
 

@@ -64,7 +64,10 @@ def test_help_says_what_a_flag_means(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         start(monkeypatch, print, "laptop", "--help")
     text = " ".join(capsys.readouterr().out.replace("│", " ").replace("|", " ").split())
-    assert "width of the linear layers next to the latent" in text and "A named set of the medium, or a file or folder of your own." in text
+    assert (
+        "width of the linear layers next to the latent" in text
+        and "A named set of the medium, or a file or folder of your own." in text
+    )
 
 
 @pytest.mark.parametrize(
