@@ -1,6 +1,7 @@
 """Pictures of batches for people: contact sheets and rendered matplotlib figures."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,18 @@ def contact_sheet(tiles: np.ndarray, columns: int | None = None, gap: int = 2, s
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = tile
     return Image.fromarray(canvas)
+
+
+def beside(pictures: "Sequence[Image]", gap: int = 24) -> "Image":
+    """Pictures in a row, their upper edges in a line."""
+    from PIL import Image
+
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    row, left = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white"), 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width + gap
+    return row
 
 
 def save_picture(picture: "Image", path: Path) -> None:

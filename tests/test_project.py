@@ -71,7 +71,14 @@ def test_every_recipe_opens_with_its_command_and_time_and_has_the_four_presets(n
     for explanation, config in recipe.PRESETS.values():
         assert explanation and isinstance(config, recipe.Config)
         assert hasattr(config, "data")
-        assert hasattr(config, "push") == hasattr(recipe, "save"), "what makes a model can publish it"
+        assert hasattr(config, "push") == hasattr(recipe, "publish"), "what makes a model can publish it"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_stands_alone_but_for_what_all_share_and_is_read_in_minutes(name):
+    text = (ROOT / "recipes" / f"{name}.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(?:from|import) recipes\.(\w+)", text, re.MULTILINE)) <= {"recipe"}
+    assert len(text.splitlines()) <= 240
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -105,4 +112,5 @@ def test_texts_name_no_path_of_a_machine_and_no_package_host():
 
 def test_continuous_integration_runs_the_suite():
     script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK) and "make test" in script.read_text(encoding="utf-8")
+    commands = script.read_text(encoding="utf-8")
+    assert os.access(script, os.X_OK) and "make test" in commands and "make lint" in commands

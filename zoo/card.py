@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modalities import KINDS, adapter
+from modalities import adapter
 from modalities.files import write_aside
 
 CARD, PICTURE = "README.md", "samples.png"
@@ -129,7 +129,7 @@ def render(card: Card, *, name: str, family: str, medium: str, parameters: int, 
     """The text of README.md: the Hub's metadata, the figures as model-index results, and prose for people."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    task = adapter(medium).task if medium in KINDS else None
+    task = adapter(medium).task if medium else None
     data = ModelCardData(
         license=card.licence,
         library_name="latent-zoo",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modalities import MediaError, from_config
-from modalities.points import Points
+from modalities.points import Points, draw_densities
 
 
 def write(path, text):
@@ -110,3 +110,27 @@ def test_real_tables(shared_data):
     assert len(Points().dataset(folder / "old_faithful.csv")) == 218
     dino = Points().dataset(f"{folder / 'datasaurus_dozen.csv'}:dino", "all")
     assert len(dino) == 142 and torch.allclose(dino.x.mean(0), torch.tensor([54.263, 47.832]), atol=1e-2)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_densities_are_drawn_where_they_are(dimensions):
+    """A density on the left of the points lights the left half of its panel, on the scale of the others."""
+    from matplotlib.figure import Figure
+
+    x = torch.rand(500, dimensions, generator=torch.Generator().manual_seed(0))
+    left, even = (lambda grid: 2.0 * (grid[:, 0] < 0.5)), (lambda grid: torch.ones(len(grid)))
+    figure = Figure(figsize=(8, 4))
+    samples = {"the truth": x, "left": x[x[:, 0] < 0.5], "unknown": x}
+    draw_densities(figure, "squares", x, {"the truth": even, "left": left}, samples, resolution=20)
+    panels = np.reshape(figure.axes, (dimensions, 3))
+    assert [panel.get_title() for panel in panels[0]] == [f"squares\n{name}" for name in samples]
+    if dimensions == 1:
+        lines = [[line for line in panel.lines if len(line.get_xdata()) == 80] for panel in panels[0]]
+        assert [len(drawn) for drawn in lines] == [2, 2, 1]  # the truth is dotted in each
+        curve = lines[1][1]
+        assert set(curve.get_ydata()[curve.get_xdata() < 0.5]) == {2.0} and curve.get_ydata()[-1] == 0
+    else:
+        values = panels[0, 1].collections[0].get_array().reshape(20, 20)
+        assert set(values[:, :9].ravel().tolist()) == {2.0} and not values[:, 11:].any()
+        assert [len(panel.collections[0].get_offsets()) for panel in panels[1]] == [len(s) for s in samples.values()]
+        assert panels[0, 0].collections[0].get_clim() == panels[0, 1].collections[0].get_clim()

@@ -6,7 +6,7 @@ import torch
 
 from modalities import MediaError, from_config
 from modalities.data import batches
-from modalities.signals import Signals, synthetic_beats
+from modalities.signals import Signals, dequantised, recorded_step, synthetic_beats
 
 
 def series(*shape: int) -> torch.Tensor:
@@ -175,3 +175,15 @@ def test_real_sets(shared_data):
     assert heart.labels.bincount().tolist() == [33, 2237, 1] and 0.5 < float(heart.x[:, 0, 100].mean()) < 1.5
     motions = Signals(6, 100).dataset(f"{folder / 'ucr_uea_small.npz'}:BasicMotions", "test", labels=True)
     assert motions.x.shape == (40, 6, 100) and motions.labels.bincount().tolist() == [10] * 4
+
+
+def test_the_step_of_a_converter_is_found_and_values_stay_within_their_level(shared_data):
+    x = Signals(1, 256, 360.0, "mV").dataset(shared_data / "signals" / "mitbih_100.npz", "train").x[:200]
+    step = recorded_step(x)
+    assert step == pytest.approx(0.005, rel=1e-3)
+    data = dequantised(x, step)
+    noise = data.randomise(x, torch.Generator().manual_seed(0)) - x
+    assert torch.equal(data.x, x)
+    assert noise.abs().max() <= step / 2 + 1e-6 and noise.std().item() == pytest.approx(step / 12**0.5, rel=0.01)
+    continuous = synthetic_beats(20, 64)[0]
+    assert recorded_step(continuous) == 0 and dequantised(continuous, 0.0).randomise(continuous, None) is continuous

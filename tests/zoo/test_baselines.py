@@ -196,3 +196,10 @@ def test_k_means_finds_separated_groups_and_their_means():
     assert torch.equal(found.assignment, torch.cdist(x, found.centres).argmin(1))
     with pytest.raises(ValueError, match="at least as many items"):
         k_means(x[:2], 3)
+
+
+def test_the_size_of_the_mixture_is_chosen_on_points_left_out():
+    x = Points(2).dataset("eight-gaussians").x[:600]
+    chosen = GaussianMixture.fit_likeliest(x, Points(2), sizes=(1, 2, 8, 60, 61), seed=0)
+    assert len(chosen.weights) == 8
+    assert torch.equal(chosen.centres, GaussianMixture.fit(x, Points(2), components=8, seed=0).centres)

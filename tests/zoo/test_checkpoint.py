@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import zoo
-from modalities import KINDS, Modality
+from modalities import Modality
 from modalities.points import Points
 from tests import toys
 from zoo.catalog import OWN
@@ -194,7 +194,6 @@ class TestFiles:
         assert hub.requests == []
 
     def test_the_tensors_of_a_medium_are_there_before_the_model_is_built(self, tmp_path, monkeypatch, families):
-        monkeypatch.setitem(KINDS, "surfaces", f"{__name__}:Surface")
         triangles = torch.tensor([[0, 1, 2], [2, 1, 3]])
         folder = zoo.save(Own(Surface(triangles, "cm")), tmp_path / "own", half=True)
         assert load_file(folder / WEIGHTS).keys() == {"mean", "arguments/modality/triangles"}

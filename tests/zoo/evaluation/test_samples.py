@@ -8,10 +8,11 @@ from modalities.data import Arrays
 from modalities.images import Images
 from modalities.modality import MediaError
 from modalities.points import Points
+from modalities.signals import Signals
 from tests import toys
 from zoo.autoregressive.made import MADE
 from zoo.evaluation import suite
-from zoo.evaluation.samples import draw, evenly_spaced, fork, has_means, quantise, subset
+from zoo.evaluation.samples import draw, evenly_spaced, fork, has_means, one_of_each, quantise, subset
 from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA
 from zoo.variational.vae import VAE
@@ -157,3 +158,11 @@ def test_broken_files_on_either_side_leave_the_sets_equally_large():
             "toys: 18 real, 18 generated",
             "toys: 18 real, 18 training items",
         }
+
+
+def test_one_of_each_class_comes_the_commonest_first(tmp_path):
+    medium = Signals(1, 8)
+    for label, value, count in (("ectopic", 1.0, 2), ("normal", 0.0, 5), ("paced", 2.0, 1)):
+        for split in ("train", "test"):
+            medium.save(torch.full((count, 1, 8), value), tmp_path / split / label)
+    assert one_of_each(medium.dataset(tmp_path, labels=True))[:, 0, 0].tolist() == [0, 1, 2]
