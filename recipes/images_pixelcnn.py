@@ -12,7 +12,6 @@ faces; what is far apart in them does not always agree. Samples by all three sam
 differs is the time (see docs/autoregressive.md).
 """
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -152,7 +151,7 @@ def build(design: Any, medium: Modality) -> Autoregressive:
 def time_to_sample(model: Autoregressive, counts: tuple[int, ...]) -> dict[str, str]:
     """How long every sampler takes for so many images, and in how many passes; the naive one by the time of a few."""
     passes: list[None] = []
-    draws, found = math.prod(model.positions) * model.output.turns, {}
+    draws, found = model.draws, {}
     hook = model.get_submodule("last").register_forward_hook(lambda *_: passes.append(None))
     for n in counts:
         passes.clear()
