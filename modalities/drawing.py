@@ -1,6 +1,7 @@
 """Pictures of batches for people: contact sheets and rendered matplotlib figures."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,22 @@ def contact_sheet(tiles: np.ndarray, columns: int | None = None, gap: int = 2, s
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = tile
     return Image.fromarray(canvas)
+
+
+def labelled_sheet(tiles: "Sequence[Sequence[Image]]", rows: Sequence[str], columns: Sequence[str]) -> "Image":
+    """Pictures in rows and columns, with a name before each row and above each column."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.1 * len(columns) + 1, 1.2 * len(rows) + 0.3), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for (row, column), axis in np.ndenumerate(grid):
+        axis.imshow(tiles[row][column].convert("RGB"))
+        axis.set(xticks=[], yticks=[])
+    for axis, name in zip(grid[:, 0], rows, strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    for axis, name in zip(grid[0], columns, strict=True):
+        axis.set_title(name, fontsize=9)
+    return render(figure)
 
 
 def render(figure: "Figure") -> "Image":
