@@ -54,7 +54,13 @@ def model_table(bundled: Iterable[Bundled]) -> str:
 
 
 def _model_row(entry: Bundled) -> str:
-    figures = [f"{f.label} {f.measured}" for f in read_figures(entry.folder)]
+    found = read_figures(entry.folder)
+    labels = [figure.label for figure in found]
+    figures = [
+        # Two figures of one label are of different data.
+        f"{f.label}{f', {f.data}' if labels.count(f.label) > 1 else ''} {f.measured}"
+        for f in found
+    ]
     cells = [
         f"[`{entry.name}`](zoo/checkpoints/{entry.name})",
         entry.medium,

@@ -39,6 +39,9 @@ class Images(Modality):
     width: int = 28
     levels: int = 256
     kind: ClassVar[str] = "images"
+    suffix: ClassVar[str] = ".png"
+    metrics: ClassVar[tuple[str, ...]] = ("SSIM",)
+    task: ClassVar[str | None] = "unconditional-image-generation"
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

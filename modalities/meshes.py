@@ -56,6 +56,8 @@ class Meshes(Modality):
     topology: Topology | None = dataclasses.field(default=None, compare=False, repr=False)
     unit: str = dataclasses.field(default="mm", compare=False, repr=False)
     kind: ClassVar[str] = "meshes"
+    suffix: ClassVar[str] = ".glb"
+    sheet: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
         if self.vertices < 3:

@@ -39,6 +39,19 @@ class Modality:
     kind: ClassVar[str]
     ragged: ClassVar[bool] = False
     """Whether items differ in length along the last axis."""
+    suffix: ClassVar[str] = ""
+    """Of the file of one item, such as ".png"; empty where items have no files."""
+    together: ClassVar[bool] = False
+    """Whether a batch is one file and one plot (a table of points), rather than a file and a tile for each item."""
+    sheet: ClassVar[int] = 36
+    """How many samples make a good picture."""
+    draws: ClassVar[bool] = False
+    """Whether samples are shown as draws from the likelihood, because its noise belongs to them, or as its means."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """What can be measured of this medium besides what suits every one: "SSIM"; "distances"; "RMSE", the error
+    of reconstructions in the medium's unit, in the place of the squared one."""
+    task: ClassVar[str | None] = None
+    """The Hugging Face Hub's name of what a model of this medium does, if it has one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +68,11 @@ class Modality:
     def levels(self) -> int | None:
         """How many values one element takes, evenly spaced over [-1, 1]; None where elements are real numbers."""
         return None
+
+    @property
+    def steps(self) -> int:
+        """How many items a walk through a latent space is shown with; 0 where there is nothing to see of one."""
+        return 9
 
     @property
     def elements(self) -> int:
@@ -74,6 +92,16 @@ class Modality:
     def show(self, x: "Tensor", columns: int | None = None) -> "Image":
         """A picture of a batch, for people."""
         raise TypeError(f"{type(self).__name__} cannot draw")
+
+    def present(self, x: "Tensor", path: str | Path, columns: int | None = None) -> list[Path]:
+        """Write what a person should meet of a batch, and return the files, what is looked at first in front.
+
+        `path` has no suffix: a picture becomes "path.png".
+        """
+        picture = Path(f"{path}.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        self.show(x, columns).save(picture)
+        return [picture]
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Dataset":
         """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label)."""

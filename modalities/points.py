@@ -35,6 +35,11 @@ class Points(Modality):
 
     dimensions: int = 2
     kind: ClassVar[str] = "points"
+    suffix: ClassVar[str] = ".csv"
+    together: ClassVar[bool] = True
+    sheet: ClassVar[int] = 1000
+    draws: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("distances",)
 
     def __post_init__(self) -> None:
         if self.dimensions not in (1, 2):
@@ -43,6 +48,10 @@ class Points(Modality):
     @property
     def shape(self) -> tuple[int]:
         return (self.dimensions,)
+
+    @property
+    def steps(self) -> int:
+        return 33 if self.dimensions == 2 else 0
 
     def load(self, path: str | Path) -> Tensor:
         """Read one point, a tensor of shape [dimensions], from a .csv file with one row; `dataset` reads tables.
@@ -87,6 +96,12 @@ class Points(Modality):
             panel.set_ylabel("density")
         panel.spines[["top", "right"]].set_visible(False)
         return render(figure)
+
+    def present(self, x: Tensor, path: str | Path, columns: int | None = None) -> list[Path]:
+        """Write a picture of the points and, beside it, their table: "path.png" and "path.csv"."""
+        table = Path(f"{path}.csv")
+        self.save(x, table)
+        return [*super().present(x, path, columns), table]
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
         """A synthetic family or a table, as points of `shape`, or with `labels` as pairs of a point and a class number.

@@ -51,6 +51,9 @@ class Signals(Modality):
     rate: float | None = None
     unit: str = ""
     kind: ClassVar[str] = "signals"
+    suffix: ClassVar[str] = ".csv"
+    sheet: ClassVar[int] = 16
+    metrics: ClassVar[tuple[str, ...]] = ("distances", "RMSE")
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.length < 1:

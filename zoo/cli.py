@@ -276,13 +276,13 @@ def evaluate(options: argparse.Namespace) -> None:
       features    samples against test data in the features of a network: Frechet and kernel distance, precision,
                   recall, density, coverage; needs --classifier or --inception
       distances   samples against test data as they are, for points and signals: sliced Wasserstein, MMD
-      copies      whether samples are nearer to training data than test data are
+      neighbours  whether samples are nearer to their nearest training item than test data are to theirs
     Beside every comparison of samples stands what training data reach in their place.
 
     examples:
       zoo evaluate vae-mnist --data mnist --limit 1000
-      zoo evaluate vae-mnist --data mnist --metrics features,copies --classifier runs/mnist-classifier
-      zoo evaluate vae-faces --data photos/ --metrics copies --mean
+      zoo evaluate vae-mnist --data mnist --metrics features,neighbours --classifier runs/mnist-classifier
+      zoo evaluate vae-faces --data photos/ --metrics neighbours --mean
       zoo evaluate runs/mine --data photos/ --write
     """
     from zoo.card import write_figures
@@ -292,9 +292,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.write and not folder.is_dir():
         raise ValueError(f"--write changes the card of a folder, and {options.name!r} is none; `zoo pull` makes one")
     wanted = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
-    copies = options.split == "test" and (wanted is None or "copies" in wanted)
-    if options.neighbours is not None and not copies:
-        raise ValueError("--neighbours shows what the metric copies finds on the test split, and that is not measured")
+    searched = options.split == "test" and (wanted is None or "neighbours" in wanted)
+    if options.neighbours is not None and not searched:
+        raise ValueError("--neighbours shows what that metric finds on the test split, and that is not measured")
     model = _load(options)
 
     def dataset(split: str, labels: bool = model.classes is not None) -> Any:
@@ -314,16 +314,15 @@ def evaluate(options: argparse.Namespace) -> None:
         samples=options.samples,
         generated=options.generated,
         mean=options.mean,
-        progress=True,
         seed=options.seed,
     )
     table = Table("figure", "of what", "measured", "data", box=None, pad_edge=False)
     for figure in report.figures:
         table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
     Console().print(table)
-    if options.neighbours is not None and report.copies is not None:
+    if options.neighbours is not None and report.neighbours is not None:
         options.neighbours.parent.mkdir(parents=True, exist_ok=True)
-        report.copies.show(model.modality).save(options.neighbours)
+        report.neighbours.show(model.modality).save(options.neighbours)
         print(f"samples above the training items that they are nearest to: {options.neighbours}")
     if options.write:
         write_figures(folder, report.figures)

@@ -113,6 +113,10 @@ class GenerativeModel(
         Temperature 0 gives the mean or the mode; `mean=True` ends with the likelihood's mean instead of a draw.
         """
 
+    def scored_by(self) -> "Explicit | None":
+        """The model whose likelihood stands for this one: itself, another one of the same parameters, or none."""
+        return self if isinstance(self, Explicit) and self.scores else None
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

@@ -33,7 +33,7 @@ def test_smoke_measures_draws_and_saves(tmp_path):
 )
 def test_the_published_figure_stands_beside_faces_of_its_size_alone(name, size, published, monkeypatch):
     monkeypatch.setattr(
-        faces_nvae, "evaluate", lambda *_, **__: [Figure("bits/dim", 4.0, "test"), Figure("NLL", 9.0, "test")]
+        faces_nvae.likelihood, "measure", lambda *_, **__: [Figure("bits/dim", 4.0, "test"), Figure("NLL", 9.0, "test")]
     )
     config = dataclasses.replace(faces_nvae.PRESETS["smoke"][1], name=name, size=size)
     bits, nats = faces_nvae.measure(None, None, "test", config)

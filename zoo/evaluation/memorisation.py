@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modalities import Modality
 from zoo.card import Figure
-from zoo.evaluation.items import check_finite
+from zoo.evaluation.samples import check_finite
 from zoo.linear.pca import nearest
 
 if TYPE_CHECKING:

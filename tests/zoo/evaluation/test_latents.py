@@ -10,14 +10,14 @@ from modalities.images import binarise
 from modalities.points import Points
 from tests import toys
 from zoo.distributions import DiagonalGaussian, Path
-from zoo.evaluation.items import for_draws
-from zoo.evaluation.latents import evaluate
+from zoo.evaluation.latents import measure
+from zoo.evaluation.samples import fork
 from zoo.model import Variational
 
 
 def figures(model, x, labels=None, **options):
     generator = torch.Generator().manual_seed(0)
-    return {f.metric: f for f in evaluate(model, Arrays(x, labels), "toys", generator=generator, **options)}
+    return {f.metric: f for f in measure(model, Arrays(x, labels), "toys", generator=generator, **options)}
 
 
 class Known(Variational):
@@ -54,6 +54,8 @@ def test_rate_and_distortion_by_hand_in_every_group():
     assert found["rate of group 1 of 2"].value == pytest.approx(first.mean().item(), rel=1e-5)
     assert found["rate of group 2 of 2"].value == pytest.approx(second.mean().item(), rel=1e-5)
     assert found["rate"].value == pytest.approx((first + second).mean().item(), rel=1e-5)
+    assert found["negative ELBO"].value == pytest.approx(found["rate"].value + found["distortion"].value)
+    assert found["negative ELBO"].kind == "bound on a density"
     assert found["rate"].error == pytest.approx(((first + second).std() / math.sqrt(1000)).item(), rel=1e-4)
     distortion = (0.5 * x**2).sum(1).mean().item() + math.log(2 * math.pi)
     assert found["distortion"].value == pytest.approx(distortion, rel=1e-5)
@@ -78,7 +80,7 @@ def test_rate_and_distortion_add_up_to_the_bound(name):
     model = toys.make(name)
     x = toys.data_for(model)
     found = figures(model, x)
-    elbo = model.elbo(x, generator=for_draws(torch.Generator().manual_seed(0)))
+    elbo = model.elbo(x, generator=fork(torch.Generator().manual_seed(0)))
     assert found["rate"].value + found["distortion"].value == pytest.approx(-elbo.total.mean().item(), rel=1e-5)
     assert found["distortion"].kind == "mass"
     bits = found["rate, bits/dim"].value + found["distortion, bits/dim"].value
@@ -122,12 +124,12 @@ def test_the_items_do_not_depend_on_what_the_model_draws(monkeypatch):
         monkeypatch.setattr(
             model, "elbo", lambda x, elbo=elbo, seen=seen, **options: seen.append(x) or elbo(x, **options)
         )
-        evaluate(model, data, "toys", batch_size=8, generator=torch.Generator().manual_seed(0))
+        measure(model, data, "toys", batch_size=8, generator=torch.Generator().manual_seed(0))
         assert torch.equal(torch.cat(seen), expected)
 
 
 def test_models_without_a_bound_and_single_items_are_refused():
     with pytest.raises(ValueError, match="ToyPixelCNN is not trained by a bound"):
         figures(toys.make("pixelcnn"), torch.ones(4, 1, 4, 3))
-    with pytest.raises(ValueError, match="at least 2 are needed"):
+    with pytest.raises(ValueError, match="at least 2 items, got 1"):
         figures(toys.make("vae"), torch.ones(4, 1, 4, 3), limit=1)
