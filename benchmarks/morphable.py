@@ -20,13 +20,15 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from modalities.data import batches
-from modalities.face_model import read_face_model
-from modalities.mesh_sets import sphere
 from modalities.meshes import Meshes
-from modalities.procrustes import align
-from zoo.linear.camera import Camera, rotation_matrix
-from zoo.linear.fitting import fit_landmarks, posterior
-from zoo.linear.morphable import Axes, MorphableModel
+from modalities.meshes.alignment import align
+from modalities.meshes.ict import read_face_model
+from modalities.meshes.sets import sphere
+from zoo.morphable.camera import Camera, rotation_matrix
+from zoo.morphable.conditioning import posterior
+from zoo.morphable.landmarks import fit_landmarks
+from zoo.morphable.model import MorphableModel
+from zoo.morphable.modes import Axes
 
 LANDMARKS = (4, 8, 16, 32, 51)
 """How many landmarks; of a face spread over those inside its outline."""
@@ -61,7 +63,7 @@ def timed_model(vertices: int, modes: int) -> MorphableModel:
     variance = 16 * vertices / torch.arange(1, modes + 1) ** 2
     front = torch.nonzero(mean[:, 2] > 30)[:, 0]
     landmarks = front[torch.randperm(len(front), generator=generator)[:68]]
-    medium = Meshes(vertices).on(torch.from_numpy(faces))
+    medium = Meshes(vertices, faces=torch.from_numpy(faces))
     return MorphableModel.assemble(medium, mean, Axes(basis, variance), landmarks=landmarks)
 
 
@@ -108,8 +110,8 @@ def fitted(config: Config) -> tuple[MorphableModel, Tensor, Tensor]:
         medium, data = Meshes(2000), "synthetic-heads"
         marks = torch.empty(0)
     train, test = (medium.dataset(data, split) for split in ("train", "test"))
-    x = torch.cat(list(batches(Subset(train, range(config.training)), 100)))
-    others = next(iter(batches(Subset(test, range(config.held_out)), config.held_out)))
+    x = torch.cat([batch.x for batch in batches(Subset(train, range(config.training)), 100)])
+    others = next(batches(Subset(test, range(config.held_out)), config.held_out)).x
     if config.faces is None:
         front = torch.nonzero(x.mean(0)[:, 2] > 20)[:, 0]
         marks = front[torch.randperm(len(front), generator=torch.Generator().manual_seed(0))[:51]]

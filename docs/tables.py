@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo import model
 from zoo.card import read_figures
 from zoo.catalog import FAMILIES, Bundled, format_size, models
-from zoo.checkpoint import family_class
+from zoo.configuration import family_class
 
 DOCS = Path(__file__).parent
 CONTRACT, README = DOCS / "contract.md", DOCS.parent / "README.md"

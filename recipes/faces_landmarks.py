@@ -20,14 +20,14 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.images import Images
-from modalities.procrustes import align
+from modalities.meshes.alignment import align
 from recipes.common import run, write_figures
-from recipes.portraits import colour_coefficients
-from zoo.evaluation.shape import vertex_distance
 from zoo.hub import load
-from zoo.linear.camera import Camera, read_colours, rotation_matrix
-from zoo.linear.fitting import LandmarkFit, fit_landmarks
-from zoo.linear.morphable import MorphableModel
+from zoo.morphable.camera import Camera, rotation_matrix
+from zoo.morphable.colour import colour_coefficients, read_colours
+from zoo.morphable.evaluation import vertex_distance
+from zoo.morphable.landmarks import LandmarkFit, fit_landmarks
+from zoo.morphable.model import MorphableModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,8 +102,7 @@ def measure(model: MorphableModel, config: Config) -> tuple[dict[tuple[int, int]
     """
     generator = torch.Generator().manual_seed(config.seed)
     z = model.prior(n=config.faces).sample(generator=generator)
-    z[:, model.sizes[0] :] = 0
-    truth = model.decode(z).mean[..., :3]
+    truth = model.decode(model.join(model.split(z).shape)).mean[..., :3]
     errors: dict[tuple[int, int], list[float]] = {}
     for face in truth:
         points = [picture_landmarks(model, face, config.noise, generator) for _ in range(max(config.views))]
@@ -130,8 +129,7 @@ def picture_landmarks(model: MorphableModel, face: Tensor, noise: float, generat
 
 def error_of(model: MorphableModel, fit: LandmarkFit, face: Tensor) -> float:
     """The mean vertex distance of a fitted shape, without its expression, from the true face."""
-    z = fit.coefficients[:1].clone()
-    z[:, model.sizes[0] :] = 0
+    z = model.join(model.split(fit.coefficients[:1]).shape)
     return vertex_distance(align(model.decode(z).mean[..., :3], face[None], scale=True), face[None]).item()
 
 
@@ -167,13 +165,14 @@ def fit_pictures(model: MorphableModel, folder: str, config: Config) -> dict[str
     for picture, points in zip(pictures, landmarks, strict=True):
         noise = config.picture_noise * picture.shape[2] / 128
         fit = fit_landmarks(model, points, noise=noise)
-        z, camera = fit.coefficients[:1].clone(), fit.cameras[0]
-        positions = model.decode(z).mean[0, :, :3]
-        seen = read_colours(picture, positions, camera, model.modality.faces)
-        if model.sizes[2]:
-            z[:, -model.sizes[2] :] = colour_coefficients(model, seen.colours, seen.weights, COLOUR_NOISE)
+        z, camera = fit.coefficients[:1], fit.cameras[0]
         mesh = model.decode(z).mean[0]
-        if model.medium.colours:
+        positions = mesh[:, :3]
+        seen = read_colours(picture, positions, camera, model.modality.triangles)
+        if model.modality.colours:
+            tints = colour_coefficients(model, seen.colours, seen.weights, COLOUR_NOISE)
+            shape, expression, _ = model.split(z)
+            mesh = model.decode(model.join(shape, expression, tints[None])).mean[0]
             # The picture where it shows the face well, the model where it does not, smooth in between.
             mesh[:, 3:].lerp_(seen.colours, ((seen.weights - 0.3) / 0.3).clamp(0, 1)[:, None])
         meshes.append(mesh)

@@ -27,22 +27,23 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from modalities.data import batches
-from modalities.face_model import FaceModel, read_face_model
 from modalities.images import Images
-from modalities.mesh_files import SUFFIXES
-from modalities.mesh_sets import FACE_FILE, face_weights
 from modalities.meshes import NAMED, Meshes
-from modalities.procrustes import align as superimpose
+from modalities.meshes.alignment import align as superimpose
+from modalities.meshes.files import SUFFIXES
+from modalities.meshes.ict import FACE_FILE, FaceModel, face_weights, read_face_model
 from modalities.sources import is_number, list_files
 from recipes.common import run, write_figures
-from recipes.portraits import Portraits, Readings, colour_coefficients, fill, read_faces, read_portraits
+from recipes.portraits import Portraits, read_portraits
 from zoo.card import Card, Figure
-from zoo.evaluation.shape import Curves, vertex_distance
-from zoo.evaluation.shape import measure as shape_measures
 from zoo.hub import load, push, save
-from zoo.linear.formats import write_model
-from zoo.linear.morphable import PARTS, Axes, MorphableModel
 from zoo.linear.solver import principal_axes
+from zoo.morphable.colour import Readings, colour_coefficients, complete_colours, read_faces
+from zoo.morphable.evaluation import Curves, vertex_distance
+from zoo.morphable.evaluation import measure as shape_measures
+from zoo.morphable.formats import write_model
+from zoo.morphable.model import PARTS, MorphableModel
+from zoo.morphable.modes import Axes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,7 +114,7 @@ def main(config: Config) -> None:
         neutral = neutral_faces(source, config)
         if config.portraits:
             portraits = read_portraits(config.portraits)
-            readings = read_faces(shapes, portraits, config.noise)
+            readings = read_faces(shapes, portraits.pictures, portraits.landmarks, config.noise)
             model, found = with_colours(shapes, portraits, readings, config.colour)
             figures |= found
     else:
@@ -187,7 +188,7 @@ def neutral_faces(source: FaceModel, config: Config) -> tuple[Tensor, Tensor]:
 
 def first(data: Any, n: int) -> Tensor:
     """The first n meshes of a data set."""
-    return torch.cat(list(islice(batches(data, 1), n)))
+    return torch.cat([batch.x for batch in islice(batches(data, 1), n)])
 
 
 def placed(x: Tensor, model: MorphableModel, config: Config) -> Tensor:
@@ -201,8 +202,8 @@ def vertex_errors(shapes: MorphableModel, stored: Any, test: Tensor, config: Con
     found: dict[str, list[float]] = {"reconstructed": [], "of the mean mesh": []}
     for item in test:
         x = placed(item[None], shapes, config)
-        z = shapes.encode(x)
-        made = stored.decode(F.pad(z, (0, sum(stored.sizes) - z.shape[1]))).mean
+        shape, expression, _ = shapes.split(shapes.encode(x).mean)
+        made = stored.decode(stored.join(shape, expression)).mean
         found["reconstructed"] += vertex_distance(x, made).tolist()
         found["of the mean mesh"] += vertex_distance(x, shapes.mean).tolist()
     return {f"mean vertex error, {name}": statistics.mean(values) for name, values in found.items()}
@@ -261,22 +262,15 @@ def with_colours(
     model: MorphableModel, portraits: Portraits, readings: Readings, modes: int
 ) -> tuple[MorphableModel, dict[str, Any]]:
     """The model with modes of colour out of portraits, and with the attributes that the portraits are labelled with."""
-    colours, trusted = fill(readings.colours, readings.weights, model)
+    colours, trusted = complete_colours(readings.colours, readings.weights, model)
     modes = min(modes, len(colours) - 1)
     axes = principal_axes(colours, tuple(colours.shape[1:]), modes)
-    medium = Meshes(model.medium.vertices, colours=True).on(model.faces.long(), model.uv)
-    mean = torch.cat([model.mean, axes.mean.unflatten(0, (-1, 3)).to(model.mean)], 1)
-    coloured = MorphableModel.assemble(
-        medium,
-        mean,
-        model.axes("shape"),
-        model.axes("expression"),
-        Axes(axes.basis, axes.variance),
-        segments=dict(zip(model.segments, model.weights, strict=True)),
-        attributes={
-            name: F.pad(step, (0, modes)) for name, step in zip(model.attributes, model.directions, strict=True)
-        },
-        landmarks=model.landmarks,
+    steps = zip(model.attributes, model.directions, strict=True)
+    coloured = model.with_parts(
+        medium=dataclasses.replace(model.modality, colours=True),
+        mean=torch.cat([model.mean, axes.mean.unflatten(0, (-1, 3)).to(model.mean)], 1),
+        colour=Axes(axes.basis, axes.variance),
+        attributes={name: F.pad(step, (0, modes)) for name, step in steps},
         count=len(colours),
     )
     positions = model.decode(readings.coefficients).mean
@@ -302,7 +296,7 @@ def measure(training: Tensor, test: Tensor, medium: Meshes, config: Config) -> C
     training, test = training[:, :, :3], test[:, :, :3]
     most = min(config.shape, len(training) - 1)
     align: Any = "none" if is_face_model(config.data) else "rigid"
-    model = MorphableModel.fit(training, Meshes(medium.vertices).on(medium.faces), shape=most, align=align)
+    model = MorphableModel.fit(training, Meshes(medium.vertices, faces=medium.faces), shape=most, align=align)
     training, test = placed(training, model, config), placed(test, model, config)
     generator = torch.Generator().manual_seed(config.seed)
     curves = shape_measures(model, training, test, samples=config.meshes, generator=generator)
@@ -320,11 +314,11 @@ def draw(config: Config, model: MorphableModel, portraits: Portraits | None, rea
         "interpolation": show(model.interpolate(one, other, 5)[0], 5),
         "caricatures": show(torch.cat([model.caricature(one, factor) for factor in (0, 0.5, 1, 1.5, 2)]), 5),
     }
-    starts = dict(zip(PARTS, (0, model.sizes[0], sum(model.sizes[:2])), strict=True))
-    for part, modes in zip(PARTS, model.sizes, strict=True):
-        along = range(starts[part], starts[part] + min(4, modes))
-        if modes:
-            pictures[f"modes_{part}"] = show(model.traverse(along=along, values=(-3, 0, 3))[0].flatten(0, 1), 3)
+    places = model.split(torch.arange(sum(model.sizes)))
+    for part, along in zip(PARTS, places, strict=True):
+        if len(along):
+            moved = model.traverse(along=along[:4].tolist(), values=(-3, 0, 3))
+            pictures[f"modes_{part}"] = show(moved[0].flatten(0, 1), 3)
     if model.segments:
         blended = [model.blend(one, other, segment) for segment in model.segments]
         pictures["segments"] = show(torch.cat([one, other, *blended]), 2)
@@ -351,11 +345,9 @@ def draw_portraits(model: MorphableModel, portraits: Portraits, readings: Readin
     from PIL import Image
 
     chosen = torch.linspace(0, len(portraits.labels) - 1, count).long()
-    z = torch.zeros(count, sum(model.sizes))
-    z[:, : -model.sizes[2]] = readings.coefficients[chosen]
-    for row, i in zip(z, chosen.tolist(), strict=True):
-        row[-model.sizes[2] :] = colour_coefficients(model, readings.colours[i], readings.weights[i])
-    below = model.modality.show(model.decode(z).mean, count)
+    tints = [colour_coefficients(model, readings.colours[i], readings.weights[i]) for i in chosen.tolist()]
+    shape, expression = readings.coefficients[chosen].split(model.sizes[:2], 1)
+    below = model.modality.show(model.decode(model.join(shape, expression, torch.stack(tints))).mean, count)
     above = Images(3, *portraits.pictures.shape[2:]).show(portraits.pictures[chosen], count)
     above = above.resize((below.width, round(above.height * below.width / above.width)))
     return Image.fromarray(np.concatenate([np.asarray(above.convert("RGB")), np.asarray(below.convert("RGB"))]))

@@ -9,13 +9,13 @@ model.modality.save(x, "digits.png")
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.catalog import models
+from zoo.catalog import models, register
 
 if TYPE_CHECKING:
     from zoo.hub import load, pull, push, save
 
 __version__ = "0.1.0"
-__all__ = ["load", "models", "pull", "push", "save"]
+__all__ = ["load", "models", "pull", "push", "register", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,14 @@
 """The families and the names that `load` knows. Plain tables: importing this imports no model and no torch."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 FAMILIES = {
     "pca": "zoo.linear.pca:PCA",
     "probabilistic-pca": "zoo.linear.pca:ProbabilisticPCA",
-    "morphable-model": "zoo.linear.morphable:MorphableModel",
+    "morphable-model": "zoo.morphable.model:MorphableModel",
     "autoencoder": "zoo.variational.autoencoder:Autoencoder",
     "vae": "zoo.variational.vae:VAE",
     "nvae": "zoo.variational.nvae:NVAE",
@@ -24,6 +24,9 @@ FAMILIES = {
     "kernel-density": "zoo.baselines:KernelDensity",
 }
 """Every family's name and its class as "module:Class", imported when it is needed. No other class is constructed."""
+
+OWN: dict[str, type] = {}
+"""The families of the user's own program, from `register`."""
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """The folder of the bundled weights, one checkpoint folder a model."""
@@ -51,19 +54,32 @@ def format_size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
+def register(name: str, cls: type) -> None:
+    """Have `load`, `push` and `pull` build checkpoints of the family `name` by a class of your own.
+
+    Checkpoints that are saved from then on bear the name. Until the program that loads one has registered it too, they
+    are refused: a configuration never names code to run. A name may be registered again, for another class.
+
+        register("speaker", Speaker)
+
+    Raises ValueError for a name that this package has itself.
+    """
+    if not re.fullmatch(r"[\w.:-]+", name):
+        raise ValueError(f'a family is called by letters, digits, "-", "_", "." and ":", got {name!r}')
+    if name in FAMILIES:
+        raise ValueError(f"{name!r} is a family of this package; choose another name")
+    if not isinstance(cls, type):
+        raise ValueError(f"a family is a class of models, got {cls!r}")
+    OWN[name] = cls
+
+
 def _describe(folder: Path) -> Bundled:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = (folder / "config.json").read_text(encoding="utf-8")
+    config = json.loads(text)
+    # Up to version 0.1.0 the medium stood in the arguments alone, the first thing there that has a kind.
+    medium = config.get("medium") or re.search(r'"kind": "(\w+)"', text)[1]  # type: ignore[index]
     size = (folder / "model.safetensors").stat().st_size
-    return Bundled(folder.name, folder, config["family"], medium(config), size, _summary(folder / "README.md"))
-
-
-def medium(config: Any) -> str:
-    """The kind of the first modality in a configuration, "" without one; a prior has its inner model's."""
-    if not isinstance(config, dict):
-        return ""
-    if isinstance(config.get("modality"), dict) and "kind" in config["modality"]:
-        return config["modality"]["kind"]
-    return next((kind for kind in map(medium, config.values()) if kind), "")
+    return Bundled(folder.name, folder, config["family"], medium, size, _summary(folder / "README.md"))
 
 
 def _summary(card: Path) -> str:

@@ -1,49 +1,216 @@
 """Checkpoint folders: a configuration in JSON, weights in safetensors, and nothing that runs code when it is read."""
 
-import difflib
-import importlib
-import inspect
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from modalities import Modality, from_config
 from modalities.files import Refused, replace_folder, write_aside
-from zoo import conditions
-from zoo.catalog import FAMILIES
-from zoo.conditions import Classes, Condition
+from zoo.configuration import (
+    ARRAYS,
+    CONFIG,
+    CheckpointError,
+    ComputesWithValues,
+    build,
+    check_fields,
+    describe,
+    is_model,
+)
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 BEFORE_LISTS = [CONFIG, WEIGHTS, "README.md", "samples.png"]
-"""The files of a checkpoint that does not list its own, as those up to version 0.1.0."""
+"""The files of a checkpoint that does not list its own, as those of version 0.1.0."""
 FILE_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 """A name of a file in the folder itself, and none that is hidden."""
 CONFIG_BYTES = 1_000_000
 """The largest configuration that is read."""
+SPARE_NUMBERS, SPARE_MODULES = 10**8, 1000
+"""How much of a model may not be in its file: what is computed, or belongs to other players of its training."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded: the message names the file and what is wrong with it."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a checkpoint folder."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG}")
+    if path.stat().st_size > CONFIG_BYTES:
+        raise CheckpointError(f"{path} has more than {CONFIG_BYTES:,} bytes, and no configuration needs so many")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_infinity)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} must hold an object, got {type(config).__name__}")
+    return config
+
+
+def _refuse_infinity(name: str) -> None:
+    raise ValueError(f"it has no number {name}")
+
+
+def read(folder: Path) -> Any:
+    """The model of a checkpoint folder.
+
+    What the configuration describes is compared with the file before anything of its size is made. Raises
+    `CheckpointError` for whatever is damaged, unknown, or does not fit.
+    """
+    config = read_config(folder)
+    path = folder / WEIGHTS
+    with _opened(path) as stored:
+        arrays = {name: stored.get_tensor(name) for name in stored.keys() if name.startswith(f"{ARRAYS}/")}
+        for name, tensor in arrays.items():
+            _check_finite(name, tensor, path)
+        with _few_modules(len(stored.keys()), path), suppress(ComputesWithValues):
+            sketch = build(config, arrays, device="meta")
+            _compare(sketch.checkpoint(), stored, path)
+            numbers = sum(tensor.numel() for tensor in [*sketch.parameters(), *sketch.buffers()])
+            if numbers > SPARE_NUMBERS + 10 * path.stat().st_size:
+                raise CheckpointError(f"{folder / CONFIG} describes {numbers:,} numbers, far more than {path} holds")
+        model = build(config, arrays)
+        _compare(model.checkpoint(), stored, path)
+        _fill(model.checkpoint(), stored, path)
+    for name, module in model.named_modules():
+        try:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                check_not_negative(running_var=module.running_var)
+            if hasattr(module, "check_weights"):
+                module.check_weights()
+        except ValueError as error:
+            raise CheckpointError(f"{path} holds no sound weights: {f'{name}: ' if name else ''}{error}") from error
+    return model
+
+
+def load_weights(wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a safetensors file into tensors; missing, unexpected, wrongly shaped and infinite ones are errors."""
+    with _opened(path) as stored:
+        _compare(wanted, stored, path)
+        _fill(wanted, stored, path)
+
+
+def check_not_negative(**tensors: Tensor | None) -> None:
+    """Raise ValueError for a variance, a deviation or a weight below 0."""
+    for name, tensor in tensors.items():
+        if tensor is not None and (tensor < 0).any():
+            raise ValueError(f"{name} is {tensor.min():.4g} somewhere, and cannot be below 0")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """An open safetensors file; the library checks that the sizes in its header are those of the file."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; weights are read from safetensors only, never from a pickle")
+    try:
+        with safe_open(path, "pt") as stored:
+            yield stored
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no readable safetensors file (truncated or of another format): {error}"
+        ) from error
+
+
+@contextmanager
+def _few_modules(tensors: int, path: Path) -> Iterator[None]:
+    """Inside, a constructor that makes far more modules than a file with so many tensors can be of is stopped."""
+    left = SPARE_MODULES + 10 * tensors
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise CheckpointError(f"{path.parent / CONFIG} describes far more modules than {path} has tensors for")
+
+    module = nn.modules.module
+    hooks = [
+        module.register_module_module_registration_hook(count),
+        module.register_module_parameter_registration_hook(count),
+        module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _compare(wanted: Mapping[str, Tensor], stored: safe_open, path: Path) -> None:
+    """Refuse a file whose names and shapes are others, by its header alone."""
+    shapes = {name: stored.get_slice(name).get_shape() for name in stored.keys() if not name.startswith(f"{ARRAYS}/")}
+    problems = [f"missing {name}" for name in wanted.keys() - shapes.keys()]
+    problems += [f"unexpected {name}" for name in shapes.keys() - wanted.keys()]
+    problems += [
+        f"{name} has shape {shapes[name]}, expected {list(wanted[name].shape)}"
+        for name in wanted.keys() & shapes.keys()
+        if shapes[name] != list(wanted[name].shape)
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"{path} does not fit its {CONFIG}: {'; '.join(sorted(problems)[:5])}{more}")
+
+
+def _fill(wanted: Mapping[str, Tensor], stored: safe_open, path: Path) -> None:
+    """Copy a file into tensors. Floating-point numbers may have another precision there, others must be of one type."""
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            found = stored.get_tensor(name)
+            if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
+                raise CheckpointError(f"{path}: {name} holds {found.dtype}, expected {tensor.dtype}")
+            tensor.copy_(found)
+            _check_finite(name, tensor, path)
+
+
+def _check_finite(name: str, tensor: Tensor, path: Path) -> None:
+    # The sum is many times faster, and a finite one has finite terms.
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
+
+
+def write(folder: Path, model: Any, *, half: bool = False) -> None:
+    """Write the configuration and the weights of a model into a folder; see `zoo.save` for `half`."""
+    if not is_model(model):
+        raise CheckpointError(f"a checkpoint is of a GenerativeModel, got {type(model).__name__}")
+    config, arrays = describe(model)
+    try:
+        size = len(json.dumps(config, allow_nan=False))
+    except ValueError as error:
+        raise CheckpointError(f"an argument of this {type(model).__name__} is no number of JSON: {error}") from error
+    if size > CONFIG_BYTES // 2:  # with indents it is longer
+        raise CheckpointError(f"the arguments of this {type(model).__name__} take over {CONFIG_BYTES // 2:,} bytes")
+    write_files(folder, config, (_halved(model) if half else model.checkpoint()) | arrays)
+
+
+def _halved(model: Any) -> dict[str, Tensor]:
+    """The weights in float16, but for what a module keeps `precise`."""
+    precise = {
+        f"{path}.{name}".removeprefix(".")
+        for path, module in model.named_modules()
+        for name in getattr(module, "precise", ())
+    }
+    tensors = dict(model.checkpoint())
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and name not in precise:
+            tensors[name] = halved = tensor.half()
+            if not torch.isfinite(halved).all():
+                raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")
+            if (halved.double() - tensor).norm() > 0.01 * tensor.double().norm():
+                raise CheckpointError(f"{name} has values too small for float16; save without half precision")
+    return tensors
 
 
 def write_files(folder: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
     """Write both files aside and rename them: a kill or a full disk leaves those that were there before."""
     with write_aside(folder / WEIGHTS) as part:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-    write_config(folder, config)
+    _write_config(folder, config)
 
 
-def write_config(folder: Path, config: Any) -> None:
-    """Write the configuration of a checkpoint folder aside and rename it."""
+def _write_config(folder: Path, config: Any) -> None:
     with write_aside(folder / CONFIG) as part:
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -58,7 +225,7 @@ def replace(folder: Path) -> Iterator[Path]:
     try:
         with replace_folder(folder, _ours) as part:
             yield part
-            write_config(part, read_config(part) | {"files": sorted(path.name for path in part.iterdir())})
+            _write_config(part, read_config(part) | {"files": sorted(path.name for path in part.iterdir())})
     except Refused as error:
         raise CheckpointError(str(error)) from error
     except (OSError, SafetensorError) as error:
@@ -69,7 +236,7 @@ def listed_files(config: Mapping[str, Any]) -> list[str]:
     """The names of the files of a checkpoint, config.json first, as its configuration lists them."""
     names = config.get("files", BEFORE_LISTS)
     if not isinstance(names, list) or not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in names):
-        raise CheckpointError(f'"files" in {CONFIG} must be a list of names of files, got {names!r}')
+        raise CheckpointError(f'"files" in {CONFIG} must be a list of names of files, got {names!r:.80}')
     return [CONFIG, *(name for name in names if name != CONFIG)]
 
 
@@ -77,153 +244,7 @@ def _ours(folder: Path) -> list[str]:
     """The files of a checkpoint folder; none where there is no configuration of this package."""
     try:
         config = read_config(folder)
-        _check_fields(config)
+        check_fields(config)
         return listed_files(config)
     except CheckpointError:
         return []
-
-
-def in_main_process(name: str, work: Callable[[], str]) -> str:
-    """Do something in one process of those of torch.distributed, and give its result to all that ask for it.
-
-    The others wait, and raise `CheckpointError` where it failed. The main process waits for nobody, so that it may also
-    be the only one to ask. Without torch.distributed, and in one process, this is `work()`.
-
-    Arguments:
-        name: of what is done, the same in every process.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return work()
-    store = distributed.distributed_c10d._get_default_store()
-    _times[name] += 1
-    key = f"latent-zoo/{name}/{_times[name]}"
-    if distributed.get_rank() > 0:
-        answer = json.loads(store.get(key))  # waits
-        if "error" in answer:
-            raise CheckpointError(f"the main process could not do it: {answer['error']}")
-        return answer["result"]
-    try:
-        result = work()
-    except BaseException as error:
-        store.set(key, json.dumps({"error": str(error) or type(error).__name__}))
-        raise
-    store.set(key, json.dumps({"result": result}))
-    return result
-
-
-_times: Counter[str] = Counter()
-"""How often each name was asked for in this process."""
-
-
-def family_name(cls: type) -> str:
-    """The catalogue's name of a class, or "module:Class" for one that the catalogue does not have."""
-    qualified = f"{cls.__module__}:{cls.__qualname__}"
-    return next((name for name, target in FAMILIES.items() if target == qualified), qualified)
-
-
-def family_class(name: Any) -> type:
-    """The class of a family of the catalogue; `CheckpointError` for any other name, which is never imported."""
-    if not isinstance(name, str) or name not in FAMILIES:
-        near = difflib.get_close_matches(str(name), FAMILIES, n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; this version knows {', '.join(sorted(FAMILIES))}"
-        raise CheckpointError(f"unknown family {name!r}{hint}")
-    module, qualified = FAMILIES[name].split(":")
-    return getattr(importlib.import_module(module), qualified)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a checkpoint folder."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG}")
-    if path.stat().st_size > CONFIG_BYTES:
-        raise CheckpointError(f"{path} has more than {CONFIG_BYTES:,} bytes, and no configuration needs so many")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} must hold an object, got {type(config).__name__}")
-    return config
-
-
-def build(config: Mapping[str, Any], expected: type | None = None) -> Any:
-    """A new model from a configuration, its weights fresh.
-
-    `expected` is the class whose `from_pretrained` was called. Only it and the catalogue's families are constructed.
-    """
-    _check_fields(config)
-    named = expected is not None and config["family"] == family_name(expected)
-    cls = expected if named else family_class(config["family"])
-    if expected is not None and not issubclass(cls, expected):  # type: ignore[arg-type]
-        raise CheckpointError(f"the checkpoint holds the family {config['family']!r}, not a {expected.__name__}")
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    arguments = dict(config["arguments"])
-    if "classes" in arguments and "classes" not in parameters:  # version 0.1.0
-        classes = arguments.pop("classes")
-        arguments["condition"] = None if classes is None else {"condition": Classes.numbered(classes).config()}
-    extra = set(arguments) - set(parameters)
-    if extra:
-        raise CheckpointError(f"{config['family']} takes no argument {', '.join(sorted(extra))}")
-    try:
-        return cls(**{name: _decode(value) for name, value in arguments.items()})  # type: ignore[misc]
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the arguments in {CONFIG} do not build a {config['family']}: {error}") from error
-
-
-def _check_fields(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration that is none of this package."""
-    unknown = set(config) - {"family", "arguments", "version", "files"}
-    if unknown or "family" not in config or not isinstance(config.get("arguments"), dict):
-        problem = f"unknown fields {sorted(unknown)}" if unknown else "family or arguments are missing"
-        raise CheckpointError(f"{CONFIG} is not one of this package: {problem}")
-
-
-def load_weights(wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a safetensors file into a model's tensors; missing, unexpected and wrongly shaped tensors are errors."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; weights are read from safetensors only, never from a pickle")
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no readable safetensors file (truncated or of another format): {error}"
-        ) from error
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
-    problems += [
-        f"{name} has shape {list(found[name].shape)}, expected {list(wanted[name].shape)}"
-        for name in wanted.keys() & found.keys()
-        if found[name].shape != wanted[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(f"{path} does not fit its {CONFIG}: {'; '.join(sorted(problems)[:5])}{more}")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(found[name])
-
-
-def encode(name: str, value: Any) -> Any:
-    """The JSON form of a constructor argument."""
-    if isinstance(value, Modality):
-        return {"modality": value.config()}
-    if isinstance(value, Condition):
-        return {"condition": value.config()}
-    if getattr(value, "_hub_mixin_config", None) is not None:
-        return {"model": value._hub_mixin_config}
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is part of the configuration and must be a JSON value, got {value!r}") from error
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict) and set(value) == {"modality"}:
-        return from_config(value["modality"])
-    if isinstance(value, dict) and set(value) == {"condition"}:
-        return conditions.from_config(value["condition"])
-    if isinstance(value, dict) and set(value) == {"model"}:
-        return build(value["model"])
-    return value

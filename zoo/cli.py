@@ -188,7 +188,8 @@ def list_(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     """Show a model's card and what can be done with it."""
     from zoo.card import CARD
-    from zoo.checkpoint import WEIGHTS, family_name
+    from zoo.checkpoint import WEIGHTS
+    from zoo.configuration import family_name
     from zoo.hub import find, load
     from zoo.model import Explicit, Latent
 

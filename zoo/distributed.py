@@ -1,5 +1,7 @@
 """Sums and messages between the processes of torchrun; where there is one process alone, they change nothing."""
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -52,6 +54,39 @@ def all_or_none(work: Callable[[], Result]) -> Result:
     if failed:
         raise RuntimeError("another process has failed: its message says why")
     return result  # type: ignore[return-value]
+
+
+def in_main_process(name: str, work: Callable[[], str]) -> str:
+    """Do something in the main process alone, and give its result to all that ask for it.
+
+    The main process waits for nobody, so that it may also be the only one to ask; the others wait for it.
+
+    Arguments:
+        name: of what is done, the same in every process.
+
+    Raises what `work` raises, and RuntimeError with its message in the other processes.
+    """
+    if process_count() == 1:
+        return work()
+    store = distributed.distributed_c10d._get_default_store()
+    _asked[name] += 1
+    key = f"latent-zoo/{name}/{_asked[name]}"
+    if not is_main():
+        answer = json.loads(store.get(key))  # waits for it
+        if "error" in answer:
+            raise RuntimeError(f"the main process failed: {answer['error']}")
+        return answer["result"]
+    try:
+        result = work()
+    except BaseException as error:
+        store.set(key, json.dumps({"error": str(error) or type(error).__name__}))
+        raise
+    store.set(key, json.dumps({"result": result}))
+    return result
+
+
+_asked: Counter[str] = Counter()
+"""How often `in_main_process` was asked for each name in this process."""
 
 
 def _exchange(tensor: Tensor, send: Callable[[Tensor], object]) -> Tensor:

@@ -1,36 +1,31 @@
 """Load, save and publish checkpoints.
 
 A checkpoint is a folder: config.json (family, constructor arguments, medium), model.safetensors, README.md (the card)
-and pictures. Loading is strict and constructs the catalogue's families only; nothing is ever unpickled.
+and what it lists besides, such as pictures and sounds. Loading is strict and constructs the catalogue's families only,
+and those that the program registered; nothing is ever unpickled.
 """
 
-import copy
 import difflib
 import hashlib
+import importlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modalities.files import standing, undisturbed
+from zoo import checkpoint
 from zoo.card import CARD, PICTURE, Card, render
-from zoo.catalog import medium, models
-from zoo.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    CheckpointError,
-    build,
-    in_main_process,
-    listed_files,
-    load_weights,
-    read_config,
-    replace,
-)
+from zoo.catalog import models
+from zoo.checkpoint import WEIGHTS, listed_files, read, read_config
+from zoo.configuration import CONFIG, CheckpointError, family_name
+from zoo.distributed import in_main_process
 from zoo.model import GenerativeModel
 
 if TYPE_CHECKING:
@@ -38,8 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "models", "pull", "push", "save"]
 
-FILES = [CONFIG, WEIGHTS, CARD, "*.png"]
-"""All that is ever read from the Hub."""
+IMPORTERS = {
+    suffix: "zoo.linear.formats:read_model" for suffix in (".mat", ".h5", ".hdf5", ".bin", ".npz", ".pkl", ".pickle")
+} | {"generic_neutral_mesh.obj": "zoo.linear.formats:read_model"}
+"""Formats of others that `load` reads: the suffix of a file, or the name of a file that a folder has, and the reader as
+"module:function", imported when it is needed."""
+
+
+PATIENCE = 60.0
+"""Seconds until a Hub that does not answer is given up, where its client would wait for ever."""
 
 
 def load(
@@ -51,15 +53,24 @@ def load(
 ) -> GenerativeModel:
     """Load a model in evaluation mode, by a bundled name, else a folder, else a Hub repository "org/name".
 
+    A path may also lead to a model in a format of others: Basel Face Models and what else
+    `zoo.linear.formats.read_model` knows.
+
     Arguments:
-        name: `models` lists the bundled names.
+        name: `models` lists the bundled names. A `Path` is a folder first.
         revision: branch, tag or commit hash of a Hub repository; pin the hash where results must stay the same.
         device: where to put the model.
         dtype: type of its floating-point tensors; None gives float32, also where the file stores half precision.
 
-    Raises `CheckpointError` for a name that leads nowhere and for a checkpoint that is damaged or does not fit.
+    Raises `CheckpointError` for a name that leads nowhere and for a checkpoint that is damaged or does not fit, and
+    `modalities.MediaError` for a file of others that cannot be read.
     """
-    model = undisturbed(lambda: find(name, revision), _read)
+    importer = _importer(Path(name).expanduser())
+    if importer is not None:
+        module, function = importer.split(":")
+        model = getattr(importlib.import_module(module), function)(name)
+    else:
+        model = undisturbed(lambda: find(name, revision), read)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -67,16 +78,33 @@ def find(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: bundled, the user's own, or the cache of a Hub repository, downloaded if need be."""
     given = str(name)
     bundled = {model.name: model.folder for model in models()}
-    folder = Path(name).expanduser()
-    if given not in bundled and not standing(folder).is_dir():
-        if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name):
-            return _download(name, revision, [CONFIG, WEIGHTS, CARD])
+    folder = standing(Path(name).expanduser())
+    both = given in bundled and folder.is_dir()
+    if both and isinstance(name, str):
+        warnings.warn(
+            f'{given!r} is the bundled model, not the folder {folder.resolve()}; write "./{given}" for that one',
+            stacklevel=3,
+        )
+    if given in bundled and not (both and isinstance(name, Path)):
+        folder = bundled[given]
+    if not folder.is_dir():
+        if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name) and not folder.exists():
+            return _download(name, revision)
+        if folder.exists():
+            raise CheckpointError(f"{given!r} is a file of no format that is known; a checkpoint is a folder")
         near = difflib.get_close_matches(given, bundled, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` shows the bundled ones"
         raise CheckpointError(f"no bundled model, folder or Hub repository is called {given!r}; {hint}")
     if revision is not None:
         raise CheckpointError(f"a revision is for Hub repositories, and {given!r} is on this machine; leave it out")
-    return bundled[given] if given in bundled else standing(folder)
+    return folder
+
+
+def _importer(path: Path) -> str | None:
+    """What reads a path that holds a model in a format of others; None for any other."""
+    if path.is_dir() and not (path / CONFIG).exists():
+        return next((reader for name, reader in IMPORTERS.items() if name[0] != "." and (path / name).is_file()), None)
+    return IMPORTERS.get(path.suffix.lower()) if path.is_file() else None
 
 
 def save(
@@ -85,6 +113,7 @@ def save(
     card: Card | None = None,
     *,
     picture: "Image | None" = None,
+    files: Mapping[str, str | Path | bytes] | None = None,
     half: bool = False,
 ) -> Path:
     """Write a checkpoint folder in one step: a kill or a full disk at any time leaves the former one or the new one.
@@ -97,25 +126,34 @@ def save(
             refused, and nothing in it is touched.
         card: what README.md says; None says what the model knows of itself.
         picture: samples, shown on the card.
+        files: what else the checkpoint holds, by name: the path of a file to copy, or its content. `push` and `pull`
+            carry them.
         half: store floating-point tensors as float16, half the size, but for what the model keeps precise. `load`
             gives float32 again.
 
     Returns the folder. Raises `CheckpointError` where it cannot be written.
     """
     card = card or Card(summary=_first_line(model), data="Not recorded.", licence="other")
+    taken = {CONFIG, WEIGHTS, CARD} | ({PICTURE} if picture is not None else set())
+    for name in files or {}:
+        if name in taken or not checkpoint.FILE_NAME.fullmatch(name):
+            raise CheckpointError(f"{name!r} cannot be a further file of a checkpoint; give it another name")
 
     def write() -> str:
-        with replace(Path(folder)) as part:
-            stored = _halve(model) if half else model
-            stored._save_pretrained(part)
+        with checkpoint.replace(Path(folder)) as part:
+            checkpoint.write(part, model, half=half)
             if picture is not None:
                 picture.save(part / PICTURE)
-            config = read_config(part)
+            for name, content in (files or {}).items():
+                if isinstance(content, bytes):
+                    (part / name).write_bytes(content)
+                else:
+                    shutil.copyfile(content, part / name)
             text = render(
                 card,
                 name=Path(folder).resolve().name,
-                family=config["family"],
-                medium=medium(config),
+                family=family_name(type(model)),
+                medium=model.modality.kind,
                 parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
                 half=half,
                 picture=picture is not None,
@@ -129,8 +167,8 @@ def save(
 def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | None = None) -> str:
     """Publish a model, or a checkpoint by its folder or bundled name, as the Hub repository "org/name".
 
-    The files that go out are loaded first, strictly, and go out in one commit; there is none where the repository holds
-    the same files already. Returns the commit's address.
+    The files that go out, those that the checkpoint lists, are loaded first, strictly, and go out in one commit; there
+    is none where the repository holds the same files already. Returns the commit's address.
 
     Log in with `hf auth login` before. Raises `CheckpointError` with the reason where the Hub does not take it.
     """
@@ -147,7 +185,7 @@ def _push(model: GenerativeModel | str | Path, repo_id: str, private: bool | Non
             save(model, staged)
         else:
             undisturbed(lambda: find(model), lambda source: _copy(source, staged))
-        _read(staged)
+        read(staged)
         card = staged / CARD
         if card.is_file():
             loading = re.sub(r'load\("[^"]*"\)', f'load("{repo_id}")', card.read_text(encoding="utf-8"), count=1)
@@ -161,49 +199,35 @@ def _push(model: GenerativeModel | str | Path, repo_id: str, private: bool | Non
 
 
 def pull(repo_id: str, folder: str | Path, *, revision: str | None = None) -> Path:
-    """Download the Hub repository "org/name" into a folder, its pictures included, after loading it strictly.
+    """Download the Hub repository "org/name" into a folder, with all files that it lists, after loading it strictly.
 
     The folder is made or replaced as by `save`.
     """
 
     def write() -> str:
-        source = _download(repo_id, revision, FILES)
-        _read(source)
-        with replace(Path(folder)) as part:
+        source = _download(repo_id, revision, everything=True)
+        read(source)
+        with checkpoint.replace(Path(folder)) as part:
             _copy(source, part)
         return str(folder)
 
     return Path(in_main_process(f"pull {repo_id} {folder}", write))
 
 
-def _read(folder: Path) -> GenerativeModel:
-    model = build(read_config(folder))
-    load_weights(model.checkpoint(), folder / WEIGHTS)
-    return model
-
-
 def _copy(source: Path, target: Path) -> None:
     """Copy the files that a checkpoint lists and nothing else."""
-    target.mkdir(exist_ok=True)
-    for name in listed_files(read_config(source)):
+    shutil.rmtree(target, ignore_errors=True)  # a folder of this call's own, from an earlier try
+    target.mkdir()
+    config = read_config(source)
+    for name in listed_files(config):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+        elif "files" in config:
+            raise CheckpointError(f"{source} lists {name}, and has no such file")
 
 
 def _first_line(model: GenerativeModel) -> str:
     return (type(model).__doc__ or type(model).__name__).strip().splitlines()[0]
-
-
-def _halve(model: GenerativeModel) -> GenerativeModel:
-    """A copy in float16, but for what a model keeps precise."""
-    halved = copy.deepcopy(model).half()
-    for part, original in zip(halved.modules(), model.modules(), strict=True):
-        for name in getattr(original, "precise", ()):
-            setattr(part, name, getattr(original, name))
-    for name, tensor in halved.checkpoint().items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")
-    return halved
 
 
 def _check_repo_id(repo_id: str) -> None:
@@ -221,13 +245,20 @@ def _check_repo_id(repo_id: str) -> None:
         raise CheckpointError(f'{repo_id!r} is no Hub repository: that is "org/name" of letters, digits, "-", "_", "."')
 
 
-def _download(repo_id: str, revision: str | None, files: list[str]) -> Path:
-    """The cached folder of a Hub repository, its files compared with the hashes that the Hub gave for them."""
+def _download(repo_id: str, revision: str | None, *, everything: bool = False) -> Path:
+    """The cached folder of a Hub repository, its files compared with the hashes that the Hub gave for them.
+
+    Without `everything`, what a model is loaded from and its card.
+    """
     from huggingface_hub import snapshot_download
 
     _check_repo_id(repo_id)
     with _hub_errors(repo_id, revision):
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        names = listed_files(read_config(folder)) if everything else []
+        if names:  # of the same commit, which the folder is called by
+            patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+            snapshot_download(repo_id, revision=folder.name, allow_patterns=patterns)
     for path in folder.iterdir():
         _verify(path)
     return folder
@@ -255,11 +286,19 @@ def _verify(path: Path) -> None:
 
 @contextmanager
 def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn the client's errors into one sentence each."""
-    from huggingface_hub import errors
+    """Turn the client's errors into one sentence each, and have no request wait for an answer for ever."""
+    from huggingface_hub import errors, get_session
 
+    def limit(request: Any) -> None:
+        limits = request.extensions["timeout"]
+        limits |= {name: PATIENCE for name, seconds in limits.items() if seconds is None}
+
+    hooks = get_session().event_hooks["request"]
+    hooks.append(limit)
     try:
         yield
+    except CheckpointError:
+        raise
     except errors.GatedRepoError as error:
         raise CheckpointError(f"{repo_id} is gated: ask for access on its page, then run `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
@@ -279,4 +318,8 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         reason = error.server_message or f"error {error.response.status_code}"
         raise CheckpointError(f"the Hub refused {repo_id}: {reason}") from error
     except errors.HTTPError as error:  # the client's HTTP library could not connect
-        raise CheckpointError(f"the Hub cannot be reached for {repo_id}: {error}") from error
+        raise CheckpointError(f"the Hub cannot be reached for {repo_id}: {error or 'it does not answer'}") from error
+    except ValueError as error:  # a page of HTML, as the portal of a public network sends it
+        raise CheckpointError(f"what answered for {repo_id} is not the Hub; is a login page in the way?") from error
+    finally:
+        hooks.remove(limit)

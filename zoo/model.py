@@ -6,7 +6,6 @@ data; `Latent` ones encode and decode; a `Variational` model is trained by a bou
 
 import abc
 import dataclasses
-import inspect
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,25 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+import zoo
 from modalities import Modality
 from modalities.data import Batch, Tree, move, repeat
 from modalities.latents import Latents
-from zoo import __version__, walks
-from zoo.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    CheckpointError,
-    build,
-    encode,
-    family_name,
-    load_weights,
-    read_config,
-    write_files,
-)
+from zoo import walks
 from zoo.conditions import Condition
+from zoo.configuration import CheckpointError, family_name, record_arguments
 from zoo.distributions import Event, full_precision, uniform_noise
 from zoo.walks import Z
 
@@ -64,13 +53,7 @@ class Player(NamedTuple):
     optimiser: Optimiser | None = None
 
 
-class GenerativeModel(
-    nn.Module,
-    PyTorchModelHubMixin,
-    abc.ABC,
-    library_name="latent-zoo",
-    tags=["latent-zoo"],
-):
+class GenerativeModel(nn.Module, abc.ABC):
     """A distribution that can be sampled.
 
     The constructor's arguments are the configuration: JSON values, a `Modality`, a `Condition` or another model. They
@@ -84,19 +67,12 @@ class GenerativeModel(
     """The class's own tensors that keep their precision in a checkpoint of half precision: they are small, and rounding
     them would show."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        instance = super().__new__(cls, *args, **kwargs)
-        if args or kwargs:
-            bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
-            bound.apply_defaults()
-            arguments = {name: encode(name, value) for name, value in list(bound.arguments.items())[1:]}
-            # The mixin's own record turns dataclasses into plain fields and leaves out what it cannot write.
-            instance.__dict__["_hub_mixin_config"] = {
-                "family": family_name(cls),
-                "arguments": arguments,
-                "version": __version__,
-            }
-        return instance
+    _arguments: ClassVar[dict[str, Any]] = {}
+    """The arguments of the constructor; every instance whose constructor has any notes its own."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        record_arguments(cls)
 
     @abc.abstractmethod
     def sample(
@@ -162,46 +138,24 @@ class GenerativeModel(
         state = self.state_dict()
         return {name: tensor for name, tensor in state.items() if not (prefixes and name.startswith(prefixes))}
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        if self._hub_mixin_config is None:
-            raise CheckpointError(f"{type(self).__name__} was built without arguments that could be recorded")
-        write_files(Path(save_directory), self._hub_mixin_config, self.checkpoint())
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """`zoo.save`."""
+        return zoo.save(self, folder, **options)
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        map_location: str = "cpu",
-        strict: bool = True,
-        **arguments: Any,
-    ) -> Self:
-        if arguments or not strict:
-            given = ", ".join([*arguments, *([] if strict else ["strict=False"])])
-            raise TypeError(f"the arguments of a checkpoint stand in its {CONFIG} and loading is strict; got {given}")
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
+        """`zoo.load`, for a checkpoint of this class, which need not be registered."""
+        family = family_name(cls)
+        if ":" in family:
+            zoo.register(family, cls)
+        model = zoo.load(name, **options)
+        if not isinstance(model, cls):
+            raise CheckpointError(f"{name} holds the family {family_name(type(model))!r}, not a {cls.__name__}")
+        return model
 
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=[CONFIG, WEIGHTS, "README.md"],
-                )
-            )
-        model = build(read_config(folder), expected=cls)
-        load_weights(model.checkpoint(), folder / WEIGHTS)
-        return cast(Self, model.to(map_location).eval())
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
+        """`zoo.push`."""
+        return zoo.push(self, repo_id, private=private)
 
 
 class Trainable(GenerativeModel):

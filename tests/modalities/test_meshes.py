@@ -1,8 +1,11 @@
 """Meshes: files of five formats, broken ones, topologies, data sets, generated heads and faces, pictures."""
 
 import ast
+import dataclasses
 import json
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,12 +14,19 @@ import pytest
 import torch
 import trimesh
 
-from modalities import MediaError, face_model, from_config, mesh_files, mesh_sets, meshes, procrustes
+from modalities import MediaError, from_config, meshes
 from modalities.data import batches
-from modalities.face_model import read_face_model
-from modalities.mesh_files import SUFFIXES, count_non_manifold, vertex_normals
-from modalities.mesh_sets import FACE_FILE, HEADS, face_weights, sphere
 from modalities.meshes import Meshes
+from modalities.meshes.files import SUFFIXES
+from modalities.meshes.geometry import (
+    count_non_manifold,
+    harmonic_interpolation,
+    shading_normals,
+    vertex_normals,
+)
+from modalities.meshes.ict import FACE_FILE, face_weights, read_face_model
+from modalities.meshes.sets import HEADS, sphere
+from tests import toys
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
@@ -46,9 +56,9 @@ def test_round_trip_keeps_every_vertex_in_its_place(tmp_path, suffix):
     assert fresh.vertices == 40 and fresh.colours == colours
     if suffix != ".stl":
         assert torch.equal(fresh.faces, medium.faces)
-    assert (fresh.topology.uv is not None) == uv
+    assert (fresh.uv is not None) == uv
     if uv:
-        assert torch.allclose(fresh.topology.uv, medium.topology.uv, atol=1e-6)
+        assert torch.allclose(fresh.uv, medium.uv, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -112,9 +122,9 @@ def test_obj_with_polygons_seams_and_parts(tmp_path):
     assert medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [1, 5, 2], [1, 5, 4]]
     assert medium.load(tmp_path / "a.obj")[4:].tolist() == [[9, 9, 9], [2, 0, 1]]
     # Vertex 1 has two corners at (0.5, 0) and one at (0.9, 0.9).
-    assert torch.allclose(medium.topology.uv[[1, 2, 5]], torch.tensor([[0.5, 0], [0.5, 1], [0.9, 0.9]]))
+    assert torch.allclose(medium.uv[[1, 2, 5]], torch.tensor([[0.5, 0], [0.5, 1], [0.9, 0.9]]))
     (tmp_path / "b.obj").write_text(OBJ.replace("f 1/1/1 2/2/1", "f 1//1 2//1").replace("3/3/1", "3//1"))
-    assert Meshes.from_file(tmp_path / "b.obj").topology.uv is None
+    assert Meshes.from_file(tmp_path / "b.obj").uv is None
 
 
 @pytest.mark.parametrize("order", ["ascii", "<", ">"])
@@ -143,12 +153,81 @@ def test_ply_with_quads_and_triangles(tmp_path, order):
     medium = Meshes.from_file(tmp_path / "a.ply")
     assert medium.colours
     assert medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [3, 4, 0], [2, 4, 3]]
-    assert medium.topology.uv.tolist() == [[i / 8, 1] for i in range(5)]
+    assert medium.uv.tolist() == [[i / 8, 1] for i in range(5)]
     found = medium.load(tmp_path / "a.ply")
     assert torch.allclose(found, torch.tensor([[i, 2 * i, i * i, 0.2 * i, 0, 1.0] for i in range(5)]))
     (tmp_path / "b.ply").write_bytes((header.encode() + body)[:-3])
     with pytest.raises(MediaError, match="b.ply"):
         medium.load(tmp_path / "b.ply")
+
+
+@pytest.mark.parametrize(
+    "kind, written, expected",
+    [
+        ("uchar", 1, 1 / 255),
+        ("char", 255, 1.0),
+        ("char", -1, 1.0),
+        ("ushort", 255, 1.0),
+        ("ushort", 65535, 1.0),
+        ("int", 51, 0.2),
+        ("float", 0.2, 0.2),
+        ("float", 51.0, 0.2),
+    ],
+)
+@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue"])
+def test_ply_colours_of_any_type(tmp_path, kind, written, expected, names):
+    header = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+    header += "".join(f"property {kind} {name}\n" for name in names.split())
+    rows = "".join(f"{i} {i * i} 0 {written} 0 0\n" for i in range(3))
+    (tmp_path / "a.ply").write_text(
+        header + "element face 1\nproperty list uchar int vertex_indices\nend_header\n" + rows + "3 0 1 2\n"
+    )
+    found = Meshes(3, colours=True).load(tmp_path / "a.ply")
+    assert found[:, 3].tolist() == pytest.approx([expected] * 3)
+    (tmp_path / "b.ply").write_text((tmp_path / "a.ply").read_text() + "7 7\n")
+    with pytest.raises(MediaError, match="b.ply: has 2 numbers more than its header announces"):
+        Meshes(3).load(tmp_path / "b.ply")
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("a.obj", "v 0 0 0 1 0 0.5 1\nv 1 0 0 0 1 0 1\nv 0 1 0 0 0 1 1\nf 1 2 3\n"),
+        ("a.off", "COFF\n3 1 0\n0 0 0 1 0 5e-1\n1 0 0 0 1 0\n0 1 0 0 0 1\n3 0 1 2\n"),
+        ("b.off", "coff3 1 0\n0 0 0 255 0 127.5 255\n1 0 0 0 255 0 255\n0 1 0 0 0 255 255\n3 0 1 2\n"),
+        (
+            "c.off",
+            "STCNOFF\n3 1 0\n0 0 0 0 0 1 1 0 .5 1 .2 .3\n1 0 0 0 0 1 0 1 0 1 0 0\n0 1 0 0 0 1 0 0 1 1 0 0\n3 0 1 2\n",
+        ),
+    ],
+)
+def test_colours_beside_other_columns(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = Meshes(3, colours=True).load(tmp_path / name)
+    assert torch.allclose(found[:, 3:], torch.tensor([[1, 0, 0.5], [0, 1, 0], [0, 0, 1]]))
+    if name == "c.off":
+        assert torch.allclose(Meshes.from_file(tmp_path / name).uv[0], torch.tensor([0.2, 0.3]))
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.obj", "v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "a.obj: 2 of 3 vertices have no colour"),
+        ("a.off", "OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", "a.off: .* the header COFF"),
+    ],
+)
+def test_colours_that_are_left_out_are_warned_of(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.warns(UserWarning, match=message):
+        assert not Meshes.from_file(tmp_path / name).colours
+
+
+def test_a_compressed_glb_is_refused(tmp_path):
+    tree = json.dumps({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_draco_mesh_compression"]}).encode()
+    head = struct.pack("<4sII I4s", b"glTF", 2, 20 + len(tree), len(tree), b"JSON")
+    (tmp_path / "a.glb").write_bytes(head + tree)
+    with pytest.raises(MediaError, match="a.glb: is compressed by KHR_draco_mesh_compression"):
+        Meshes.from_file(tmp_path / "a.glb")
 
 
 def test_off_with_comments_and_real_colours(tmp_path):
@@ -196,7 +275,7 @@ def test_glb_is_what_viewers_expect(tmp_path):
 
     # sRGB 0.5 is 0.214 in linear light, and v is counted from the top.
     assert np.allclose(array(primitive["attributes"]["COLOR_0"]), 0.21404, atol=1e-4)
-    assert np.allclose(array(primitive["attributes"]["TEXCOORD_0"]), medium.topology.uv.numpy() * [1, -1] + [0, 1])
+    assert np.allclose(array(primitive["attributes"]["TEXCOORD_0"]), medium.uv.numpy() * [1, -1] + [0, 1])
     normals = array(primitive["attributes"]["NORMAL"])
     assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
     assert ((normals * x[0, :, :3].numpy()).sum(axis=1) > 0).mean() > 0.9
@@ -326,12 +405,29 @@ def test_manifolds():
     assert count_non_manifold(np.concatenate([TETRAHEDRON, shared]), 6)[0] == 1
 
 
+def test_what_is_unknown_is_interpolated_harmonically():
+    # Of the plane a linear function is harmonic. Vertex 63 stands twice, as on a seam; the last touches nothing.
+    positions, faces = toys.grid(8, 8, spacing=2.0)
+    values = positions[:, :2] @ torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+    on_rim = ((positions[:, :2] == 0) | (positions[:, :2] == 14)).any(1)
+    torn = torch.where((faces == 63) & (torch.arange(len(faces)) % 2 == 0)[:, None], 64, faces)
+    places = torch.cat([positions, positions[63:], torch.full((1, 3), 99.0)])
+    known = torch.cat([on_rim, torch.tensor([False, False])])
+    given = torch.where(known[:, None], torch.cat([values, torch.zeros(2, 2)]), 1e3)
+    found = harmonic_interpolation(given, known, places, torn)
+    assert torch.equal(found[known], given[known])
+    torch.testing.assert_close(found[:64], values, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[64], values[63])
+    torch.testing.assert_close(found[65], values[on_rim].mean(0), atol=1e-4, rtol=0)
+    assert harmonic_interpolation(values, torch.ones(64).bool(), positions, faces) is values
+
+
 def test_batches_become_numbered_files_or_a_sheet(tmp_path):
     medium, x = heads(colours=True)
     medium.save(x, tmp_path / "many")
     assert [file.name for file in sorted((tmp_path / "many").iterdir())] == ["00000.glb", "00001.glb", "00002.glb"]
     medium.save(x, tmp_path / "others" / ".obj")
-    assert torch.equal(next(batches(medium.dataset(tmp_path / "others", "all"), 3)), x)
+    assert torch.equal(next(batches(medium.dataset(tmp_path / "others", "all"), 3)).x, x)
     with pytest.raises(MediaError, match="a.ply: one file holds one mesh, got a batch"):
         medium.save(x, tmp_path / "a.ply")
     with pytest.raises(MediaError, match=r"written as \.obj.*, not \.wav"):
@@ -344,10 +440,14 @@ def test_batches_become_numbered_files_or_a_sheet(tmp_path):
         medium.on(torch.tensor([[0, 1, 40]])).save(x[0], tmp_path / "a.ply")
 
 
-def test_the_configuration_is_the_shape():
+def test_the_configuration_and_the_arrays_give_the_medium_back():
     medium, _ = heads(colours=True)
-    assert medium.config() == {"kind": "meshes", "vertices": 40, "colours": True}
-    assert from_config(medium.config()) == medium == Meshes(40, True, unit="cm")
+    medium = dataclasses.replace(medium, unit="cm")
+    assert medium.config() == {"kind": "meshes", "vertices": 40, "colours": True, "unit": "cm"}
+    again = from_config(medium.config(), medium.arrays())
+    assert again == medium == Meshes(40, True) and again.unit == "cm"
+    assert torch.equal(again.faces, medium.faces) and torch.equal(again.uv, medium.uv)
+    assert from_config(Meshes(40).config(), {}).faces is None and medium.grid == ()
     with pytest.raises(ValueError, match="at least 3 vertices, got 2"):
         Meshes(2)
     with pytest.raises(MediaError, match=r"whole numbers of shape \[faces, 3\], got torch.float32 of \[4, 3\]"):
@@ -365,7 +465,7 @@ def test_folders_have_labels_and_splits_and_one_topology(tmp_path):
     turned.save(x[0], tmp_path / "b" / "2.obj")
     data = Meshes(40).dataset(tmp_path, "all", labels=True)
     # The first file is broken; the next one says the topology.
-    assert torch.equal(data.medium.faces, medium.faces) and data.medium.topology.uv is not None
+    assert torch.equal(data.medium.faces, medium.faces) and data.medium.uv is not None
     assert len(data) == 5 and data.labels == [0, 0, 0, 1, 1]
     for i, (expected, label) in {1: (x[1], 0), 2: (x[2], 0), 3: (x[0], 1)}.items():
         assert torch.equal(data[i][0], expected) and data[i][1] == label
@@ -386,7 +486,7 @@ def test_spheres_of_any_size_are_closed_and_face_outwards(vertices):
     points, faces = sphere(vertices)
     mesh = trimesh.Trimesh(points, faces, process=False)
     assert len(faces) == 2 * vertices - 4 and mesh.is_watertight and mesh.is_winding_consistent
-    assert (vertex_normals(points, faces) * points).sum(axis=1).min() > 0.5
+    assert (shading_normals(points, faces) * points).sum(axis=1).min() > 0.5
     with pytest.raises(MediaError, match="at least 12 vertices, got 11"):
         Meshes(11).dataset("synthetic-heads")
 
@@ -439,7 +539,7 @@ def test_the_face_model_is_cut_and_becomes_millimetres(tmp_path):
     model = read_face_model(tmp_path, 5)
     assert model.medium.faces.tolist() == [[0, 1, 2], [0, 2, 3], [2, 4, 3]]
     # Vertex 2 lies on a seam; its corners tie, and the first coordinate counts.
-    assert model.medium.topology.uv.tolist() == arrays["uv"][:5].tolist()
+    assert model.medium.uv.tolist() == arrays["uv"][:5].tolist()
     assert model.mean[4].tolist() == [20, 20, 10]
     assert torch.equal(model.identity, 10 * torch.from_numpy(arrays["identity_modes"].astype(np.float32)))
     assert model.expressions.shape == (3, 5, 3) and model.expression_names[0] == "jawOpen"
@@ -510,7 +610,7 @@ def test_the_shared_face_model(shared_data, tmp_path):
     marks = model.mean[model.landmarks]
     assert marks[16, 0] > 70 > -70 > marks[0, 0] and marks[30, 2] == pytest.approx(float(model.mean[:, 2].max()), abs=1)
     assert marks[36:48, 1].min() > marks[30, 1] > marks[48:, 1].max()
-    normals = torch.from_numpy(vertex_normals(model.mean.numpy(), model.medium.faces.numpy()))
+    normals = vertex_normals(model.mean, model.medium.faces)
     assert normals[model.landmarks[30], 2] > 0.8
     # Modes are orthogonal, the largest first.
     flat = model.identity.flatten(1).double()
@@ -562,9 +662,18 @@ def test_clay_is_lit_from_above(spheres):
         medium.show(x[:0, :, :3])
 
 
+def test_an_optimiser_can_follow_a_picture():
+    code = (
+        "import torch; from modalities.meshes import Meshes; data = Meshes(12).dataset('synthetic-heads'); "
+        "data.medium.show(data.take([0])); torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
+    )
+    # In a fresh process: in this one, other tests may have loaded everything in the right order.
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(meshes.__file__).parents[2])
+
+
 def test_heavy_libraries_are_imported_where_they_are_used():
-    for module in (face_model, mesh_files, mesh_sets, meshes, procrustes):
-        for statement in ast.parse(Path(module.__file__).read_text()).body:
+    for module in Path(meshes.__file__).parent.glob("*.py"):
+        for statement in ast.parse(module.read_text()).body:
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 names = [getattr(statement, "module", None) or "", *(alias.name for alias in statement.names)]
-                assert not {"trimesh", "pyvista", "scipy", "mesh_drawing"} & {name.split(".")[-1] for name in names}
+                assert not {"trimesh", "pyvista", "scipy"} & {name.split(".")[0] for name in names}, module

@@ -13,7 +13,7 @@ from modalities.images import Images
 from modalities.meshes import Meshes
 from recipes import faces_landmarks
 from zoo import load
-from zoo.linear.camera import Camera, rotation_matrix
+from zoo.morphable.camera import Camera, rotation_matrix
 
 
 def smoke(output, **changes):

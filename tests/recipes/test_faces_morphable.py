@@ -10,9 +10,10 @@ from PIL import Image
 from modalities.meshes import Meshes
 from recipes import faces_morphable, portraits
 from zoo import load
-from zoo.linear.camera import Camera, rotation_matrix
-from zoo.linear.formats import read_model
-from zoo.linear.morphable import MorphableModel
+from zoo.morphable.camera import Camera, rotation_matrix
+from zoo.morphable.colour import read_faces
+from zoo.morphable.formats import read_model
+from zoo.morphable.model import MorphableModel
 
 
 def smoke(output, **changes):
@@ -60,88 +61,19 @@ def test_expressions_open_the_jaw_and_leave_the_neutral_face(shared_data):
     assert model.weights[2, model.landmarks[57].long()] > 0.9
 
 
-def heads(n):
-    """A symmetric head, a camera in front of it, and colours that are smooth over it, different for each of n."""
-    data = Meshes(800).dataset("synthetic-heads")
-    mean = data.mean
-    shades = torch.stack([mean[:, 1], mean[:, 0].abs(), mean[:, 2]], 1) / 300
-    tones = torch.linspace(-0.15, 0.15, n)[:, None, None]
-    noise = 0.01 * torch.randn(n, 800, 3, generator=torch.Generator().manual_seed(2))
-    return data.medium, mean, 0.5 + tones + shades * (1 + 2 * tones) + noise
-
-
-def test_hidden_colours_come_from_the_other_side_and_the_other_faces():
-    medium, mean, colours = heads(30)
-    model = MorphableModel.assemble(
-        medium,
-        mean,
-        faces_morphable.principal(torch.randn(2, 800, 3, generator=torch.Generator().manual_seed(0)), 2),
-        segments={"surrounding": torch.ones(800)},
-        landmarks=torch.tensor(
-            [int((mean[:, 2] - 5 * (mean[:, 1] - h).abs()).argmax()) for h in [20] * 33 + [-30] * 35]
-        ),
-    )
-    weights = (mean[:, 2] > -20).float().expand(30, -1).clone()
-    generator = torch.Generator().manual_seed(1)
-    weights[torch.rand(30, 800, generator=generator) < 0.2] = 0
-    spoiled = colours.clone()
-    cheek = ((mean[:, 0] > 40) & (mean[:, 2] > 20)).nonzero()[:8, 0]
-    spoiled[3, cheek] = 1.0
-    filled, shown = portraits.fill(spoiled, weights, model, modes=3)
-    front = mean[:, 2] > 0
-    assert (filled - colours)[:, front].abs().max() < 0.07
-    assert not shown[3, cheek].any() and not shown[:, mean[:, 2] < -20].any()
-    # Nobody shows the back: it goes on from the sides, and stays within the colours around it.
-    assert filled.min() >= colours.min() - 0.05 and filled.max() <= colours.max() + 0.05
-    assert filled[:, ~front].std(0).mean() > 0.05
-
-
 def test_portraits_give_landmarks_and_colours(shared_data):
     found = portraits.read_portraits(shared_data / "london_faces_256")
     assert len(found.labels) == len(found.pictures) == len(found.landmarks) == 102
     config = faces_morphable.Config(data=str(shared_data / "ict_facekit"), shape=40, expression=10)
     model = faces_morphable.from_face_model(faces_morphable.read_face_model(config.data), config)
-    first = portraits.Portraits(found.pictures[:2], found.landmarks[:2], found.labels[:2])
-    readings = portraits.read_faces(model, first, config.noise)
+    readings = read_faces(model, found.pictures[:2], found.landmarks[:2], config.noise)
     assert readings.residuals.max() < 3
     tip = int(model.landmarks[30])
     x, y = readings.cameras[0].project(model.decode(readings.coefficients).mean[0, tip]).round().long().tolist()
-    torch.testing.assert_close(readings.colours[0, tip], (first.pictures[0, :, y, x] + 1) / 2, atol=0.1, rtol=0)
+    torch.testing.assert_close(readings.colours[0, tip], (found.pictures[0, :, y, x] + 1) / 2, atol=0.1, rtol=0)
     assert readings.weights[0, tip] > 0.5 and isinstance(readings.cameras[0], Camera)
 
 
 def test_a_folder_without_portraits_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="holds no portraits"):
         portraits.read_portraits(tmp_path)
-
-
-def test_what_nobody_shows_is_the_mean_of_its_neighbours():
-    medium, mean, colours = heads(3)
-    hidden = mean[:, 2] < -20
-    filled = portraits._spread(colours, hidden, medium.faces)
-    assert torch.equal(filled[:, ~hidden], colours[:, ~hidden])
-    for vertex in hidden.nonzero()[::40, 0].tolist():
-        around = medium.faces[(medium.faces == vertex).any(1)].unique()
-        torch.testing.assert_close(filled[:, vertex], filled[:, around[around != vertex]].mean(1), atol=1e-4, rtol=0)
-
-
-def test_hair_on_the_forehead_is_no_skin(shared_data):
-    config = faces_morphable.Config(data=str(shared_data / "ict_facekit"), shape=5, expression=5)
-    model = faces_morphable.from_face_model(faces_morphable.read_face_model(config.data), config)
-    colours = torch.full((2, 6706, 3), 0.7)
-    height = model.mean[:, 1]
-    fringe = height > height[model.landmarks[19].long()] + 30
-    colours[1, fringe] = 0.2
-    colours[:, model.landmarks[17:27].long()] = 0.2  # brows are dark, and belong to the face
-    hair = portraits._hair(colours, model)
-    assert not hair[0].any() and hair[1][fringe].all() and not hair[1][~fringe].any()
-
-
-def test_colour_coefficients_are_those_of_the_vertices_that_are_seen():
-    model = load("morphable-faces")
-    z = torch.randn(1, 170, generator=torch.Generator().manual_seed(0))
-    colours = model.decode(z).mean[0, :, 3:]
-    weights = (model.mean[:, 2] > model.mean[:, 2].median()).float()
-    colours[weights == 0] = 5.0
-    found = portraits.colour_coefficients(model, colours, weights, noise=1e-3)
-    torch.testing.assert_close(found, z[0, 130:], atol=0.05, rtol=0)

@@ -67,6 +67,8 @@ class Hub:
         self.requests: list[str] = []
         self.failure: int | None = None
         """A status that every request is answered with."""
+        self.page: bytes | None = None
+        """What every request is answered with, as by the portal of a public network."""
 
     def files(self, repo: str, revision: str) -> tuple[str, dict[str, Entry]]:
         """The hash and the files of a revision."""
@@ -226,6 +228,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.failure is not None:
             self.body()
             return self.answer({"error": "out of order"}, self.hub.failure)
+        if self.hub.page is not None:
+            self.body()
+            return self.answer(self.hub.page)
         for method, pattern, handle in self.ROUTES:
             match = re.fullmatch(pattern, path)
             if method == self.command and match:

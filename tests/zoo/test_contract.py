@@ -24,13 +24,13 @@ from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.baselines import GaussianMixture, KernelDensity
-from zoo.checkpoint import family_name
 from zoo.conditions import Classes
+from zoo.configuration import family_name
 from zoo.hierarchy import TopDown
 from zoo.latent_prior import LatentPrior
-from zoo.linear.morphable import MorphableModel
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import Explicit, Fitted, GenerativeModel, Latent, Trainable, Variational
+from zoo.morphable.model import MorphableModel
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -11,11 +12,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from modalities import MediaError
 from tests import toys
 from zoo import catalog
 from zoo.card import Card, Figure, read_figures, write_figures
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError
 from zoo.hub import load, models, pull, push, save
+from zoo.linear.formats import write_model
+from zoo.variational.vae import VAE
 
 FIGURE = Figure("NLL", 81.25, "MNIST test", "nats", "bound on a mass", 0.125, 80.5, "Burda et al., 2016")
 CARD = Card("A toy that generates 4 x 3 pixels.", "Made up.", figures=(FIGURE,), trained="One second on one core.")
@@ -237,6 +241,12 @@ class TestHub:
         with pytest.raises(CheckpointError, match="the Hub answered org/toy with error 500"):
             load("org/toy")
 
+    def test_a_login_page_in_the_way(self, hub, folder):
+        hub.page = b"<html>Welcome to our network. Accept the terms to go on.</html>"
+        for ask in (lambda: load("org/toy"), lambda: push(folder, "org/toy")):
+            with pytest.raises(CheckpointError, match="what answered for org/toy is not the Hub"):
+                ask()
+
     @pytest.mark.parametrize("stored", [False, True], ids=["on the way", "in the cache"])
     def test_a_flipped_byte(self, hub, folder, stored, tmp_path):
         push(folder, "org/toy")
@@ -280,6 +290,15 @@ def test_no_server_at_all(folder, tmp_path, monkeypatch):
         push(folder, "org/toy")
 
 
+def test_a_server_that_does_not_answer(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("zoo.hub.PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", int(os.environ["HF_ENDPOINT"].rsplit(":", 1)[1]))):
+        for ask in (lambda: load("org/toy"), lambda: push(folder, "org/toy")):
+            with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
+                ask()
+
+
 def _flip(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
@@ -293,7 +312,50 @@ def test_bundled_models_are_listed_without_torch(folder):
     assert out.strip() == "[('toy', 'toy-vae', 'images', 'A toy that generates 4 x 3 pixels.')] False"
 
 
-def test_bundled_names_come_before_folders(folder, model, monkeypatch):
+def test_a_bundled_name_and_a_folder_of_one_name_are_told_apart(folder, model, tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent)
     assert [entry.name for entry in models()] == ["toy"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     assert same(load("toy"), model)
+    mine = toys.make("vae")
+    mine.encoder.bias.data.fill_(7)
+    path = save(mine, "toy")
+    with pytest.warns(UserWarning, match="'toy' is the bundled model, not the folder .*here/toy; write \"./toy\""):
+        assert same(load("toy"), model)
+    assert same(load("./toy"), mine) and same(load(path), mine)
+
+
+def test_bundled_names_and_folders_ask_nothing_of_the_network(hub, folder):
+    assert isinstance(VAE.from_pretrained("vae-points"), VAE)
+    assert same(toys.ToyVAE.from_pretrained(folder), toys.ToyVAE.from_pretrained(str(folder)))
+    assert hub.requests == []
+    folder_of_hub = toys.make("vae").push_to_hub("org/toy")
+    assert folder_of_hub.startswith(os.environ["HF_ENDPOINT"])
+    assert same(toys.ToyVAE.from_pretrained("org/toy", revision="main"), toys.make("vae"))
+
+
+class TestFormatsOfOthers:
+    def test_a_file(self, tmp_path):
+        model = load("morphable-faces")
+        write_model(model, tmp_path / "faces.h5")
+        again = load(tmp_path / "faces.h5", dtype=torch.float64)
+        assert not again.training and again.dtype == torch.float64
+        z = torch.ones(1, model.prior().mean.shape[1])
+        assert torch.allclose(again.decode(z).mean.float(), model.decode(z).mean, atol=1e-3)
+
+    def test_a_file_of_no_known_format(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("years of work")
+        with pytest.raises(CheckpointError, match="is a file of no format that is known"):
+            load(tmp_path / "notes.txt")
+
+    @pytest.mark.parametrize("name", ["model.h5", "model.npz", "model.pkl"])
+    def test_a_broken_file(self, name, tmp_path):
+        (tmp_path / name).write_bytes(pickle.dumps({"f": [1]}))
+        with pytest.raises(MediaError, match=name):
+            load(tmp_path / name)
+
+    def test_a_folder(self, tmp_path):
+        (tmp_path / "generic_neutral_mesh.obj").write_text("v 0 0 0\n")
+        with pytest.raises(MediaError):
+            load(tmp_path)

@@ -1,0 +1,330 @@
+"""Mesh files: OBJ, PLY, GLB, STL and OFF to arrays and back, with every vertex in its place.
+
+Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. GLB and STL go
+through trimesh; OBJ and OFF are read here, since trimesh begins the triangles of OBJ quads elsewhere and puts the
+triangles of OFF before its quads.
+"""
+
+import re
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from modalities.meshes.geometry import (
+    MeshArrays,
+    check_indices,
+    colour_bytes,
+    count_non_manifold,
+    fan_triangulation,
+    linear_to_srgb,
+    vertex_uv,
+    without_area,
+)
+from modalities.meshes.gltf import write_glb
+from modalities.meshes.ply import read_ply, write_ply
+from modalities.modality import MediaError
+
+SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
+
+UNITS = {"um": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
+"""Millimetres a unit."""
+
+PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
+"""Compressions of GLB, of which trimesh reads nothing but zeros."""
+
+
+def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = None) -> MeshArrays:
+    """Read a mesh whose vertices and faces stay in the file's order; polygons become fans of triangles.
+
+    The numbers are in `unit`, and metres in GLB. A vertex with several texture coordinates, on a seam, gets the one
+    that most of its corners have. Textures are not read.
+
+    STL knows triangles but no vertices. With `faces`, the known triangles, their corners give every vertex back;
+    without, equal positions become one vertex, numbered as they first appear.
+
+    Raises `MediaError` that names the file and the reason. Triangles without area are reported in a warning, and so are
+    edges and vertices where the surface is no manifold, unless the `faces` are known already.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise MediaError(f"{path}: meshes are read from {', '.join(SUFFIXES)} files, not from {suffix or 'others'}")
+    try:
+        if not path.stat().st_size:
+            raise MediaError(f"{path} is empty")
+        with open(path, "rb") as file:
+            mesh = READERS[suffix](file)
+        if suffix == ".stl":
+            mesh = _join_corners(mesh.vertices, faces)
+    except MediaError as error:
+        raise MediaError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    # The readers of others fail in many ways on broken files.
+    except Exception as error:
+        raise MediaError(f"{path} cannot be read as {suffix[1:].upper()}: {error}") from error
+    return _checked(path, mesh, UNITS["m" if suffix == ".glb" else unit], faces is not None)
+
+
+def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArrays:
+    if not len(mesh.vertices):
+        raise MediaError(f"{path} has no vertices")
+    if not len(mesh.faces):
+        raise MediaError(f"{path} has {len(mesh.vertices)} vertices but no faces")
+    with np.errstate(over="ignore"):
+        vertices = (np.asarray(mesh.vertices, np.float64) * scale).astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
+    if len(bad):
+        raise MediaError(f"{path}: {len(bad)} vertices hold NaN or infinite values, the first is number {bad[0]}")
+    for name, values in (("texture coordinates", mesh.uv), ("colours", mesh.colours)):
+        if values is not None and not np.isfinite(values).all():
+            raise MediaError(f"{path}: its {name} hold NaN or infinite values")
+    check_indices(mesh.faces, len(vertices), path)
+    uv = None if mesh.uv is None else np.asarray(mesh.uv, np.float32)
+    colours = None if mesh.colours is None else _unit_colours(path, mesh.colours)
+    mesh = MeshArrays(vertices, mesh.faces.astype(np.int64), uv, colours)
+    if flat := int(without_area(mesh.vertices, mesh.faces).sum()):
+        warnings.warn(f"{path}: {flat} of {len(mesh.faces)} triangles have no area", stacklevel=4)
+    if not known:
+        edges, points = count_non_manifold(mesh.faces, len(mesh.vertices))
+        if edges or points:
+            warnings.warn(
+                f"{path} is no manifold at {edges} edges (more than two triangles meet) and {points} vertices "
+                "(their triangles make more than one fan)",
+                stacklevel=4,
+            )
+    return mesh
+
+
+def _unit_colours(source: str | Path, colours: np.ndarray) -> np.ndarray:
+    """Colours in [0, 1], from bytes; from larger whole numbers, which count to 255 or, where one is above, to 65,535;
+    or from real numbers, which count to 1 or, where one is above, to 255."""
+    if colours.dtype.kind in "iu":
+        colours = colours.view(np.uint8) if colours.dtype.itemsize == 1 else colours
+        scale = 255 if colours.max(initial=0) <= 255 else 65_535
+    else:
+        scale = 1 if colours.max(initial=0) <= 1 else 255
+    colours = colours.astype(np.float32) / scale
+    if colours.min() < 0 or colours.max() > 1:
+        raise MediaError(f"{source}: expected colours from 0 to 1, to 255 or to 65535, got some outside")
+    return colours
+
+
+def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
+    """The mesh of triangles that are given by their corners, shape [3 * faces, 3]; see `read_mesh`."""
+    if faces is None:
+        # Adding 0 turns -0 into 0.
+        _, first, inverse = np.unique(corners + 0.0, axis=0, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        return MeshArrays(corners[np.sort(first)], rank[inverse.ravel()].reshape(-1, 3))
+    if len(corners) != faces.size:
+        raise MediaError(f"has another topology: {len(corners) // 3} triangles, expected {len(faces)}")
+    flat = faces.ravel()
+    if unused := int((np.bincount(flat) == 0).sum()):
+        raise MediaError(f"cannot hold {unused} vertices of the topology that no triangle uses")
+    vertices = np.zeros((flat.max() + 1, 3))
+    vertices[flat] = corners
+    apart = int((vertices[flat] != corners).any(axis=1).sum())
+    if apart:
+        raise MediaError(f"has another topology: {apart} corners of its {len(faces)} triangles do not meet")
+    return MeshArrays(vertices, faces)
+
+
+def _read_stl(file: IO[bytes]) -> MeshArrays:
+    corners = [vertices[faces].reshape(-1, 3) for vertices, faces, _ in _load_scene(file, "stl")]
+    if not corners:
+        raise MediaError("holds no complete list of triangles")
+    return MeshArrays(np.concatenate(corners), np.zeros((0, 3), np.int64))
+
+
+def _load_scene(file: IO[bytes], kind: str) -> list[tuple[np.ndarray, np.ndarray, Any]]:
+    """Positions, triangles and looks of the meshes of a file in the order of its nodes, each where its node puts it."""
+    import trimesh
+
+    scene = trimesh.load_scene(file, file_type=kind, process=False)
+    meshes = []
+    for node in scene.graph.nodes_geometry:
+        transform, name = scene.graph[node]
+        mesh = scene.geometry[name]
+        if isinstance(mesh, trimesh.Trimesh):
+            # What mirrors a mesh turns its triangles inside out.
+            faces = np.asarray(mesh.faces)[:, :: -1 if np.linalg.det(transform[:3, :3]) < 0 else 1]
+            meshes.append((trimesh.transform_points(mesh.vertices, transform), faces, mesh.visual))
+    return meshes
+
+
+def _read_glb(file: IO[bytes]) -> MeshArrays:
+    head = file.read(20)
+    text = file.read(int.from_bytes(head[12:16], "little"))
+    packed = next((name for name in PACKED if name.encode() in text), None)
+    if packed is not None:
+        raise MediaError(f"is compressed by {packed}, which is not read; export it without")
+    file.seek(0)
+    meshes = _load_scene(file, "glb")
+    if not meshes:
+        raise MediaError("holds no triangles")
+    offsets = np.cumsum([0, *(len(vertices) for vertices, _, _ in meshes)])
+    uvs, colours = [], []
+    for _, _, look in meshes:
+        colour = None
+        if look.kind == "texture":
+            uvs.append(look.uv)
+            colour = look.vertex_attributes.get("color")
+        elif look.kind == "vertex":
+            colour = look.vertex_colors
+        if colour is not None:
+            values = np.asarray(colour)[:, :3]
+            limit = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
+            colours.append(linear_to_srgb((values / limit).clip(0, 1)))
+    return MeshArrays(
+        np.concatenate([vertices for vertices, _, _ in meshes]),
+        np.concatenate([faces + offset for (_, faces, _), offset in zip(meshes, offsets, strict=False)]),
+        np.concatenate(uvs) if len(uvs) == len(meshes) and all(uv is not None for uv in uvs) else None,
+        np.concatenate(colours) if len(colours) == len(meshes) else None,
+    )
+
+
+def _lines(file: IO[bytes]) -> list[list[str]]:
+    """The words of every line that has some, without comments; a backslash at the end joins a line to the next."""
+    text = file.read().decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+
+
+def _numbers(rows: list[list[str]], columns: int) -> np.ndarray:
+    """Rows of words as float64, cut to so many columns; fewer in one of them are an error."""
+    short = next((row for row in rows if len(row) < columns), None)
+    if short is not None:
+        raise MediaError(f"expected {columns} numbers, got {' '.join(short)!r}")
+    # Python's float is faster on words than numpy's.
+    return np.array([float(word) for row in rows for word in row[:columns]]).reshape(len(rows), columns)
+
+
+def _read_obj(file: IO[bytes]) -> MeshArrays:
+    positions: list[list[str]] = []
+    textures: list[list[str]] = []
+    counts: list[int] = []
+    corners: list[int] = []
+    corner_uv: list[int] = []
+
+    def number(word: str, known: int) -> int:
+        # From 1, or from the last one backwards; 0 becomes -1, which is refused later.
+        index = int(word)
+        return index + known if index < 0 else index - 1
+
+    for words in _lines(file):
+        if words[0] == "v":
+            positions.append(words[1:])
+        elif words[0] == "vt":
+            textures.append(words[1:])
+        elif words[0] == "f":
+            counts.append(len(words) - 1)
+            for word in words[1:]:
+                parts = word.split("/")
+                corners.append(number(parts[0], len(positions)))
+                if len(parts) > 1 and parts[1]:
+                    corner_uv.append(number(parts[1], len(textures)))
+    vertices = _numbers(positions, 3)
+    bare = sum(len(row) < 6 for row in positions)
+    # Red, green and blue, and sometimes how opaque they are.
+    colours = None if bare else _numbers(positions, 6)[:, 3:]
+    if 0 < bare < len(positions):
+        warnings.warn(
+            f"{file.name}: {bare} of {len(positions)} vertices have no colour, so all are left out", stacklevel=4
+        )
+    flat = np.array(corners, np.int64)
+    faces = fan_triangulation(np.array(counts, np.int64), flat)
+    check_indices(faces, len(vertices), "its faces")
+    uv = None
+    if corner_uv and len(corner_uv) == len(corners):
+        table, places = _numbers(textures, 2), np.array(corner_uv, np.int64)
+        if places.min() < 0 or places.max() >= len(table):
+            raise MediaError(f"a face names a texture coordinate that does not exist, of {len(table)}")
+        uv = vertex_uv(flat, places, table, len(vertices))
+    return MeshArrays(vertices, faces, uv, colours)
+
+
+def _read_off(file: IO[bytes]) -> MeshArrays:
+    lines = _lines(file)
+    header = lines[0].pop(0) if lines else ""
+    # What a vertex has besides its position: normals after it, then colours, then a texture coordinate.
+    known = re.fullmatch(r"(ST)?(C?)(N?)OFF(\d*)", header, re.IGNORECASE)
+    if known is None:
+        raise MediaError(f"expected OFF or COFF at the beginning, got {header!r}")
+    textured, coloured, normals, glued = known.groups()
+    lines[0][:0] = [glued] if glued else []
+    if not lines[0]:
+        lines.pop(0)
+    counts = [int(word) for word in (lines[0] if lines else [])[:2]]
+    if len(counts) < 2 or len(lines) < 1 + sum(counts):
+        raise MediaError(f"is cut short: it announces {counts} vertices and faces and has {len(lines) - 1} lines")
+    rows, polygons = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + sum(counts)]
+    sizes = [int(words[0]) for words in polygons]
+    short = next((words for words, size in zip(polygons, sizes, strict=True) if len(words) <= size), None)
+    if short is not None:
+        raise MediaError(f"expected {short[0]} corners, got the face {' '.join(short)!r}")
+    corners = [int(word) for words, size in zip(polygons, sizes, strict=True) for word in words[1 : 1 + size]]
+    faces = fan_triangulation(np.array(sizes, np.int64), np.array(corners, np.int64))
+    start = 6 if normals else 3
+    if rows and not coloured and not normals and min(map(len, rows)) >= 6:
+        warnings.warn(
+            f"{file.name}: what stands after the positions is left out; colours need the header COFF", stacklevel=4
+        )
+    colours = _numbers(rows, start + 3)[:, start:] if coloured else None
+    uv = np.array([row[-2:] for row in rows], np.float64) if textured else None
+    return MeshArrays(_numbers(rows, 3), faces, uv, colours)
+
+
+READERS = {".obj": _read_obj, ".ply": read_ply, ".glb": _read_glb, ".stl": _read_stl, ".off": _read_off}
+
+
+def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
+    """Write a mesh in the format of the suffix, in `unit`, or in metres in GLB.
+
+    OBJ, PLY and GLB hold colours and texture coordinates, OFF holds colours, STL neither. PLY and OFF round colours to
+    bytes; all round those outside [0, 1] to the nearest there. STL has no vertices but the corners of its triangles.
+    GLB wants colours in linear light, which they become, and normals, which are computed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise MediaError(f"{path}: meshes are written as {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}")
+    if suffix == ".glb":
+        data = write_glb(mesh)
+    else:
+        colours = None if mesh.colours is None else mesh.colours.clip(0, 1)
+        vertices = (np.asarray(mesh.vertices, np.float64) / UNITS[unit]).astype(np.float32)
+        data = WRITERS[suffix](MeshArrays(vertices, mesh.faces, mesh.uv, colours))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _text(rows: np.ndarray, form: str) -> str:
+    return "".join(form % tuple(row) for row in rows.tolist())
+
+
+def _write_obj(mesh: MeshArrays) -> bytes:
+    # Nine digits give every float32 back.
+    columns = mesh.vertices if mesh.colours is None else np.concatenate([mesh.vertices, mesh.colours], axis=1)
+    text = _text(columns, "v" + " %.9g" * columns.shape[1] + "\n")
+    if mesh.uv is None:
+        return (text + _text(mesh.faces + 1, "f %d %d %d\n")).encode()
+    faces = _text(mesh.faces.repeat(2, axis=1) + 1, "f %d/%d %d/%d %d/%d\n")
+    return (text + _text(mesh.uv, "vt %.9g %.9g\n") + faces).encode()
+
+
+def _write_off(mesh: MeshArrays) -> bytes:
+    head = f"{len(mesh.vertices)} {len(mesh.faces)} 0\n"
+    faces = _text(mesh.faces, "3 %d %d %d\n")
+    if mesh.colours is None:
+        return ("OFF\n" + head + _text(mesh.vertices, "%.9g %.9g %.9g\n") + faces).encode()
+    columns = np.concatenate([mesh.vertices, colour_bytes(mesh.colours)], axis=1)
+    return ("COFF\n" + head + _text(columns, "%.9g %.9g %.9g %d %d %d 255\n") + faces).encode()
+
+
+def _write_stl(mesh: MeshArrays) -> bytes:
+    import trimesh
+
+    return trimesh.exchange.stl.export_stl(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
+
+
+WRITERS = {".obj": _write_obj, ".ply": write_ply, ".stl": _write_stl, ".off": _write_off}

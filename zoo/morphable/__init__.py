@@ -1,0 +1,1 @@
+"""Statistical shape models: meshes as a mean and modes of shape, expression and colour."""

@@ -1,0 +1,107 @@
+"""Morphable models in files of others: Basel, statismo, eos, FLAME and ICT FaceKit in; statismo, eos and GLB out."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from modalities import MediaError
+from zoo.morphable.formats.basel import read_basel
+from zoo.morphable.formats.eos import read_eos, write_eos
+from zoo.morphable.formats.flame import read_flame, refuse_pickle
+from zoo.morphable.formats.gltf import write_glb
+from zoo.morphable.formats.ict import read_ict
+from zoo.morphable.formats.parts import UNITS, Unit
+from zoo.morphable.formats.statismo import read_statismo, write_statismo
+from zoo.morphable.model import MorphableModel
+
+READABLE = "a .mat, .h5, .bin or .npz file or a folder of .obj files"
+BEGINNINGS: dict[bytes, tuple[str, Callable[[Path, Unit | None], MorphableModel]]] = {
+    b"MATLAB": (".mat", read_basel),
+    b"\x89HDF\r\n\x1a\n": (".h5", read_statismo),
+    b"PK\x03\x04": (".npz", read_flame),
+    b"\x80": (".pkl", refuse_pickle),
+}
+"""The first bytes of a file, its usual suffix and its reader. eos files begin with a number alone."""
+
+WRITERS: dict[str, Callable[[MorphableModel, Path], None]] = {
+    ".h5": write_statismo,
+    ".bin": write_eos,
+    ".glb": write_glb,
+}
+
+
+def read_model(path: str | Path, unit: Unit | None = None) -> MorphableModel:
+    """Read a morphable model of others; lengths become millimetres.
+
+    | file | what | lengths are in |
+    | --- | --- | --- |
+    | .mat | Basel Face Model 2009, `01_MorphableModel.mat` | micrometres |
+    | .h5 | Basel Face Model 2017 and 2019, any mesh model of statismo or scalismo | what it says, else millimetres |
+    | .bin | eos, versions 1 to 4, such as the Surrey Face Model | millimetres |
+    | .npz | FLAME: 300 modes of shape, 100 of expression, and no pose | metres |
+    | folder | ICT FaceKit: `generic_neutral_mesh.obj`, `identity000.obj`, ... and expressions | centimetres |
+
+    Modes stay in the file's order, one coefficient of N(0, 1) each, so that coefficients mean what they mean elsewhere.
+    Only modes that are not orthogonal to each other are replaced by principal axes that span the same shapes, with a
+    warning. Expressions that are blendshapes with a weight in [0, 1], as in ICT FaceKit and some eos files, become the
+    principal axes of all of them about the neutral face; each is an attribute of the model, by its name: the step in z
+    of weight 1.
+
+    Nothing is ever unpickled.
+
+    Arguments:
+        path: a file, whose first bytes tell its format, or a folder.
+        unit: "um", "mm", "cm", "m" or "in", where the file's lengths are in another unit than in the table.
+
+    Raises `MediaError` that names the file and what is wrong: a format or layout that is not known, arrays that do not
+    fit together, NaN, vertices that do not exist, negative variances, columns of a basis that are neither of length 1
+    nor of a standard deviation, a file cut short, a pickle.
+    """
+    path = Path(path).expanduser()
+    if unit is not None and unit not in UNITS:
+        raise ValueError(f"unit is one of {', '.join(UNITS)}, got {unit!r}")
+    if path.is_dir():
+        return read_ict(path, unit)
+    suffix = path.suffix.lower()
+    if suffix in (".pkl", ".pickle"):
+        return refuse_pickle(path, unit)
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(8)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error}") from error
+    for first, (_, reader) in BEGINNINGS.items():
+        if beginning.startswith(first) and suffix != ".bin":
+            return reader(path, unit)
+    if suffix == ".bin":
+        return read_eos(path, unit)
+    if suffix in {usual for usual, _ in BEGINNINGS.values()} | {".hdf5"}:
+        raise MediaError(f"{path} does not begin as a {suffix} file does, but with {beginning!r}")
+    raise MediaError(f"{path}: a morphable model is {READABLE}, got {suffix or 'no suffix'}")
+
+
+def write_model(model: MorphableModel, path: str | Path) -> None:
+    """Write a morphable model for other programs; the suffix picks the format.
+
+    - .h5: statismo 0.9, as scalismo reads it, in millimetres. A model of shape alone stands at the root; with colours
+      or expressions the parts stand in shape/, color/ and expression/, as in the Basel Face Model.
+    - .bin: eos, in millimetres; version 1, with expressions 2, with landmarks 3.
+    - .glb: the mean with a morph target for every mode, moved by one standard deviation, and for every attribute, for
+      any web viewer; metres. Landmarks and the noise are not in it.
+
+    Segments are in none of them, attributes in .glb alone. A file that is there is replaced when the new one is
+    complete.
+    """
+    path = Path(path).expanduser()
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise MediaError(f"{path}: morphable models are written to {', '.join(WRITERS)}, got {path.suffix!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        writer(model, part)
+        os.replace(part, path)
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)

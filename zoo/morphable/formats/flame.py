@@ -1,0 +1,81 @@
+"""FLAME: shape and expression of heads, without its joints.
+
+Source: Li, Bolkart, Black, Li, Romero, "Learning a model of facial shape and expression from 4D scans", 2017.
+"""
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from modalities import MediaError
+from zoo.morphable.formats.parts import Unit, build, finite, principal, triangles
+from zoo.morphable.model import MorphableModel
+
+SHAPE = 300
+"""How many modes of shape stand before those of expression."""
+POSE = ("J_regressor", "kintree_table", "posedirs", "weights")
+
+HOW_TO_CONVERT = """\
+a pickle can run any program when it is read, so it is never read here. Convert it where you trust it (old files need \
+the package chumpy):
+    import pickle, numpy
+    m = pickle.load(open("generic_model.pkl", "rb"), encoding="latin1")
+    numpy.savez("generic_model.npz", **{k: numpy.asarray(m[k]) for k in ("v_template", "shapedirs", "f")})"""
+
+
+def refuse_pickle(path: Path, unit: Unit | None = None) -> NoReturn:
+    """Raise `MediaError` that says how to convert the file."""
+    raise MediaError(f"{path}: {HOW_TO_CONVERT}")
+
+
+def read_flame(path: Path, unit: Unit | None = None) -> MorphableModel:
+    """Read v_template [V, 3], shapedirs [V, 3, k] and f [F, 3] of an .npz archive, in metres unless `unit` says else.
+
+    The first 300 modes are shape, the others expression, each scaled by its standard deviation. The joints of neck, jaw
+    and eyes are left out with a warning.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = set(archive.files)
+            missing = sorted({"v_template", "shapedirs", "f"} - found)
+            if missing:
+                raise MediaError(
+                    f"{path} is no FLAME model: it lacks {', '.join(missing)}; its arrays: {sorted(found)}"
+                )
+            template, offsets, faces = archive["v_template"], archive["shapedirs"], archive["f"]
+    except MediaError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
+        if "pickle" in str(error):
+            raise MediaError(f"{path} holds Python objects in place of arrays; {HOW_TO_CONVERT}") from error
+        raise MediaError(f"{path} cannot be read as an archive of arrays: {error}") from error
+    if template.ndim != 2 or template.shape[1] != 3:
+        raise MediaError(f"{path}: v_template: expected the shape [vertices, 3], got {list(template.shape)}")
+    if offsets.ndim != 3 or offsets.shape[:2] != template.shape:
+        expected = f"[{len(template)}, 3, modes]"
+        raise MediaError(f"{path}: shapedirs: expected the shape {expected}, got {list(offsets.shape)}")
+    mean = finite(f"{path}: v_template", template).ravel()
+    columns = finite(f"{path}: shapedirs", offsets).reshape(len(mean), -1).T
+    faces = triangles(f"{path}: f", faces, len(template))
+    if len(columns) < SHAPE:
+        warnings.warn(
+            f"{path}: its {len(columns)} modes are all taken for shape; those of expression begin after {SHAPE}",
+            stacklevel=3,
+        )
+    if found & set(POSE):
+        warnings.warn(
+            f"{path}: pose is not modelled: {', '.join(sorted(found & set(POSE)))} are left out, and the head is as in "
+            "the template",
+            stacklevel=3,
+        )
+    return build(
+        path,
+        unit or "m",
+        faces,
+        mean,
+        principal(f"{path}: shapedirs", columns[:SHAPE]),
+        principal(f"{path}: shapedirs", columns[SHAPE:]) if len(columns) > SHAPE else None,
+    )

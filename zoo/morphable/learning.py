@@ -1,0 +1,149 @@
+"""Learning a morphable model from meshes in correspondence."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from modalities import MediaError
+from modalities.data import Arrays, batches
+from modalities.meshes import Meshes
+from modalities.meshes.alignment import align as align_to
+from modalities.meshes.alignment import enlarge, find_similarity, procrustes_mean
+from zoo.linear.solver import PrincipalAxes, principal_axes
+from zoo.morphable.modes import Axes, principal
+
+
+def learn(
+    data: Any,
+    medium: Meshes,
+    shape: int | float,
+    colour: int | float,
+    expression: int | float,
+    expressions: Any,
+    align: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The mean, the axes of each part, the noise and the count: arguments of `MorphableModel.assemble`. The arguments
+    are those of `MorphableModel.fit`."""
+    if align not in ("none", "rigid", "similarity"):
+        raise ValueError(f"align is none, rigid or similarity, got {align!r}")
+    if colour and not medium.colours:
+        raise ValueError(f"{colour} modes of colour need meshes with colours, got {medium}")
+    if bool(expression) != (expressions is not None):
+        raise ValueError(f"modes of expression need pairs in expressions, got {expression!r} and {expressions!r:.60}")
+    _ = medium.triangles  # before the work, not after it
+
+    place = Placement(data, medium, align)
+    found = learn_modes(each(data, place), medium, "shape", shape, seed)
+    learned: dict[str, Any] = {"shape": Axes(found.basis, found.variance), "count": found.count}
+    mean, left = found.mean.unflatten(0, (-1, 3)), found.total - found.variance.double().sum().item()
+    if expressions is not None:
+        pairs = Arrays(*expressions) if isinstance(expressions, tuple) else expressions
+        offsets = each(pairs, place.offsets, pairs=True)
+        learned["expression"], more = learn_offsets(offsets, medium, expression, seed)
+        left += more
+    if medium.colours:
+        colours = each(data, lambda x: x[:, :, 3:])
+        if colour:
+            tints = learn_modes(colours, medium, "colour", colour, seed)
+            learned["colour"], tint = Axes(tints.basis, tints.variance), tints.mean.unflatten(0, (-1, 3))
+        else:
+            tint = mean_of(colours)
+        mean = torch.cat([mean, tint.to(mean)], 1)
+    return learned | {"mean": mean, "noise": max(0.0, left) / (3 * medium.vertices)}
+
+
+class Placement:
+    """Positions of meshes without their colours, and without how the meshes are placed, where that is taken out.
+
+    Arguments:
+        align: "none", "rigid" or "similarity", to the mean of the meshes in `data`.
+    """
+
+    def __init__(self, data: Any, medium: Meshes, align: str):
+        self.medium, self.scale = medium, align == "similarity"
+        self.reference: Tensor | None = None
+        self.growth = 1.0
+        if align != "none":
+            self.reference, self.growth = procrustes_mean(each(data, self._positions), self.scale, tolerance=1e-6)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Meshes [batch, vertices, 3 or 6] to positions [batch, vertices, 3]."""
+        positions = self._positions(x)
+        if self.reference is None:
+            return positions
+        return enlarge(align_to(positions, self.reference, self.scale), self.growth, self.reference)
+
+    def offsets(self, expressive: Tensor, neutral: Tensor) -> Tensor:
+        """How the positions of the same people's meshes differ."""
+        start = self(neutral)
+        if self.reference is None:
+            return self(expressive) - start
+        # Both meshes of a person take one size, that of the neutral one.
+        size = self.growth * find_similarity(neutral, self.reference, self.scale).scale.to(expressive)
+        return align_to(size[:, None, None] * self._positions(expressive), start) - start
+
+    def _positions(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.medium.shape:
+            expected = ", ".join(map(str, self.medium.shape))
+            raise MediaError(f"expected meshes of shape [batch, {expected}], got {list(x.shape)}")
+        return x[:, :, :3]
+
+
+def learn_modes(data: Any, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
+    """The principal axes of a part. More modes than the meshes have directions are refused: the surplus is noise."""
+    found = principal_axes(data, (medium.vertices, 3), modes, seed=seed)
+    rounding = torch.finfo(torch.float32).eps * torch.linalg.vector_norm(found.mean.double()).item()
+    if found.total <= rounding**2:
+        raise ValueError(f"all {found.count} meshes are equal: there are no modes of {part}")
+    rank = int((found.variance > torch.finfo(torch.float32).eps * found.variance.max()).sum())
+    if rank < len(found.variance) and isinstance(modes, int):
+        raise ValueError(f"{found.count} meshes vary in {rank} directions of {part}, fewer than {modes}")
+    return dataclasses.replace(found, basis=found.basis[:rank], variance=found.variance[:rank])
+
+
+def learn_offsets(data: Any, medium: Meshes, modes: int | float, seed: int) -> tuple[Axes, float]:
+    """The modes of expression about zero, of offsets [vertices, 3], and the variance that they leave out."""
+    found = learn_modes(data, medium, "expression", modes, seed)
+    # The modes about the mean offset and this offset itself span the modes about zero.
+    spanning = torch.cat([found.basis * found.variance.sqrt()[:, None], found.mean[None]]).double()
+    every, _ = principal(spanning)
+    most = modes if isinstance(modes, int) else len(found.basis) + 1
+    axes = Axes(every.basis[:most].to(found.mean), every.variance[:most].to(found.mean))
+    total = found.total + found.mean.double().square().sum().item()
+    return axes, total - every.variance[:most].sum().item()
+
+
+def mean_of(data: Any) -> Tensor:
+    """The mean of positions or colours, shape [vertices, 3], float64."""
+    blocks = data.split(64) if isinstance(data, Tensor) else (batch.x for batch in batches(data, 64))
+    total, count = torch.zeros(()), 0
+    for block in blocks:
+        total, count = total + block.double().sum(0), count + len(block)
+    return total / count
+
+
+def each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Dataset:
+    """The data with every item changed, without what it comes with, or every one of `pairs`; `change` takes batches."""
+    if isinstance(data, Arrays) and data.noise is None:
+        return change(data.x, data.labels) if pairs else change(data.x)
+    return change(data) if isinstance(data, Tensor) else _Changed(data, change, pairs)
+
+
+class _Changed(Dataset):
+    """Another data set, every item changed when it is read."""
+
+    def __init__(self, data: Any, change: Callable[..., Tensor], pairs: bool):
+        self.data, self.change, self.pairs = data, change, pairs
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        item = self.data[index]
+        parts = item if isinstance(item, (tuple, list)) else (item,)
+        return self.change(*(part[None] for part in (parts if self.pairs else parts[:1])))[0]
