@@ -61,11 +61,11 @@ def main(config: Config) -> None:
     axes = principal_axes(data, medium.shape, config.components, seed=config.seed, checkpoint=config.output / "fit")
     pca, probabilistic = PCA.from_axes(medium, axes), ProbabilisticPCA.from_axes(medium, axes)
 
-    name = f"test pictures ({config.source})"
+    name = f"test pictures of {config.source}"
     found = evaluate(pca, test, name, data, generated=config.references, seed=config.seed)
     scores = evaluate(probabilistic, test, name, metrics=["likelihood"], seed=config.seed).figures
     errors = errors_by_components(pca, test)
-    kept = Figure("variance kept", pca.explained.sum().item(), f"training pictures ({config.source})")
+    kept = Figure("variance kept", pca.explained.sum().item(), f"training pictures of {config.source}")
     figures = [kept, *found.figures]
     notes = {
         "training pictures": axes.count,
@@ -73,12 +73,12 @@ def main(config: Config) -> None:
         "squared error of the mean alone": errors[0].item(),
         "seconds to fit": axes.seconds,
     }
-    sheets = pictures(pca, next(iter(batches(test, COLUMNS))).x, config.seed)
-    sheets["curves"] = draw_curves(pca, errors)
+    pictures = draw(pca, next(batches(test, COLUMNS)).x, config.seed)
+    pictures["curves"] = draw_curves(pca, errors)
     if found.neighbours is not None:
-        sheets["neighbours"] = found.neighbours.show(medium)
+        pictures["neighbours"] = found.neighbours.show(medium)
     likelihood = [figure for figure in scores if figure.kind]
-    report(config.output, [*figures, *likelihood], notes, sheets)
+    report(config.output, [*figures, *likelihood], notes, pictures)
 
     trained = f"{axes.count:,} pictures in {axes.seconds:.0f} s with {script(config)} on {machine()}."
     publish(
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
         pca,
         "pca",
         figures,
-        sheets["samples"],
+        pictures["samples"],
         summary=f"Principal components of pictures: {config.components} directions, normal scores.",
         paper="Hotelling, Analysis of a Complex of Statistical Variables into Principal Components, 1933.",
         trained=trained,
@@ -96,7 +96,7 @@ def main(config: Config) -> None:
         probabilistic,
         "probabilistic-pca",
         [kept, *scores],
-        sheets["samples"],
+        pictures["samples"],
         summary=f"Probabilistic principal components of pictures: {config.components} directions and noise.",
         paper="Tipping, Bishop, Probabilistic Principal Component Analysis, 1999.",
         trained=trained,
@@ -116,7 +116,7 @@ def errors_by_components(pca: PCA, test: Any) -> Tensor:
     return left / (count * pca.mean.numel())
 
 
-def pictures(pca: PCA, real: Tensor, seed: int) -> "dict[str, Image]":
+def draw(pca: PCA, real: Tensor, seed: int) -> "dict[str, Image]":
     """Samples at three temperatures, a row each, of the same scores, so that a column shows one face; and the parts of
     the model."""
     show, axes = pca.modality.show, pca.basis[: 3 * COLUMNS].unflatten(1, pca.modality.shape)

@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     axes = principal_axes(data, medium.shape, config.principal, seed=config.vae.seed)
     pca, probabilistic = PCA.from_axes(medium, axes), ProbabilisticPCA.from_axes(medium, axes)
 
-    name, limits = f"test pictures ({config.source})", {"limit": config.test_items, "batch_size": 64}
+    name, limits = f"test pictures of {config.source}", {"limit": config.test_items, "batch_size": 64}
     figures = evaluate(vae, test, name, metrics=["likelihood", "latents"], samples=config.samples, **limits).figures
     others = evaluate(probabilistic, test, name, metrics=["likelihood"], **limits).figures
     vae.cpu()  # what follows is quick
@@ -82,21 +82,21 @@ def main(config: Config) -> None:
     notes = {f"PPCA: {figure.label}": figure.measured for figure in others}
     notes |= {"training pictures": axes.count, "minutes of training": done.seconds / 60}
     notes |= measure_directions(vae, directions, unseen, truth, probe, known={"brightness": brightness})
-    sheets = pictures(vae, pca, directions, next(iter(batches(test, 2 * COLUMNS))).x)
-    report(config.output, figures, notes, sheets)
+    pictures = draw(vae, pca, directions, next(batches(test, 2 * COLUMNS)).x)
+    report(config.output, figures, notes, pictures)
     publish(
         config,
         vae,
         "vae",
         figures,
-        sheets["samples"],
+        pictures["samples"],
         summary=f"VAE with residual convolutions on colour pictures of {config.size} x {config.size}.",
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
         trained=trained(config, config.vae, done),
     )
 
 
-def pictures(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> "dict[str, Image]":
+def draw(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> "dict[str, Image]":
     """The VAE's pictures, and those of the principal components: in "temperatures" to the right, in "reconstructions"
     below."""
     show, some, half = vae.modality.show, real[:COLUMNS], len(real[:COLUMNS]) // 2
@@ -105,7 +105,7 @@ def pictures(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> "
         model.sample(COLUMNS, temperature=t, mean=True, generator=seeded()) for t in TEMPERATURES for model in (vae, pca)
     ]
     walk = vae.interpolate(some[:half], some[half : 2 * half], COLUMNS)
-    found = {
+    pictures = {
         "samples": show(vae.sample(6 * COLUMNS, temperature=0.7, mean=True, generator=seeded()), COLUMNS),
         "temperatures": show(torch.cat(rows), 2 * COLUMNS),
         "reconstructions": show(torch.cat([some, vae.reconstruct(some), pca.reconstruct(some)]), len(some)),
@@ -114,8 +114,8 @@ def pictures(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> "
         "sliders": show_sliders(vae, directions, some[:1]),
     }
     if "smile" in directions:
-        found["smile"] = show_sliders(vae, {"smile": directions["smile"]}, some[:6])
-    return found
+        pictures["smile"] = show_sliders(vae, {"smile": directions["smile"]}, some[:6])
+    return pictures
 
 
 LARGE = TrainingConfig(30_000, 128, 5e-4, precision="bf16", minutes=9, sample_every=1000)
