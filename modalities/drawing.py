@@ -36,6 +36,18 @@ def contact_sheet(tiles: np.ndarray, columns: int | None = None, gap: int = 2, s
     return Image.fromarray(canvas)
 
 
+def beside(pictures: "Sequence[Image]", gap: int = 24) -> "Image":
+    """Pictures in a row, their upper edges in a line."""
+    from PIL import Image
+
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    row, left = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white"), 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width + gap
+    return row
+
+
 def labelled_sheet(tiles: "Sequence[Sequence[Image]]", rows: Sequence[str], columns: Sequence[str]) -> "Image":
     """Pictures in rows and columns, with a name before each row and above each column."""
     from matplotlib.figure import Figure

@@ -10,8 +10,7 @@ codes spread over 0.85 to 1.40 and fill the space unevenly: the same draws decod
 move the slant, the width of strokes and the bar of a 7, and one turns it into a 3 and a 2.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,52 +18,33 @@ import torch
 from torch import Tensor
 
 from modalities.data import batches
+from modalities.drawing import beside
 from modalities.images import Images
-from recipes.common import machine, run, write_figures
-from zoo.card import Card, Figure
-from zoo.evaluation import likelihood
-from zoo.hub import push, save
-from zoo.training import TrainingConfig, seconds_trained, train
+from recipes.recipe import Recipe, arguments, publish, published, report, run, seeded, settings, trained
+from zoo.evaluation.suite import evaluate
+from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-COLUMNS = 10
-"""How many images a row of a picture shows."""
+SIZES: Any = settings(VAE)
+BURDA = "one stochastic layer, 5,000 samples; Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2016"
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Data, networks, training and evaluation."""
+@dataclass(frozen=True)
+class Config(SIZES, Recipe):
+    """Data, networks, training and evaluation. The autoencoder has the networks of the VAE."""
 
     data: str = "mnist"
-    """A named set ("mnist", "fashion-mnist", "digits") or a folder of your own pictures."""
     output: Path = Path("runs/images_vae")
-    """Where checkpoints, logs, pictures and figures go; a run that was stopped goes on from there."""
-    name: str = "vae-mnist"
-    """The VAE's checkpoint."""
     size: int = 28
     """Height and width; pictures of other sizes are cropped and resized."""
-    latent: int = 32
-    """Latent dimensions of both models."""
-    width: int = 32
-    """Channels of the networks' first stage."""
-    blocks: int = 1
-    """Residual blocks a stage."""
-    hidden: int = 256
-    """Width of the linear layers next to the latent."""
     samples: int = 100
     """Importance samples of the likelihood."""
     test_items: int = 1000
-    """Test images that the likelihood is measured on, the first ones; binarised with seed 0."""
-    licence: str = "apache-2.0"
-    """Of the weights, as the Hub names it; the data decide."""
-    about: str = "MNIST: LeCun, Cortes, Burges; freely redistributed since 1998. Binarised anew at every visit."
-    """What the card says of the data."""
-    push: str | None = None
-    """Publish the VAE under this name, "org/name"."""
+    """Test images that are measured on, the first ones; binarised with seed 0."""
     vae: TrainingConfig = TrainingConfig(steps=24_000, precision="bf16")
     """Training of the VAE."""
     autoencoder: TrainingConfig = TrainingConfig(steps=4_000, precision="bf16")
@@ -73,130 +53,79 @@ class Config:
 
 def main(config: Config) -> None:
     """Train an autoencoder and a VAE on binary images, then compare what their latent spaces hold."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    medium = Images(channels=1, height=config.size, width=config.size, levels=2)
-    data, test = medium.dataset(config.data, "train"), medium.dataset(config.data, "test")
-    sizes: dict[str, Any] = {name: getattr(config, name) for name in ("latent", "width", "blocks", "hidden")}
+    medium = Images(1, config.size, config.size, levels=2)
+    data, test = medium.dataset(config.data), medium.dataset(config.data, "test")
     torch.manual_seed(config.vae.seed)
-    vae, autoencoder = VAE(medium, **sizes), Autoencoder(medium, **sizes)
-    train(vae, data, config.vae, config.output / "vae")
-    train(autoencoder, data, config.autoencoder, config.output / "autoencoder")
+    vae = VAE(medium, **arguments(VAE, config))
+    autoencoder = Autoencoder(medium, **arguments(Autoencoder, config))
+    done = train(vae, data, config.vae, config.output / "vae")
+    other = train(autoencoder, data, config.autoencoder, config.output / "autoencoder")
 
-    name = f"first {config.test_items:,} test images ({config.name}), binarised with seed 0"
-    scores = measure(vae, test, config, name)
-    for model in (vae, autoencoder):
-        model.cpu()  # what follows is quick
-    codes, means, share = compare_codes(autoencoder, vae, test)
-    figures: dict[str, Any] = {f"{figure.label}, {figure.data}": figure.measured for figure in scores}
-    figures |= {
+    name = f"test images of {config.source}, binarised with seed 0"
+    found = evaluate(vae, test, name, data, limit=config.test_items, samples=config.samples)
+    figures = published(found.figures, config, {("mnist", "NLL"): (86.76, BURDA)})
+    vae.cpu()
+    autoencoder.cpu()
+    notes = compare_codes(autoencoder, vae, test) | {
         "importance samples": config.samples,
-        "standard deviations of the autoencoder's codes, smallest and largest": codes,
-        "the same of the VAE's draws from q(z given x), whose prior is 1": means,
-        "active latent dimensions of the VAE (variance of the posterior mean above 0.01)": share,
-        "minutes of training, VAE": seconds_trained(config.output / "vae") / 60,
-        "minutes of training, autoencoder": seconds_trained(config.output / "autoencoder") / 60,
+        "minutes of training, VAE": done.seconds / 60,
+        "minutes of training, autoencoder": other.seconds / 60,
     }
-    write_figures(figures, config.output)
-    sheet = draw(config, autoencoder, vae, test)
-
-    card = Card(
-        summary=f"VAE with residual convolutions on binary {config.size} x {config.size} images.",
-        data=config.about,
-        licence=config.licence,
-        figures=tuple(scores),
-        paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
-        trained=f"{config.vae.steps:,} steps of {config.vae.batch_size} with recipes/images_vae.py in "
-        f"{seconds_trained(config.output / 'vae') / 60:.0f} minutes on {machine()}, seed {config.vae.seed}.",
-    )
-    checkpoint = save(vae, config.output / config.name, card, picture=sheet, half=True)
-    if config.push:
-        print(push(checkpoint, config.push))
-
-
-def measure(vae: VAE, test: Any, config: Config, name: str) -> list[Figure]:
-    """The importance-weighted likelihood and the reconstruction, with the published figures of like models beside."""
-    found = likelihood.measure(
+    pictures = draw(autoencoder, vae, next(batches(test, 40, seeded())).x)
+    report(config.output, figures, notes, pictures)
+    publish(
+        config,
         vae,
-        test,
-        name,
-        samples=config.samples,
-        limit=config.test_items,
-        batch_size=100,
-        generator=torch.Generator().manual_seed(0),
+        "vae",
+        figures,
+        pictures["samples_vae"],
+        summary=f"VAE with residual convolutions on binary {config.size} x {config.size} images.",
+        paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
+        trained=trained(config, config.vae, done),
+        data="Binarised anew at every visit.",
     )
-    source = "one stochastic layer, 5,000 samples; Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2016"
-    mnist = config.name == "vae-mnist"
-    return [
-        dataclasses.replace(figure, published=86.76, source=source) if mnist and figure.metric == "NLL" else figure
-        for figure in found
-    ]
 
 
 @torch.no_grad()
-def compare_codes(autoencoder: Autoencoder, vae: VAE, test: Any) -> tuple[str, str, str]:
-    """How the codes of test images spread in both models, and how many of the VAE's dimensions carry information."""
-    generator = torch.Generator().manual_seed(0)
-    codes, draws, means = [], [], []
-    for x in batches(test, 500, generator):
-        codes.append(autoencoder.encode(x))
-        posterior = vae.encode(x)
-        draws.append(posterior.rsample(generator=generator))
-        means.append(posterior.mean)
-    active = int((torch.cat(means).var(0) > 0.01).sum())
-    return _range(codes), _range(draws), f"{active} of {vae.latent}"
-
-
-def _range(codes: list[Tensor]) -> str:
-    spread = torch.cat(codes).std(0)
-    return f"{spread.min():.2f} to {spread.max():.2f}"
-
-
-def draw(config: Config, autoencoder: Autoencoder, vae: VAE, test: Any) -> "Image":
-    """Write the pictures; the VAE's samples are returned for the card."""
-    show = vae.modality.show
-    real = next(iter(batches(test, 4 * COLUMNS, torch.Generator().manual_seed(0))))
-    some = real[:COLUMNS]
-    hot = [vae.sample(COLUMNS, temperature=t, mean=True, generator=_seeded(config)) for t in (0.5, 0.7, 1.0, 1.3)]
-    half = len(some) // 2
-    walk = vae.interpolate(some[:half], some[half : 2 * half], COLUMNS)
-    swept = vae.traverse(real[:1], values=torch.linspace(-3, 3, COLUMNS).tolist())
-    pictures = {
-        "samples_autoencoder": show(autoencoder.sample(6 * COLUMNS, generator=_seeded(config)), COLUMNS),
-        "samples_vae": show(vae.sample(6 * COLUMNS, mean=True, generator=_seeded(config)), COLUMNS),
-        "temperatures": show(torch.cat(hot), COLUMNS),
-        "reconstructions": show(torch.cat([some, autoencoder.reconstruct(some), vae.reconstruct(some)]), len(some)),
-        "interpolations": show(walk.flatten(0, 1), COLUMNS),
-        "traversals": show(swept.flatten(0, 2), COLUMNS),
+def compare_codes(autoencoder: Autoencoder, vae: VAE, test: Any) -> dict[str, str]:
+    """How far the codes of test images spread in both models, the smallest and the largest dimension."""
+    generator = seeded()
+    codes, draws = [], []
+    for batch in batches(test, 500, generator):
+        codes.append(autoencoder.encode(batch.x).mean)
+        draws.append(vae.encode(batch.x).sample(generator=generator))
+    spreads = [torch.cat(z).std(0) for z in (codes, draws)]
+    ranges = [f"{spread.min():.2f} to {spread.max():.2f}" for spread in spreads]
+    return {
+        "standard deviations of the autoencoder's codes, smallest and largest": ranges[0],
+        "the same of the VAE's draws from q(z given x), whose prior is 1": ranges[1],
     }
-    pictures["side_by_side"] = beside([pictures["samples_autoencoder"], pictures["samples_vae"]])
-    for name, picture in pictures.items():
-        picture.save(config.output / f"{name}.png")
-    return pictures["samples_vae"]
 
 
-def _seeded(config: Config) -> torch.Generator:
-    return torch.Generator().manual_seed(config.vae.seed)
+def draw(autoencoder: Autoencoder, vae: VAE, real: Tensor) -> "dict[str, Image]":
+    """Samples of both, the VAE's at several temperatures, reconstructions of both, walks and traversals."""
+    show, some, half = vae.modality.show, real[:10], len(real[:10]) // 2
+    hot = [vae.sample(10, temperature=t, mean=True, generator=seeded()) for t in (0.5, 0.7, 1.0, 1.3)]
+    walk = vae.interpolate(some[:half], some[half : 2 * half], 10)
+    swept = vae.traverse(real[:1], values=torch.linspace(-3, 3, 10).tolist())
+    pictures = {
+        "samples_autoencoder": show(autoencoder.sample(60, generator=seeded()), 10),
+        "samples_vae": show(vae.sample(60, mean=True, generator=seeded()), 10),
+        "temperatures": show(torch.cat(hot), 10),
+        "reconstructions": show(torch.cat([some, autoencoder.reconstruct(some), vae.reconstruct(some)]), len(some)),
+        "interpolations": show(walk.flatten(0, 1), 10),
+        "traversals": show(swept.flatten(0, 2), 10),
+    }
+    return pictures | {"side_by_side": beside([pictures["samples_autoencoder"], pictures["samples_vae"]])}
 
 
-def beside(pictures: "Sequence[Image]", gap: int = 24) -> "Image":
-    """Pictures of one height in a row."""
-    from PIL import Image
-
-    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
-    row, left = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white"), 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width + gap
-    return row
-
-
-_QUICK = TrainingConfig(steps=100, batch_size=32, log_every=20)
-_LARGE = TrainingConfig(steps=60_000, batch_size=512, precision="bf16", minutes=6)
+QUICK = TrainingConfig(steps=100, batch_size=32, log_every=20)
+LARGE = TrainingConfig(steps=60_000, batch_size=512, precision="bf16", minutes=6)
 
 PRESETS = {
     "smoke": (
         "seconds, on 8 x 8 digits",
-        Config(data="digits", size=8, latent=8, width=8, samples=10, test_items=50, vae=_QUICK, autoencoder=_QUICK),
+        Config(data="digits", size=8, latent=8, width=8, samples=10, test_items=50, vae=QUICK, autoencoder=QUICK),
     ),
     "laptop": ("MNIST on two cores, within 90 minutes", Config()),
     "gpu": (
@@ -207,8 +136,8 @@ PRESETS = {
             hidden=512,
             samples=1000,
             test_items=10_000,
-            vae=_LARGE,
-            autoencoder=dataclasses.replace(_LARGE, steps=5_000, minutes=1),
+            vae=LARGE,
+            autoencoder=replace(LARGE, steps=5_000, minutes=1),
         ),
     ),
     "paper": (

@@ -186,9 +186,7 @@ def script(recipe: Recipe) -> str:
     return f"recipes/{Path(inspect.getfile(type(recipe))).name}"
 
 
-def report(
-    output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: "Mapping[str, Image]"
-) -> None:
+def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: "Mapping[str, Image]") -> None:
     """Write pictures, and figures.json with the measured figures and whatever else was noted; print the latter."""
     for name, picture in pictures.items():
         picture.save(output / f"{name}.png")
@@ -215,20 +213,16 @@ def publish(
 
     Arguments:
         family: what the checkpoint's name begins with.
+        figures: the card shows those of the whole model, not of single groups of its latents.
         picture: samples, which the card shows.
         summary, paper, trained: as of `Card`.
-        data: what comes before the recipe's text about the data.
+        data: what the card says of the data besides: how many, and what was done to them.
         half: store half precision.
     """
     about, licence = SETS.get(recipe.data, ("Files given by the user.", "other"))
-    card = Card(
-        summary,
-        f"{data} {recipe.about or about}".strip(),
-        recipe.licence or licence,
-        tuple(figures),
-        paper,
-        trained,
-    )
+    shown = tuple(figure for figure in figures if " group " not in figure.metric)
+    text = f"{recipe.about or about} {data}".strip()
+    card = Card(summary, text, recipe.licence or licence, shown, paper, trained)
     folder = save(model, recipe.output / recipe.checkpoint(family), card, picture=picture, half=half)
     if recipe.push:
         print(push(folder, recipe.push))

@@ -1,11 +1,15 @@
 """Hierarchies of latents: distributions whose groups are drawn from the top down, each given those above it."""
 
 from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.distributions import DiagonalGaussian
+
+if TYPE_CHECKING:
+    from zoo.model import Latent
 
 Groups = tuple[Tensor, ...]
 Pass = Generator[DiagonalGaussian, Tensor, None]
@@ -97,3 +101,20 @@ class TopDown:
     def reparameterise(self, noise: Groups) -> Groups:
         """The values that this noise leads to, from the top down."""
         return self._pass(lambda index, group: group.reparameterise(noise[index]))[1]
+
+
+@torch.no_grad()
+def redraw(
+    model: "Latent", z: Groups, kept: int, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Items whose first `kept` groups of latents are those of z and whose others are drawn anew, n times for each: what
+    the groups that are drawn anew code. Means, shape [n * batch, ...], the whole batch once after another."""
+    upper = tuple(group.repeat(n, *[1] * (group.ndim - 1)) for group in z[:kept])
+    prior = model.prior(n=n * len(z[0]), temperature=temperature)
+    return model.decode(prior.sample(upper=upper, generator=generator)).mean
+
+
+def scales(z: Groups) -> list[int]:
+    """Where every scale of a hierarchy begins: the numbers of the groups whose grid is not that of the one before."""
+    grids = [tuple(group.shape[2:]) for group in z]
+    return [i for i in range(len(grids)) if i == 0 or grids[i] != grids[i - 1]]
