@@ -102,7 +102,9 @@ def draw(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> "dict
     show, some, half = vae.modality.show, real[:COLUMNS], len(real[:COLUMNS]) // 2
     # The same noise at every temperature, so that a column shows one face.
     rows = [
-        model.sample(COLUMNS, temperature=t, mean=True, generator=seeded()) for t in TEMPERATURES for model in (vae, pca)
+        model.sample(COLUMNS, temperature=t, mean=True, generator=seeded())
+        for t in TEMPERATURES
+        for model in (vae, pca)
     ]
     walk = vae.interpolate(some[:half], some[half : 2 * half], COLUMNS)
     pictures = {
@@ -123,9 +125,7 @@ SMOKE = TrainingConfig(80, 32, 5e-3, ema=0.9, log_every=20)
 PRESETS = {
     "smoke": (
         "seconds, on patches of photographs",
-        Config(
-            "photographs", size=16, latent=8, width=8, hidden=32, principal=16, samples=5, test_items=20, vae=SMOKE
-        ),
+        Config("photographs", size=16, latent=8, width=8, hidden=32, principal=16, samples=5, test_items=20, vae=SMOKE),
     ),
     "laptop": ("colour faces of 64 x 64, within an hour on one core", Config(tyro.MISSING)),
     "gpu": (
