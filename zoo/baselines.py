@@ -15,6 +15,7 @@ from torch import Tensor
 from modalities import Modality
 from modalities.data import batches
 from modalities.modality import MediaError
+from zoo.checkpoint import check_not_negative
 from zoo.distributions import full_precision, normal_noise, uniform_noise
 from zoo.model import Explicit, Fitted, check_count, check_temperature
 
@@ -111,6 +112,12 @@ class GaussianMixture(_Mixture):
         self.register_buffer("centres", torch.zeros(components, d))
         self.register_buffer("scale", torch.eye(d).repeat(components, 1, 1))
 
+    def check_weights(self) -> None:
+        """Raise ValueError for weights that do not sum to 1 and factors that are of no covariance."""
+        check_not_negative(weights=self.weights)
+        if abs(self.weights.sum() - 1) > 1e-3 or not (self.scale.diagonal(dim1=1, dim2=2) > 0).all():
+            raise ValueError("the weights must sum to 1, and the diagonals of scale must be above 0")
+
     @classmethod
     def fit(cls, data: "Tensor | Dataset", modality: Modality, *, components: int, seed: int = 0) -> Self:
         """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed."""
@@ -162,6 +169,11 @@ class KernelDensity(_Mixture):
         self.modality = modality
         self.register_buffer("centres", torch.zeros(items, math.prod(modality.shape)))
         self.register_buffer("bandwidth", torch.ones(math.prod(modality.shape)))
+
+    def check_weights(self) -> None:
+        """Raise ValueError for a bandwidth that is not above 0."""
+        if not (self.bandwidth > 0).all():
+            raise ValueError(f"a bandwidth must be above 0, got {self.bandwidth.min():.4g}")
 
     @classmethod
     def fit(

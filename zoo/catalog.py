@@ -74,12 +74,9 @@ def register(name: str, cls: type) -> None:
 
 
 def _describe(folder: Path) -> Bundled:
-    text = (folder / "config.json").read_text(encoding="utf-8")
-    config = json.loads(text)
-    # Up to version 0.1.0 the medium stood in the arguments alone, the first thing there that has a kind.
-    medium = config.get("medium") or re.search(r'"kind": "(\w+)"', text)[1]  # type: ignore[index]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     size = (folder / "model.safetensors").stat().st_size
-    return Bundled(folder.name, folder, config["family"], medium, size, _summary(folder / "README.md"))
+    return Bundled(folder.name, folder, config["family"], config["medium"], size, _summary(folder / "README.md"))
 
 
 def _summary(card: Path) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from zoo.configuration import (
     check_fields,
     describe,
     is_model,
+    upgrade,
 )
 
 WEIGHTS = "model.safetensors"
@@ -63,19 +64,21 @@ def read(folder: Path) -> Any:
     """
     config = read_config(folder)
     path = folder / WEIGHTS
+    moved = upgrade(config)
     with _opened(path) as stored:
-        arrays = {name: stored.get_tensor(name) for name in stored.keys() if name.startswith(f"{ARRAYS}/")}
+        names = {name: moved.get(name, name) for name in stored.keys()}
+        arrays = {new: stored.get_tensor(old) for old, new in names.items() if new.startswith(f"{ARRAYS}/")}
         for name, tensor in arrays.items():
             _check_finite(name, tensor, path)
         with _few_modules(len(stored.keys()), path), suppress(ComputesWithValues):
             sketch = build(config, arrays, device="meta")
-            _compare(sketch.checkpoint(), stored, path)
+            _compare(_wanted(sketch, stored), stored, path, moved)
             numbers = sum(tensor.numel() for tensor in [*sketch.parameters(), *sketch.buffers()])
             if numbers > SPARE_NUMBERS + 10 * path.stat().st_size:
                 raise CheckpointError(f"{folder / CONFIG} describes {numbers:,} numbers, far more than {path} holds")
         model = build(config, arrays)
-        _compare(model.checkpoint(), stored, path)
-        _fill(model.checkpoint(), stored, path)
+        _compare(wanted := _wanted(model, stored), stored, path, moved)
+        _fill(wanted, stored, path)
     for name, module in model.named_modules():
         try:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -85,6 +88,20 @@ def read(folder: Path) -> Any:
         except ValueError as error:
             raise CheckpointError(f"{path} holds no sound weights: {f'{name}: ' if name else ''}{error}") from error
     return model
+
+
+def _wanted(model: Any, stored: safe_open) -> dict[str, Tensor]:
+    """The tensors of a model, by the names that they have in a file, which may be those of an earlier version.
+
+    A module that was renamed stands in `former_names` of the module that has it: its name, and what it was.
+    """
+    wanted, names = dict(model.checkpoint()), set(stored.keys())
+    for path, module in model.named_modules():
+        for name, former in getattr(module, "former_names", {}).items():
+            now, then = (f"{path}.{part}.".removeprefix(".") for part in (name, former))
+            old = {key: then + key.removeprefix(now) for key in wanted.keys() - names if key.startswith(now)}
+            wanted = {old[key] if old.get(key) in names else key: tensor for key, tensor in wanted.items()}
+    return wanted
 
 
 def load_weights(wanted: Mapping[str, Tensor], path: Path) -> None:
@@ -139,9 +156,10 @@ def _few_modules(tensors: int, path: Path) -> Iterator[None]:
             hook.remove()
 
 
-def _compare(wanted: Mapping[str, Tensor], stored: safe_open, path: Path) -> None:
-    """Refuse a file whose names and shapes are others, by its header alone."""
-    shapes = {name: stored.get_slice(name).get_shape() for name in stored.keys() if not name.startswith(f"{ARRAYS}/")}
+def _compare(wanted: Mapping[str, Tensor], stored: safe_open, path: Path, media: Collection[str] = ()) -> None:
+    """Refuse a file whose names and shapes are others, by its header alone; `media` are names of media's tensors."""
+    names = [name for name in stored.keys() if not name.startswith(f"{ARRAYS}/") and name not in media]
+    shapes = {name: stored.get_slice(name).get_shape() for name in names}
     problems = [f"missing {name}" for name in wanted.keys() - shapes.keys()]
     problems += [f"unexpected {name}" for name in shapes.keys() - wanted.keys()]
     problems += [

@@ -106,6 +106,16 @@ def describe(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config | {"arguments": described["arguments"]}, arrays
 
 
+def upgrade(config: Mapping[str, Any]) -> dict[str, str]:
+    """Bring the arguments of an earlier version up to date, in place, by the `upgrade` of the family, if it has one.
+
+    Returns the names in the file of tensors that belong to a medium since then, and the names that they have now.
+    """
+    check_fields(config)
+    change = getattr(family_class(config["family"]), "upgrade", None)
+    return {} if change is None else change(config["arguments"])
+
+
 def _encode(value: Any, place: str, arrays: dict[str, Tensor]) -> Any:
     if isinstance(value, Modality):
         arrays |= {f"{place}/{name}": tensor for name, tensor in value.arrays().items()}

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["load", "models", "pull", "push", "save"]
 
 IMPORTERS = {
-    suffix: "zoo.linear.formats:read_model" for suffix in (".mat", ".h5", ".hdf5", ".bin", ".npz", ".pkl", ".pickle")
-} | {"generic_neutral_mesh.obj": "zoo.linear.formats:read_model"}
+    suffix: "zoo.morphable.formats:read_model" for suffix in (".mat", ".h5", ".hdf5", ".bin", ".npz", ".pkl", ".pickle")
+} | {"generic_neutral_mesh.obj": "zoo.morphable.formats:read_model"}
 """Formats of others that `load` reads: the suffix of a file, or the name of a file that a folder has, and the reader as
 "module:function", imported when it is needed."""
 
@@ -54,7 +54,7 @@ def load(
     """Load a model in evaluation mode, by a bundled name, else a folder, else a Hub repository "org/name".
 
     A path may also lead to a model in a format of others: Basel Face Models and what else
-    `zoo.linear.formats.read_model` knows.
+    `zoo.morphable.formats.read_model` knows.
 
     Arguments:
         name: `models` lists the bundled names. A `Path` is a folder first.

@@ -65,6 +65,7 @@ class LatentPrior(Explicit, Latent, Trainable):
     """
 
     exact: ClassVar[bool] = False
+    former_names: ClassVar[dict[str, str]] = {"learned": "prior"}
 
     def __init__(self, model: Latent, prior: Explicit):
         super().__init__()

@@ -27,6 +27,8 @@ from modalities.meshes.geometry import (
 from modalities.meshes.ict import FACE_FILE, face_weights, read_face_model
 from modalities.meshes.sets import HEADS, sphere
 from tests import toys
+from zoo import load, save
+from zoo.variational.vae import VAE
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
@@ -454,6 +456,17 @@ def test_the_configuration_and_the_arrays_give_the_medium_back():
         Meshes(4).on(torch.zeros(4, 3))
     with pytest.raises(MediaError, match=r"texture coordinates of shape \[4, 2\], got \[5, 2\]"):
         Meshes(4).on(TETRAHEDRON, torch.zeros(5, 2))
+
+
+def test_any_model_over_meshes_can_be_saved_and_shown(tmp_path):
+    medium, _ = heads(colours=True)
+    model = load(save(VAE(medium, latent=2, width=4).eval(), tmp_path / "vae"))
+    assert torch.equal(model.modality.triangles, medium.triangles) and torch.equal(model.modality.uv, medium.uv)
+    model.modality.save(model.sample(1)[0], tmp_path / "sample.glb")
+    assert Meshes.from_file(tmp_path / "sample.glb").vertices == 40
+    bare = load(save(VAE(Meshes(40), latent=2, width=4).eval(), tmp_path / "bare"))
+    with pytest.raises(MediaError, match=r"medium.on\(faces\)"):
+        bare.modality.show(bare.sample(1))
 
 
 def test_folders_have_labels_and_splits_and_one_topology(tmp_path):

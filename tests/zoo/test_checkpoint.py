@@ -29,8 +29,6 @@ OLD = Path(__file__).parent / "old_checkpoints"
 class Own(GenerativeModel):
     """A user's model: normal around a learned mean."""
 
-    loss = None  # TEMP
-
     def __init__(self, modality: Modality = Points(2), *sizes, start=0.0, **options):  # noqa: B008
         super().__init__()
         self.modality, self.sizes, self.options = modality, sizes, options
@@ -131,6 +129,10 @@ class TestRecording:
             zoo.save(Own(words=["word"] * 100_000), tmp_path / "own")
         assert not list(tmp_path.iterdir())
 
+    def test_loading_takes_no_overrides(self, folder):
+        with pytest.raises(TypeError, match="latent"):
+            toys.ToyVAE.from_pretrained(folder, latent=5)
+
     def test_any_checkpoint_by_the_base_class(self, folder):
         assert isinstance(GenerativeModel.from_pretrained(folder), toys.ToyVAE)
         with pytest.raises(CheckpointError, match="holds the family 'toy-vae', not a ToyGAN"):
@@ -226,11 +228,27 @@ class TestStrictReading:
         assert torch.equal(zoo.load(folder).encoder.bias, bias)
 
     def test_whole_numbers_keep_their_type(self, tmp_path):
-        folder = zoo.save(toys.make("made"), tmp_path / "toy") if "made" in toys.NAMES else None
-        model = zoo.load("pca-mnist")
-        folder = zoo.save(model, tmp_path / "pca")
+        folder = zoo.save(zoo.load("pca-mnist"), tmp_path / "pca")
         save_file(load_file(folder / WEIGHTS) | {"count": torch.tensor(3, dtype=torch.int32)}, folder / WEIGHTS)
         with pytest.raises(CheckpointError, match="count holds torch.int32, expected torch.int64"):
+            zoo.load(folder)
+
+    @pytest.mark.parametrize(
+        "name, tensor, reason",
+        [
+            ("pca-mnist", "variance", "variance is -"),
+            ("vae-points", "standardise.std", "standardise: a standard deviation must be above 0"),
+            ("gaussian-mixture-points", "weights", "weights is -"),
+            ("gaussian-mixture-points", "scale", "diagonals of scale must be above 0"),
+            ("nvae-mnist", None, "running_var is -"),
+        ],
+    )
+    def test_weights_that_cannot_be(self, name, tensor, reason, tmp_path):
+        folder = zoo.save(zoo.load(name), tmp_path / "model")
+        weights = load_file(folder / WEIGHTS)
+        tensor = tensor or next(key for key in weights if key.endswith("running_var"))
+        save_file(weights | {tensor: -weights[tensor]}, folder / WEIGHTS)
+        with pytest.raises(CheckpointError, match=f"holds no sound weights: .*{reason}"):
             zoo.load(folder)
 
     @pytest.mark.parametrize(
@@ -238,6 +256,11 @@ class TestStrictReading:
         [
             ({"code": "x"}, "unknown fields"),
             ({"files": ["../x"]}, None),
+            ({"family": "os.system"}, "unknown family"),
+            ({"arguments": {}}, "do not build"),
+            ({"arguments": None}, "missing"),
+            ({"arguments": {"surprise": 1}}, "takes no argument"),
+            ({"arguments": {"modality": {"modality": {"kind": "smells"}}}}, "do not build.*unknown medium"),
             ({"arguments": {"modality": None}}, "modality"),
             ({"arguments": {"modality": {"modality": None}}}, "do not build"),
             ({"arguments": {"modality": {"modality": {"kind": ["images"]}}}}, "do not build"),
@@ -278,6 +301,9 @@ class TestStrictReading:
             ("made-points", "width"),
             ("made-points", "layers"),
             ("vae-heartbeats", "latent"),
+            ("nvae-heartbeats", "blocks"),
+            ("wavenet-heartbeats", "layers"),
+            ("wavenet-heartbeats", "cycles"),
         ],
     )
     @pytest.mark.parametrize("value", [10**7, 10**9])

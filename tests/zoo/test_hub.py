@@ -18,7 +18,7 @@ from zoo import catalog
 from zoo.card import Card, Figure, read_figures, write_figures
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError
 from zoo.hub import load, models, pull, push, save
-from zoo.linear.formats import write_model
+from zoo.morphable.formats import write_model
 from zoo.variational.vae import VAE
 
 FIGURE = Figure("NLL", 81.25, "MNIST test", "nats", "bound on a mass", 0.125, 80.5, "Burda et al., 2016")

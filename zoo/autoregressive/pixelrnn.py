@@ -23,6 +23,8 @@ from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
 
 REACH = 3
 """The first convolution is 7 x 7."""
+MOST_PIXELS = 2**20
+"""Of an item: their order is worked out beforehand."""
 
 
 class PixelRNN(Autoregressive):
@@ -56,6 +58,8 @@ class PixelRNN(Autoregressive):
             raise ValueError(
                 f"expected items [channels, height, width] and at least 1 layer, got {modality.shape}, {layers}"
             )
+        if math.prod(self.positions) > MOST_PIXELS:
+            raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, of which each is a step, got {self.positions}")
         if kind not in ("row", "diagonal"):
             raise ValueError(f"kind is row or diagonal, got {kind!r}")
         self.kind, self.groups, channels = kind, self.output.turns, self.output.channels

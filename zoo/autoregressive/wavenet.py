@@ -49,6 +49,10 @@ class WaveNet(Autoregressive):
                 f"expected items [channels, time], and at least 1 channel, layer, cycle and skip channel, got "
                 f"{list(modality.shape)}, {width}, {layers}, {cycles}, {skip}"
             )
+        if layers > 30 or cycles > 1000:
+            raise ValueError(
+                f"expected at most 30 layers, dilations up to 2^29, and 1,000 cycles, got {layers}, {cycles}"
+            )
         if self.output.turns > 1:
             raise ValueError(
                 f"the channels of a step are drawn together, by the logistic-mixture; the likelihood "

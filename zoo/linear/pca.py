@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modalities import Modality
+from zoo.checkpoint import check_not_negative
 from zoo.distributions import DiagonalGaussian, Point, full_precision, uniform_noise
 from zoo.linear import streaming
 from zoo.linear.dense import numpy_threads, product
@@ -48,6 +49,10 @@ class LinearLatent(Latent, Fitted):
         self.register_buffer("basis", torch.eye(components, d))
         self.register_buffer("variance", torch.ones(components))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def check_weights(self) -> None:
+        """Raise ValueError for a variance below 0."""
+        check_not_negative(variance=self.variance, noise=getattr(self, "noise", None))
 
     @classmethod
     def fit(

@@ -57,7 +57,7 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
         result = MorphableModel(
             model.modality,
             len(basis),
-            colour=model.sizes[2],
+            colour=model.sizes.colour,
             segments=model.segments,
             landmarks=len(model.landmarks),
         )
@@ -67,7 +67,7 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
         "shape_variance": variance.flip(0).clamp(min=0).to(basis),
         "expression_basis": model.expression_basis[:0],
         "expression_variance": model.expression_variance[:0],
-        "directions": mean.new_zeros(0, len(basis) + model.sizes[2]),
+        "directions": mean.new_zeros(0, len(basis) + model.sizes.colour),
     }
     # What is new is taken as it is: a copy would cost a quarter of the time.
     kept = {name: part.clone() for name, part in model.state_dict().items() if name not in new}

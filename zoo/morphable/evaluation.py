@@ -77,7 +77,7 @@ def measure(
         modes: the numbers of modes; None takes 1, 2, 4, and so on, and all.
         samples: how many are drawn for specificity.
     """
-    numbers = _numbers(modes, model.sizes[0])
+    numbers = _numbers(modes, model.sizes.shape)
     return Curves(
         numbers,
         compactness(model, numbers),
@@ -103,7 +103,7 @@ def reconstruction_error(model: MorphableModel, x: Tensor) -> Tensor:
 
 def compactness(model: MorphableModel, modes: Sequence[int] | None = None) -> Tensor:
     """The share of the variance of shape in the first modes, shape [modes]; the whole includes the model's noise."""
-    numbers = torch.tensor(_numbers(modes, model.sizes[0]))
+    numbers = torch.tensor(_numbers(modes, model.sizes.shape))
     variance = model.shape_variance.double().cpu()
     whole = variance.sum() + model.noise.double().cpu() * 3 * model.modality.vertices
     return variance.cumsum(0)[numbers - 1] / whole
@@ -115,7 +115,7 @@ def generalization(model: MorphableModel, x: Tensor, modes: Sequence[int] | None
 
     x is of shape [n, vertices, 3 or 6].
     """
-    numbers = _numbers(modes, model.sizes[0])
+    numbers = _numbers(modes, model.sizes.shape)
     mean, basis = model.mean[:, :3].flatten(), model.shape_basis
     total = torch.zeros(len(numbers), dtype=torch.float64)
     for block in _positions(model.modality.check(x).to(mean)).split(_rows(len(mean))):
@@ -178,7 +178,7 @@ def specificity(
     curve is smooth. Every sample is compared with every mesh: n * samples * vertices distances for each number.
     """
     check_count(samples, "samples")
-    numbers = _numbers(modes, model.sizes[0])
+    numbers = _numbers(modes, model.sizes.shape)
     vertices = model.modality.vertices
     # Coordinates first: a distance is then three operations on long rows.
     training = _positions(model.modality.check(x).to(model.mean)).unflatten(1, (-1, 3)).movedim(2, 0).contiguous()

@@ -131,8 +131,8 @@ class _Alignment:
         self.known = ~np.isnan(self.points).any(2)
         self.used = np.zeros_like(self.known)
         self.noise, self.own = noise, float(model.noise)
-        self.shared = np.zeros(model.sizes[0])
-        self.expressions = np.zeros((len(points), model.sizes[1]))
+        self.shared = np.zeros(model.sizes.shape)
+        self.expressions = np.zeros((len(points), model.sizes.expression))
 
     def use(self, landmarks: np.ndarray) -> bool:
         """Count these landmarks [pictures, landmarks] from now on; whether that is a change. At first, the cameras

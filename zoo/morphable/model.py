@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from modalities import MediaError
 from modalities.data import Arrays
 from modalities.meshes import Meshes
+from zoo.checkpoint import check_not_negative
 from zoo.distributions import DiagonalGaussian, Point
 from zoo.model import Fitted, Latent, check_count, check_temperature
 from zoo.morphable.attributes import learn_directions
@@ -31,7 +32,24 @@ class Coefficients(NamedTuple):
     colour: Tensor
 
 
+class Sizes(NamedTuple):
+    """How many modes each part has."""
+
+    shape: int
+    expression: int
+    colour: int
+
+
 PARTS = Coefficients._fields
+
+
+def upgrade_0_1_0(arguments: dict[str, Any]) -> dict[str, str]:
+    """Triangles and texture coordinates stood among the weights in version 0.1.0: their names then and now."""
+    if "faces" not in arguments:
+        return {}
+    del arguments["faces"]
+    names = ("faces", "uv") if arguments.pop("uv", False) else ("faces",)
+    return {name: f"arguments/modality/{name}" for name in names}
 
 
 class MorphableModel(Latent, Fitted):
@@ -51,6 +69,7 @@ class MorphableModel(Latent, Fitted):
     """
 
     modality: Meshes
+    upgrade = staticmethod(upgrade_0_1_0)
     has_likelihood = False
     precise = ("mean", "noise", "weights", "directions", *(f"{part}_variance" for part in PARTS))
 
@@ -85,7 +104,7 @@ class MorphableModel(Latent, Fitted):
         landmarks: int = 0,
     ):
         super().__init__()
-        vertices, self.sizes = modality.vertices, (shape, expression, colour)
+        vertices, self.sizes = modality.vertices, Sizes(shape, expression, colour)
         _check_arguments(modality, self.sizes, segments, attributes)
         self.modality, self.segments, self.attributes = modality, tuple(segments), tuple(attributes)
         self.register_buffer("mean", torch.zeros(modality.shape))
@@ -140,8 +159,8 @@ class MorphableModel(Latent, Fitted):
                 raise MediaError(f"the variance of {name} must be at least 0, got {part.variance.min().item():.4g}")
         for row, (name, weight) in zip(model.weights, segments.items(), strict=True):
             _put(row, weight, f"the weights of the segment {name!r}")
-        for row, (name, direction) in zip(model.directions, attributes.items(), strict=True):
-            _put(row, direction, f"the direction of {name!r}")
+        for row, (name, step) in zip(model.directions, attributes.items(), strict=True):
+            _put(row, step, f"the direction of {name!r}")
         if segments and (model.weights.double().sum(0) - 1).abs().max() > 1e-3:
             raise MediaError("the weights of a vertex must sum to 1 over the segments")
         model.noise.fill_(noise)
@@ -162,10 +181,8 @@ class MorphableModel(Latent, Fitted):
         landmarks: Tensor | None = None,
         seed: int = 0,
     ) -> Self:
-        """Learn from meshes in correspondence: a tensor [n, vertices, 3 or 6], or a data set, which is read in batches,
-        several times, and never held in memory.
-
-        `noise` becomes the mean variance of a coordinate that the modes leave out.
+        """Learn from meshes in correspondence: a tensor [n, vertices, 3 or 6], or a data set, which is read several
+        times and never held in memory. `noise` becomes the mean variance of a coordinate that the modes leave out.
 
         Arguments:
             data: neutral meshes, if there are expressions.
@@ -218,11 +235,10 @@ class MorphableModel(Latent, Fitted):
 
         z has the shape [batch, K], or [batch, segments, K]: coefficients for each segment, blended at the borders.
         """
-        z = z.to(self.mean)
-        expected = (sum(self.sizes),) if z.ndim == 2 else (len(self._need_segments()), sum(self.sizes))
-        if z.shape[1:] != expected:
-            sizes = ", ".join(map(str, ("batch", *expected)))
-            raise ValueError(f"expected coefficients of shape [{sizes}], got {list(z.shape)}")
+        z, k = z.to(self.mean), sum(self.sizes)
+        expected = [k] if z.ndim == 2 else [len(self._need_segments()), k]
+        if list(z.shape[1:]) != expected:
+            raise ValueError(f"expected coefficients of shape {['batch', *expected]}, got {list(z.shape)}")
         if z.ndim == 2:
             return Point(self._moved(z, self.mean))
         x = self.mean.expand(len(z), -1, -1)
@@ -300,11 +316,9 @@ class MorphableModel(Latent, Fitted):
     def with_attributes(self, data: Tensor | Dataset | Arrays, labels: Mapping[str, Tensor]) -> Self:
         """The model with directions learned from labels: under each name one number a mesh, such as age, or 0 and 1.
 
-        Directions of these names are replaced. Broken files of a data set are left out together with their labels. See
-        `zoo.morphable.attributes.ridge_direction`.
+        Broken files of a data set are left out together with their labels. See `attributes.ridge_direction`.
         """
-        before = dict(zip(self.attributes, self.directions, strict=True))
-        return self.with_parts(attributes=before | learn_directions(self, data, labels))
+        return self.with_parts(attributes=_parts_of(self)["attributes"] | learn_directions(self, data, labels))
 
     def with_segments(self, regions: Mapping[str, Tensor], width: float = 10.0) -> Self:
         """The model with segments: by name the vertices of a region, their numbers or a mask of all.
@@ -320,23 +334,19 @@ class MorphableModel(Latent, Fitted):
 
     def with_parts(self, **changes: Any) -> Self:
         """A copy with other parts, the arguments of `assemble`."""
-        parts: dict[str, Any] = {
-            "medium": self.modality,
-            "mean": self.mean,
-            **{name: self.axes(name) for name in PARTS},
-            "noise": self.noise.item(),
-            "segments": dict(zip(self.segments, self.weights, strict=True)),
-            "attributes": dict(zip(self.attributes, self.directions, strict=True)),
-            "landmarks": self.landmarks,
-            "count": self.count.item(),
-        }
-        return self.assemble(**parts | changes)
+        return self.assemble(**_parts_of(self) | changes)
+
+    def check_weights(self) -> None:
+        """Raise ValueError for what cannot be: a variance below 0, a landmark that is no vertex."""
+        variances = {f"{name}_variance": self.axes(name).variance for name in PARTS}
+        check_not_negative(noise=self.noise, weights=self.weights, **variances)
+        check_vertices(self.landmarks, self.modality.vertices, "landmarks")
 
     def _moved(self, z: Tensor, start: Tensor) -> Tensor:
         """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
         parts = self.split(z)
         x = torch.addmm(start[:, :3].reshape(-1), parts.shape * self.shape_variance.sqrt(), self.shape_basis)
-        if self.sizes[1]:
+        if self.sizes.expression:
             x.addmm_(parts.expression * self.expression_variance.sqrt(), self.expression_basis)
         x = x.unflatten(1, (-1, 3))
         if not self.modality.colours:
@@ -353,7 +363,7 @@ class MorphableModel(Latent, Fitted):
         return self.segments
 
 
-def _check_arguments(modality: Meshes, sizes: Sequence[int], *lists: Sequence[str]) -> None:
+def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> None:
     """Refuse numbers of modes that the meshes cannot have, and lists of names in which one stands twice."""
     if not isinstance(modality, Meshes):
         raise TypeError(f"a morphable model needs meshes, got {modality!r}")
@@ -363,11 +373,25 @@ def _check_arguments(modality: Meshes, sizes: Sequence[int], *lists: Sequence[st
             check_count(modes, name)
         if modes > most:
             raise ValueError(f"{modality.vertices} vertices have at most {most} modes of {name}, got {modes}")
-    if sizes[2] and not modality.colours:
-        raise ValueError(f"{sizes[2]} modes of colour need meshes with colours, got {modality}")
+    if sizes.colour and not modality.colours:
+        raise ValueError(f"{sizes.colour} modes of colour need meshes with colours, got {modality}")
     for names in lists:
         if len(set(names)) < len(names):
             raise ValueError(f"the names of segments and of attributes must differ, got {list(names)}")
+
+
+def _parts_of(model: MorphableModel) -> dict[str, Any]:
+    """The arguments of `assemble` that make the model again."""
+    return {
+        "medium": model.modality,
+        "mean": model.mean,
+        **{name: model.axes(name) for name in PARTS},
+        "noise": model.noise.item(),
+        "segments": dict(zip(model.segments, model.weights, strict=True)),
+        "attributes": dict(zip(model.attributes, model.directions, strict=True)),
+        "landmarks": model.landmarks,
+        "count": model.count.item(),
+    }
 
 
 def _choose(name: str, names: Sequence[str], kind: str) -> int:

@@ -118,15 +118,7 @@ def fit_mesh(
             )
         used = random.permutation(np.flatnonzero(kept))[:POINTS]
         modes = np.einsum("nc,ncdk->ndk", near.weights[used], rows[surface.faces[near.owners[used]]])
-        moves = np.concatenate([modes, _pose_rows(x[used])], 2)
-        normal = near.normals[used]
-        whiten = np.eye(3) / SLIDE + (1 - 1 / SLIDE) * normal[:, :, None] * normal[:, None, :]
-        system = (whiten @ moves).reshape(-1, moves.shape[2]) / deviation
-        values = (whiten @ (x - near.points)[used, :, None]).ravel() / deviation
-        products = system.T @ system + np.diag(np.repeat([1.0, 1e-9], [k, 6]))
-        goal = system.T @ values
-        goal[:k] -= found
-        step = np.linalg.solve(products, goal)
+        step = _step(modes, x[used], near.points[used], near.normals[used], deviation, found)
         found = found + step[:k]
         translation = translation + size * rotation @ step[k + 3 :]
         rotation = rotation @ turn(step[k : k + 3])
@@ -157,6 +149,21 @@ def _start(
         )
     pose = find_similarity(model.mean[vertices.to(model.device), :3].double().cpu()[None], places, scale)
     return float(pose.scale[0]), pose.rotation[0].numpy(), pose.translation[0].numpy()
+
+
+def _step(
+    modes: np.ndarray, x: np.ndarray, near: np.ndarray, normals: np.ndarray, deviation: float, found: np.ndarray
+) -> np.ndarray:
+    """The Gauss-Newton step of coefficients, turn and shift that brings points near [n, 3], which the modes [n, 3, k]
+    move, to x [n, 3]: off along the normals by the deviation, along the surface by more."""
+    moves, k = np.concatenate([modes, _pose_rows(x)], 2), len(found)
+    whiten = np.eye(3) / SLIDE + (1 - 1 / SLIDE) * normals[:, :, None] * normals[:, None, :]
+    system = (whiten @ moves).reshape(-1, moves.shape[2]) / deviation
+    values = (whiten @ (x - near)[:, :, None]).ravel() / deviation
+    products = system.T @ system + np.diag(np.repeat([1.0, 1e-9], [k, 6]))
+    goal = system.T @ values
+    goal[:k] -= found
+    return np.linalg.solve(products, goal)
 
 
 def _pose_rows(x: np.ndarray) -> np.ndarray:

@@ -60,6 +60,11 @@ class Standardise(nn.Module):
         self.mean.copy_(moments.mean.view_as(self.mean))
         self.std.copy_(torch.where(std > 0, std, 1.0).view_as(self.std))
 
+    def check_weights(self) -> None:
+        """Raise ValueError for a standard deviation that is not above 0."""
+        if not (self.std > 0).all():
+            raise ValueError(f"a standard deviation must be above 0, got {self.std.min():.4g}")
+
     def forward(self, x: Tensor) -> Tensor:
         """Data to standardised data."""
         return (x - self.mean) / self.std

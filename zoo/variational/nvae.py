@@ -686,6 +686,8 @@ def _first_and_again(cells: nn.Module) -> tuple[contextlib.AbstractContextManage
 
 def _halve(positions: Sequence[int], times: int) -> tuple[list[Grid], list[Grid]]:
     """Grids from a padded full one down, and the step of every axis between them: an axis of 1 stays."""
+    if times > 30:
+        raise ValueError(f"a grid can be halved 30 times at most, got {times}")
     halvings = [min(times, math.ceil(math.log2(size))) for size in positions]
     grid = tuple(-(-size // 2**count) * 2**count for size, count in zip(positions, halvings, strict=True))
     grids, steps = [grid], []

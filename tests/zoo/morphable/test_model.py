@@ -1,9 +1,11 @@
 """Morphable models: what a fit finds, segments that do not tear, attributes, parts of a model, and refusals."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from modalities import MediaError
 from modalities.data import Arrays
@@ -11,6 +13,7 @@ from modalities.meshes import Meshes
 from modalities.meshes.alignment import align_to_mean, find_similarity
 from modalities.meshes.geometry import heat_diffusion
 from tests import toys
+from zoo.configuration import CheckpointError
 from zoo.hub import load, save
 from zoo.morphable.attributes import ridge_direction
 from zoo.morphable.conditioning import marginal, truncate
@@ -503,6 +506,20 @@ class TestParts:
         assert torch.allclose(loaded.edit(first, "age", 1.0), model.edit(first, "age", 1.0), atol=0.01)
         size = (folder / "model.safetensors").stat().st_size
         assert size < 2 * 3 * VERTICES * 11 + 60 * VERTICES + 6000
+
+    def test_a_checkpoint_of_version_0_1_0_has_its_triangles_among_the_weights(self):
+        folder = Path(__file__).parents[1] / "old_checkpoints"
+        model, expected = load(folder / "morphable-model"), load_file(folder / "morphable-model.safetensors")
+        assert torch.equal(model.modality.triangles, expected["faces"])
+        assert torch.equal(model.modality.uv, expected["uv"])
+        assert torch.equal(model.sample(4, generator=generator()), expected["sample"])
+
+    def test_unsound_weights_are_refused(self, tmp_path):
+        for name, value in (("shape_variance", -1.0), ("noise", -1.0), ("landmarks", VERTICES)):
+            model = self.whole()
+            getattr(model, name).fill_(value)
+            with pytest.raises(CheckpointError, match=name):
+                load(save(model, tmp_path / name))
 
     @pytest.mark.parametrize(
         "change, message",
