@@ -87,10 +87,10 @@ class Config(Recipe):
 def main(config: Config) -> None:
     """Build a morphable model of faces, measure it, draw from it, and edit faces with it."""
     start, notes, pictures = time.perf_counter(), {}, {}
-    own = not is_face_model(config.data)
-    medium = medium_of(config.data, config.vertices) if own else Meshes(config.vertices)
+    source = read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
+    medium = medium_of(config.data, config.vertices) if source is None else source.medium
     test = next(batches(medium.dataset(config.data, "test"), config.meshes)).x
-    if own:
+    if source is None:
         data: Any = medium.dataset(config.data, "train")
         data = Subset(data, range(min(config.limit or len(data), len(data))))
         shape, colour = (min(modes, len(data) - 1) for modes in (config.shape, config.colour))
@@ -98,12 +98,11 @@ def main(config: Config) -> None:
         model = MorphableModel.fit(data, medium, shape=shape, colour=colour, align="rigid")
         neutral, unseen = next(batches(data, config.meshes)).x, test
     else:
-        source = read_face_model(config.data, config.vertices)
         model = from_face_model(source, config.shape, config.expression)
         z = torch.randn(config.meshes * 4 // 3, len(source.identity), generator=seeded(config.seed))
         faces = source.mean + torch.einsum("nk,kvc->nvc", z, source.identity)
         neutral, unseen = faces[: config.meshes], faces[config.meshes :]
-    if config.portraits and not own:
+    if config.portraits and source is not None:
         portraits = read_portraits(config.portraits)
         readings = read_faces(model, portraits.pictures, portraits.landmarks, config.noise)
         model, notes = with_colours(model, portraits, readings, config.colour)
@@ -113,13 +112,13 @@ def main(config: Config) -> None:
 
     name = config.checkpoint("morphable")
     stored = MorphableModel.from_pretrained(save(model, config.output / name, half=True))
-    x = align(test, model.mean[:, :3]) if own else test  # those of the face model lie where they should
+    x = align(test, model.mean[:, :3]) if source is None else test  # those of the face model lie where they should
     errors = {"reconstructed": reconstruction_error(stored, x), "of the mean mesh": vertex_distance(x, model.mean)}
     figures = [
         Figure(f"mean vertex error, {of}", error.mean().item(), f"{len(x)} meshes for tests of {config.source}", "mm")
         for of, error in errors.items()
     ]
-    curves = shape_curves(neutral, unseen, medium, config, "rigid" if own else "none")
+    curves = shape_curves(neutral, unseen, medium, config, "rigid" if source is None else "none")
     for metric in ("compactness", "generalization", "specificity"):
         values = zip(curves.modes, getattr(curves, metric).tolist(), strict=True)
         notes[f"{metric} by modes"] = {count: round(value, 3) for count, value in values}
