@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def draw_faces(folder: Path, n: int = 120) -> Path:
-    """Faces of 16 x 16, every sixth for tests: a grey disk as bright as its label, a mouth as wide as it smiles."""
+    """Faces of 16 x 16, every fifth for tests: a grey disk as bright as its label, a mouth as wide as it smiles."""
     generator = np.random.default_rng(0)
     points = np.zeros((n, 68, 2), np.float16)
     points[:, 36:42], points[:, 42:48] = (5, 6), (10, 6)
@@ -28,7 +28,7 @@ def draw_faces(folder: Path, n: int = 120) -> Path:
             archive.writestr(f"images/{i:05d}.png", content.getvalue())
             gender = "" if i == 7 else "Male" if i % 2 else "Female"
             age = ["0-2", "20-29", "more than 70"][i % 3]
-            split = "val" if i % 6 == 5 else "train"
+            split = "val" if i % 5 == 4 else "train"
             rows.append({"file": f"{i:05d}.png", "split": split, "age": age, "gender": gender, "yaw_deg": i / 10})
     with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
