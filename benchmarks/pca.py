@@ -25,7 +25,7 @@ from torch import Tensor
 
 from zoo.linear import krylov
 from zoo.linear.passes import Image
-from zoo.linear.solver import choose, principal_axes
+from zoo.linear.principal import choose, principal_axes
 
 
 @dataclasses.dataclass(frozen=True)

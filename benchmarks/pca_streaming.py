@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.linear.solver import PrincipalAxes, principal_axes
+from zoo.linear.principal import PrincipalAxes, principal_axes
 
 NOISE = 0.1
 BATCHES = {"peer": (None,), "peer-batched": (256, 1000)}

@@ -6,15 +6,13 @@ python docs/picture.py
 import math
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 
 from zoo import load, models
+from zoo.showcase import draw, samples_exhibit
 
 WIDEST = 4
 """How many panels a row holds at most."""
-COUNTS = {"points": 2000, "signals": 9, "meshes": 8}
-"""How many samples a medium's panel shows; 36 of the others."""
 
 
 def main() -> None:
@@ -29,17 +27,9 @@ def main() -> None:
         panel.set_anchor("N")
     for panel, entry in zip(panels, bundled, strict=False):
         model = load(entry.name)
-        n = COUNTS.get(entry.medium, 36)
-        condition = None
-        if model.classes is not None:
-            condition = torch.arange(n) % model.classes
-        x = model.sample(
-            n,
-            condition=condition,
-            mean=entry.medium != "points",  # their noise is part of a density
-            generator=torch.Generator().manual_seed(0),
-        )
-        panel.imshow(model.modality.show(x).convert("RGB"))
+        samples, x = next(draw(model, [samples_exhibit(model)]))
+        picture = model.modality.show(x, samples.columns)
+        panel.imshow(picture.convert("RGB"))
         panel.set_title(entry.name, fontsize=11)
     sheet.savefig(Path(__file__).parent / "zoo.png", dpi=100)
 

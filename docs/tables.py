@@ -11,6 +11,7 @@ from zoo import model
 from zoo.card import read_figures
 from zoo.catalog import FAMILIES, Bundled, format_size, models
 from zoo.configuration import family_class
+from zoo.showcase import abilities
 
 DOCS = Path(__file__).parent
 CONTRACT, README = DOCS / "contract.md", DOCS.parent / "README.md"
@@ -32,12 +33,10 @@ def family_table(families: Iterable[str]) -> str:
 
 
 def _family_row(name: str, cls: type[model.GenerativeModel]) -> str:
-    score = "no"
-    if issubclass(cls, model.Explicit):
-        score = "exact" if cls.exact else "a lower bound"
-    latent = "yes" if issubclass(cls, model.Latent) else "no"
+    able = abilities(cls)
+    latent = "yes" if able.latent else "no"
     made = f"`{cls.__name__}.fit`" if hasattr(cls, "fit") else "`train`"
-    return f"| `{name}` | {_kind(cls)} | {score} | {latent} | {made} |\n"
+    return f"| `{name}` | {_kind(cls)} | {able.score} | {latent} | {made} |\n"
 
 
 def _kind(cls: type[model.GenerativeModel]) -> str:
@@ -56,11 +55,10 @@ def model_table(bundled: Iterable[Bundled]) -> str:
 def _model_row(entry: Bundled) -> str:
     found = read_figures(entry.folder)
     labels = [figure.label for figure in found]
-    figures = [
-        # Two figures of one label are of different data.
-        f"{f.label}{f', {f.data}' if labels.count(f.label) > 1 else ''} {f.measured}"
-        for f in found
-    ]
+    figures = []
+    for figure in found:  # two of one label are of different data
+        data = f", {figure.data}" if labels.count(figure.label) > 1 else ""
+        figures.append(f"{figure.label}{data} {figure.measured}")
     cells = [
         f"[`{entry.name}`](zoo/checkpoints/{entry.name})",
         entry.medium,

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modalities.files import write_aside
 from modalities.modality import MediaError
 
 if TYPE_CHECKING:
@@ -62,6 +64,13 @@ def labelled_sheet(tiles: "Sequence[Sequence[Image]]", rows: Sequence[str], colu
     for axis, name in zip(grid[0], columns, strict=True):
         axis.set_title(name, fontsize=9)
     return render(figure)
+
+
+def save_picture(picture: "Image", path: Path) -> None:
+    """Write a picture in the format of the path's suffix, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as part:
+        picture.save(part, quality=95)
 
 
 def render(figure: "Figure") -> "Image":

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from modalities import image_sets
 from modalities.data import Arrays, Files
-from modalities.drawing import contact_sheet
+from modalities.drawing import contact_sheet, save_picture
 from modalities.modality import MediaError, Modality
 from modalities.sources import split_source
 
@@ -91,15 +91,12 @@ class Images(Modality):
         path = Path(path)
         batch = self.check(x.unsqueeze(0) if x.ndim == 3 else x)
         if not path.suffix:
-            path.mkdir(parents=True, exist_ok=True)
             for i, tile in enumerate(_tiles(batch)):
-                _picture(tile).save(path / f"{i:05d}.png")
+                save_picture(_picture(tile), path / f"{i:05d}.png")
             return
         if path.suffix.lower() not in image_sets.SUFFIXES:
             raise MediaError(f"{path}: images are written as {', '.join(image_sets.SUFFIXES)}, not {path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = _picture(_tiles(batch)[0]) if x.ndim == 3 else self.show(batch)
-        picture.save(path, quality=95)
+        save_picture(_picture(_tiles(batch)[0]) if x.ndim == 3 else self.show(batch), path)
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """A contact sheet of a batch [batch, channels, height, width], row by row; small images are enlarged."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from modalities.files import write_aside
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -100,7 +102,8 @@ class Modality:
         """
         picture = Path(f"{path}.png")
         picture.parent.mkdir(parents=True, exist_ok=True)
-        self.show(x, columns).save(picture)
+        with write_aside(picture) as part:
+            self.show(x, columns).save(part)
         return [picture]
 
     def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Dataset":
@@ -173,6 +176,12 @@ class Modality:
         return [(field.name, getattr(self, field.name)) for field in fields]
 
 
+def adapter(kind: str) -> type[Modality]:
+    """The class of a medium, by its name in `KINDS`."""
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "is_floating_point")  # without importing torch
 
@@ -196,9 +205,7 @@ def from_config(config: Mapping[str, Any], arrays: "Mapping[str, Tensor] | None"
     kind = fields.pop("kind", None)
     if kind not in KINDS:
         raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted(KINDS))}")
-    module, name = KINDS[kind].split(":")
-    adapter = getattr(importlib.import_module(module), name)
     try:
-        return adapter(**fields)
+        return adapter(kind)(**fields)
     except TypeError as error:
         raise ValueError(f"the configuration of {kind} does not fit: {error}") from error

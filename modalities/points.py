@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from modalities.data import Arrays
 from modalities.densities import DENSITIES
 from modalities.drawing import render
+from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
 from modalities.sources import choose_split, class_numbers, is_number, read_table, split_source, to_numbers
 
@@ -72,7 +73,9 @@ class Points(Modality):
             raise MediaError(f"{path}: points are written as .csv, not {path.suffix or 'without a suffix'}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Nine digits give every float32 back.
-        np.savetxt(path, batch, fmt="%.9g", delimiter=",", header="x,y"[: 2 * self.dimensions - 1], comments="")
+        header = "x,y"[: 2 * self.dimensions - 1]
+        with write_aside(path) as part:
+            np.savetxt(part, batch, fmt="%.9g", delimiter=",", header=header, comments="")
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """One picture of a batch [batch, dimensions]: a scatter plot, or a histogram over a rug in one dimension."""

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from modalities.data import Arrays, Files
 from modalities.drawing import render
+from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
 from modalities.sources import choose_split, class_numbers, list_files, read_table, split_source, to_numbers
 
@@ -115,7 +116,8 @@ class Signals(Modality):
             raise MediaError(f"{path}: signals are written as .csv or .npy, not {path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".npy":
-            np.save(path, batch[0] if single else batch)
+            with write_aside(path) as part, part.open("wb") as file:
+                np.save(file, batch[0] if single else batch)
         elif single:
             self._write_csv(batch[0], path)
         else:
@@ -125,7 +127,8 @@ class Signals(Modality):
         unit = f" ({self.unit})" if self.unit else ""
         header = ",".join(f"channel {i}{unit}" for i in range(self.channels))
         # Nine digits give every float32 back.
-        np.savetxt(path, item.T, fmt="%.9g", delimiter=",", header=header, comments="", encoding="utf-8")
+        with write_aside(path) as part:
+            np.savetxt(part, item.T, fmt="%.9g", delimiter=",", header=header, comments="", encoding="utf-8")
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """Line plots of a batch [batch, channels, time] on common axes, one panel a series, one line a channel."""

@@ -16,8 +16,7 @@ from typing import Any
 
 from modalities import MediaError, Modality
 from recipes.common import machine, run, write_figures
-from zoo.checkpoint import CONFIG
-from zoo.configuration import family_name
+from zoo.configuration import CONFIG, family_name
 from zoo.evaluation.classifier import TRAINING, feature_network
 from zoo.evaluation.compare import TIMED, TIMES, Entry, common_medium, compare
 from zoo.evaluation.features import FeatureNetwork

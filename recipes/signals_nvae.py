@@ -33,8 +33,8 @@ from recipes.common import machine, run, write_figures
 from recipes.signals_autoregressive import heights, others, resolution, rival, spread
 from recipes.signals_vae import COLUMNS, compare, draw_spectra, extremes, gather, measure
 from zoo.card import Card, Figure
+from zoo.evaluation.neighbours import nearest
 from zoo.hub import load, push, save
-from zoo.linear.pca import nearest
 from zoo.model import Variational
 from zoo.nn.observation import Likelihood
 from zoo.training import TrainingConfig, seconds_trained, train

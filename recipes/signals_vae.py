@@ -25,8 +25,8 @@ from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
 from zoo.evaluation import likelihood
+from zoo.evaluation.neighbours import nearest
 from zoo.hub import push, save
-from zoo.linear.pca import nearest
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.vae import VAE
 

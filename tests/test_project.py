@@ -35,7 +35,8 @@ def imported_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("statement", ["import zoo", "import zoo.cli", "import modalities"])
 def test_torch_is_not_imported_before_it_is_needed(statement):
-    assert not imported_by(statement) & (HEAVY | {"torch"})
+    own = {"tyro"} if statement == "import zoo.cli" else set()  # the command line is made of it
+    assert not imported_by(statement) & (HEAVY | {"torch"}) - own
 
 
 def test_models_and_media_import_nothing_heavy_but_torch():

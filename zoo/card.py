@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modalities import KINDS, adapter
 from modalities.files import write_aside
 
 CARD, PICTURE = "README.md", "samples.png"
 
 DETAILS = ("unit", "kind", "error", "published", "source")
 """The fields of a `Figure` that the Hub's form of a result has no place for; they travel as the metric's arguments."""
-
-TASKS = {"images": "unconditional-image-generation"}
-"""The Hub's name of what a model of a medium does, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,14 @@ def render(card: Card, *, name: str, family: str, medium: str, parameters: int, 
     """The text of README.md: the Hub's metadata, the figures as model-index results, and prose for people."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    task = adapter(medium).task if medium in KINDS else None
     data = ModelCardData(
         license=card.licence,
         library_name="latent-zoo",
-        pipeline_tag=TASKS.get(medium),
+        pipeline_tag=task,
         tags=["latent-zoo", family, medium],
         model_name=name,
-        eval_results=[_to_result(figure, medium) for figure in card.figures],
+        eval_results=[_to_result(figure, task) for figure in card.figures],
     )
     return ModelCard.from_template(
         data,
@@ -177,8 +176,7 @@ def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
         raise ValueError(f"{folder} has no {CARD} to write figures to; `zoo.save` writes one")
     card = ModelCard.load(path)
     known = {(f.metric, f.kind, f.data): f for f in [*read_figures(folder), *figures]}
-    medium = next((tag for tag in card.data.tags or [] if tag in TASKS), "")
-    card.data.eval_results = [_to_result(figure, medium) for figure in known.values()]
+    card.data.eval_results = [_to_result(figure, card.data.pipeline_tag) for figure in known.values()]
     card.data.model_name = card.data.model_name or folder.name
     block = f"<!-- figures -->\n{table(known.values())}\n<!-- /figures -->"
     pattern = re.compile(r"<!-- figures -->.*<!-- /figures -->", re.DOTALL)
@@ -189,13 +187,13 @@ def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
         part.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
 
 
-def _to_result(figure: Figure, medium: str) -> Any:
+def _to_result(figure: Figure, task: str | None) -> Any:
     """The Hub's form of a figure; what the form has no field for goes into the metric's arguments."""
     from huggingface_hub import EvalResult
 
     details = {name: getattr(figure, name) for name in DETAILS}
     return EvalResult(
-        task_type=TASKS.get(medium, "other"),
+        task_type=task or "other",
         dataset_type=re.sub(r"\W+", "-", figure.data.lower()).strip("-"),
         dataset_name=figure.data,
         metric_type=re.sub(r"\W+", "-", figure.metric.lower()).strip("-"),

@@ -1,23 +1,29 @@
 """The command line, `zoo`: look at the bundled models, use any checkpoint, publish your own."""
 
-import argparse
+import contextlib
+import functools
 import inspect
+import io
+import operator
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional, arg
 
 from zoo.catalog import format_size, models
+from zoo.outputs import is_file, read_items, writer
 
 # Everything else is imported by the command that needs it: torch takes seconds, and `zoo list` answers at once.
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
     from modalities import Modality
     from zoo.evaluation.features import FeatureNetwork
     from zoo.model import GenerativeModel, Latent
@@ -26,249 +32,243 @@ HELP = """\
 Deep generative models for every medium: look, sample, move in the latent space, measure, publish.
 
 A NAME is a bundled model (`zoo list`), else a folder with a checkpoint, else a repository "org/name" of the
-Hugging Face Hub. Every command explains itself with --help.
-"""
-EXAMPLES = """\
+Hugging Face Hub. Every command explains itself with --help, and --debug shows the traceback of an error.
+
 examples:
   zoo list                                          the bundled models
   zoo sample vae-mnist -n 64 -o samples             64 digits as files, and all of them on one sheet
   zoo reconstruct vae-mnist mine.png -o out         what the model makes of your own picture
   zoo interpolate vae-mnist a.png b.png -o out      a walk from one to the other
-  zoo evaluate vae-mnist --data mnist --limit 1000  likelihood, bits per dimension, reconstruction error
+  zoo evaluate vae-mnist --data mnist --limit 1000  likelihood, bits per dimension, error of reconstructions
   zoo gallery -o gallery                            a page with pictures of every bundled model
 """
+SHOWN = 16
+"""How many reconstructions a picture shows at most."""
+NETWORK = tyro.conf.create_mutex_group(required=False)
+Output = Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0, or 2 after an error, told in one sentence on stderr."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            options.command(options)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        if options.debug:
-            raise
-        _complain(error)
-        return 2
+            warnings.showwarning = lambda message, *place: _complain(f"warning: {message}")
+            parse([word for word in words if word != "--debug"]).run()
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if debug:
+            raise
+        told = isinstance(error, (ValueError, TypeError, OSError, RuntimeError)) and str(error)
+        _complain(told or f"{type(error).__name__}: {error}; --debug shows where")
+        return 2
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, without the usage above it."""
+def parse(arguments: Sequence[str]) -> Any:
+    """The command of these words, one of `COMMANDS` with its options.
 
-    def error(self, message: str) -> NoReturn:
-        _complain(f"{message}; `{self.prog} --help` explains")
-        raise SystemExit(2)
-
-
-def _complain(error: object) -> None:
-    print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """A warning as one sentence, without the place in the code."""
-    _complain(f"warning: {message}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="zoo", description=HELP, epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def command(function: Any, help: str) -> argparse.ArgumentParser:
-        name = function.__name__.removesuffix("_")
-        description = inspect.getdoc(function)
-        added = commands.add_parser(name, help=help, description=description, formatter_class=raw)
-        added.set_defaults(command=function)
-        added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        return added
-
-    def model_command(function: Any, help: str) -> argparse.ArgumentParser:
-        added = command(function, help)
-        added.add_argument("name", metavar="NAME", help="a bundled model, a folder or a Hub repository org/name")
-        added.add_argument("--revision", help="branch, tag or commit of a Hub repository")
-        added.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-        return added
-
-    def output(added: argparse.ArgumentParser) -> None:
-        added.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write to")
-
-    def output_or_file(added: argparse.ArgumentParser) -> None:
-        said = "the folder to write to, or a file of the medium: face.glb"
-        added.add_argument("-o", "--output", metavar="PATH", type=Path, required=True, help=said)
-
-    def condition(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--condition", help="class of a class-conditional model, or one for each item: 0,1,2")
-
-    command(list_, "the bundled models")
-    model_command(info, "what a model is, what it was trained on, how good it is")
-
-    added = model_command(sample, "draw new items")
-    added.add_argument("-n", type=int, help="how many (default 16, or 1 for a file)")
-    added.add_argument("--temperature", type=float, default=1.0, help="below 1 more typical, 0 the mean (default 1)")
-    added.add_argument("--mean", action="store_true", help="end with the likelihood's mean instead of a draw")
-    added.add_argument("--seed", type=int, help="the same seed gives the same samples")
-    condition(added)
-    output_or_file(added)
-
-    added = model_command(reconstruct, "encode and decode your own files")
-    added.add_argument("files", metavar="FILE", nargs="+", help="files of the model's medium")
-    condition(added)
-    output_or_file(added)
-
-    added = model_command(interpolate, "walk from one file to another through the latent space")
-    added.add_argument("a", metavar="A", help="the file to start from")
-    added.add_argument("b", metavar="B", help="the file to end at")
-    added.add_argument("--steps", type=int, default=8, help="how many items, the ends included (default 8)")
-    added.add_argument("--method", choices=["spherical", "linear"], default="spherical", help="default: spherical")
-    condition(added)
-    output_or_file(added)
-
-    added = model_command(traverse, "change one latent dimension after the other")
-    added.add_argument("file", metavar="FILE", nargs="?", help="the file to start from (default: the prior's mean)")
-    condition(added)
-    output_or_file(added)
-
-    added = model_command(evaluate, "measure likelihood, latents, reconstructions and samples")
-    added.add_argument("--data", required=True, metavar="SOURCE", help="a named set of the medium, or your own folder")
-    added.add_argument("--split", choices=["train", "test", "all"], default="test", help="default: test")
-    added.add_argument("--limit", type=int, help="take the first items only, and no more samples")
-    added.add_argument("--metrics", metavar="NAME,...", help="which of those above (default: all that suit)")
-    added.add_argument("--samples", type=int, default=100, help="draws an item where there is a bound (default 100)")
-    added.add_argument("--generated", type=int, default=1000, help="samples to compare with data (default 1000)")
-    said = "end samples with the likelihood's mean: the noise of a draw can hide a copy"
-    added.add_argument("--mean", action="store_true", help=said)
-    network = added.add_mutually_exclusive_group()
-    said = "compare features of the zoo's classifier in DIR, trained there on the data's labels if it is not there"
-    network.add_argument("--classifier", metavar="DIR", type=Path, help=said)
-    said = "compare features of the Inception network: downloaded, or a file of weights"
-    network.add_argument("--inception", metavar="FILE", nargs="?", const="", help=said)
-    added.add_argument(
-        "--neighbours", metavar="PNG", type=Path, help="a picture of the samples nearest to training data"
-    )
-    added.add_argument("--seed", type=int, default=0, help="seed of the draws and of the data's noise (default 0)")
-    added.add_argument("--write", action="store_true", help="write the figures into the card of the folder NAME")
-
-    added = command(push, "publish a checkpoint on the Hugging Face Hub")
-    added.add_argument("name", metavar="NAME", help="a bundled model or a folder")
-    added.add_argument("repository", metavar="ORG/NAME", help="where to publish it")
-    added.add_argument("--private", action="store_true", default=None, help="make a new repository private")
-
-    added = command(pull, "download a checkpoint from the Hugging Face Hub into a folder")
-    added.add_argument("repository", metavar="ORG/NAME", help="what to download")
-    added.add_argument("--revision", help="branch, tag or commit")
-    output(added)
-
-    output(command(gallery, "a page with pictures of every bundled model"))
-    return parser
+    Raises ValueError with one sentence where they are not understood, and SystemExit after --help.
+    """
+    chosen = next((word for word in arguments if word in COMMANDS), "")
+    kinds = []
+    for name, kind in COMMANDS.items():
+        explained = inspect.getdoc(kind) or ""
+        shown = explained if name == chosen else explained.splitlines()[0]
+        kinds.append(Annotated[kind, tyro.conf.subcommand(name, description=shown)])
+    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+    either: Any = functools.reduce(operator.or_, kinds)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(either, prog="zoo", description=HELP, args=arguments, config=markers)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    # A box, drawn with lines or with ASCII: a title in its upper edge, the message, a rule, and hints.
+    lines = [line.strip("│| ") for line in Text.from_ansi(errors.getvalue()).plain.splitlines()]
+    edges = [i for i, line in enumerate(lines) if not line.strip("─-+╭╮╰╯") or line[0] in "╭+"]
+    message = " ".join(lines[edges[0] + 1 : edges[1]])
+    program = f"zoo {chosen}".strip()
+    raise ValueError(f"{message.removesuffix('(required)').rstrip(' .!')}; `{program} --help` explains")
 
 
-def list_(options: argparse.Namespace) -> None:
-    """List the bundled models: they load without a network."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True, style="bold")
-    for column in ("medium", "family", "size", "summary"):
-        table.add_column(column, justify="right" if column == "size" else "left")
-    for model in models():
-        table.add_row(model.name, model.medium, model.family, format_size(model.size), model.summary)
-    Console().print(table if table.row_count else "No models are bundled with this installation.")
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """The bundled models: they load without a network."""
+
+    def run(self) -> None:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("name", no_wrap=True, style="bold")
+        for column in ("medium", "family", "size", "summary"):
+            table.add_column(column, justify="right" if column == "size" else "left")
+        for model in models():
+            table.add_row(model.name, model.medium, model.family, format_size(model.size), model.summary)
+        _print(table if table.row_count else "No models are bundled with this installation.")
 
 
-def info(options: argparse.Namespace) -> None:
-    """Show a model's card and what can be done with it."""
-    from zoo.card import CARD
-    from zoo.checkpoint import WEIGHTS
-    from zoo.configuration import family_name
-    from zoo.hub import find, load
-    from zoo.model import Explicit, Latent
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What every command takes that loads a model."""
 
-    folder = find(options.name, options.revision)
-    model = load(folder)
-    does = ["sample"]
-    if isinstance(model, Explicit):
-        does.append("log_prob (exact)" if model.exact else "log_prob (a lower bound)")
-    if isinstance(model, Latent):
-        does.append("encode, decode, reconstruct, interpolate, traverse")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_row("family", family_name(type(model)))
-    table.add_row("medium", str(model.modality))
-    table.add_row("shape", " x ".join(map(str, model.modality.shape)))
-    table.add_row("does", ", ".join(does))
-    table.add_row("classes", str(model.classes or "none: unconditional"))
-    table.add_row("parameters", f"{sum(tensor.numel() for tensor in model.checkpoint().values()):,}")
-    table.add_row("weights", format_size((folder / WEIGHTS).stat().st_size))
-    table.add_row("folder", str(folder))
-    console = Console()
-    console.print(table)
-    if (folder / CARD).is_file():
-        _, _, text = (folder / CARD).read_text(encoding="utf-8").partition("\n# ")
-        console.print(Markdown(f"# {text}"))
+    name: Positional[str]  # A bundled model, a folder, or a Hub repository org/name.
+    revision: str | None = None  # Branch, tag or commit of a Hub repository.
+    device: str = "cpu"  # cpu, cuda, cuda:1, ...
+
+    def load(self) -> "GenerativeModel":
+        with Console(stderr=True).status(Text(f"Loading {self.name}")):
+            from zoo.hub import load
+
+            return load(self.name, revision=self.revision, device=self.device)
+
+    def load_latent(self) -> "Latent":
+        from zoo.model import Latent
+
+        model = self.load()
+        if not isinstance(model, Latent):
+            raise ValueError(f"{self.name} is a {type(model).__name__} and has no latent space; it can only be sampled")
+        return model
 
 
-def sample(options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Info(Loading):
+    """What a model is, what it was trained on, how good it is."""
+
+    def run(self) -> None:
+        from rich.markdown import Markdown
+
+        from zoo.card import CARD
+        from zoo.checkpoint import WEIGHTS
+        from zoo.configuration import family_name
+        from zoo.hub import find, load
+        from zoo.showcase import abilities, conditions
+
+        folder = find(self.name, self.revision)
+        model = load(folder)
+        told = ", ".join(map(str, conditions(model)))
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_row("family", family_name(type(model)))
+        table.add_row("medium", str(model.modality))
+        table.add_row("shape", " x ".join(map(str, model.modality.shape)))
+        table.add_row("abilities", str(abilities(model)))
+        table.add_row("condition", f"{model.condition.kind}: {told}" if model.condition else "none: unconditional")
+        table.add_row("parameters", f"{sum(tensor.numel() for tensor in model.checkpoint().values()):,}")
+        table.add_row("weights", format_size((folder / WEIGHTS).stat().st_size))
+        table.add_row("folder", str(folder))
+        _print(table)
+        if (folder / CARD).is_file():
+            _, _, text = (folder / CARD).read_text(encoding="utf-8").partition("\n# ")
+            # Control characters of a stranger's card could steer the terminal.
+            _print(Markdown(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", f"# {text}")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making(Loading):
+    """What every command takes that writes what a model makes."""
+
+    condition: str | None = None  # What the model is told: a class by name or number, or one for each item: 0,1,2.
+    output: Output  # The folder to write to, or a file of the medium: face.glb.
+
+    def told(self, model: "GenerativeModel") -> Any:
+        """The condition; a model that takes none gets the words as they are, and refuses them."""
+        if self.condition is None or model.condition is None:
+            return self.condition
+        return model.condition.parse(self.condition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Making):
     """Draw new items: files of the medium, and one picture of all; or one file.
 
     examples:
       zoo sample vae-mnist -n 64 --temperature 0.8 --seed 1 -o samples
       zoo sample vae-mnist -o digit.png
     """
-    from zoo.variational.nvae import NVAE
 
-    model = _load(options)
-    n = options.n if options.n is not None else 1 if _is_file(options.output) else 16
-    if isinstance(model, NVAE) and 0 < options.temperature < 1:  # the statistics of data would make samples pale
-        model = model.readjusted(options.temperature, batches=20, n=32, generator=_generator(options.seed))
-    x = model.sample(
-        n,
-        condition=_condition(model, options.condition),
-        temperature=options.temperature,
-        mean=options.mean,
-        generator=_generator(options.seed),
-    )
-    _write(model, x, options.output, "samples")
+    n: Annotated[int | None, arg(name="n", aliases=("-n",), help_behavior_hint="(default: 16, or 1 for a file)")] = None
+    """How many."""
+    temperature: float = 1.0  # Below 1 more typical, 0 the mean or the mode.
+    mean: bool = False  # End with the likelihood's mean instead of a draw.
+    seed: int | None = None  # The same seed gives the same samples.
 
+    def run(self) -> None:
+        import torch
 
-def reconstruct(options: argparse.Namespace) -> None:
-    """Encode and decode your own files: the picture shows them above what the model makes of them."""
-    import torch
-
-    model = _load_latent(options)
-    x = _read(model, options.files)
-    reconstructed = model.reconstruct(x, condition=_condition(model, options.condition))
-    _write(model, reconstructed, options.output, "reconstructions", torch.cat([x, reconstructed]), len(x))
+        model = self.load()
+        write = writer(model.modality, self.output, "samples")
+        x = model.sample(
+            self.n if self.n is not None else 1 if is_file(self.output) else 16,
+            condition=self.told(model),
+            temperature=self.temperature,
+            mean=self.mean,
+            generator=None if self.seed is None else torch.Generator().manual_seed(self.seed),
+        )
+        write(x)
 
 
-def interpolate(options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Making):
+    """Encode and decode your own files: the picture shows them above what the model makes of them.
+
+    What comes out is called as the file is that went in. Of a folder, files that cannot be read are left out.
+
+    examples:
+      zoo reconstruct vae-mnist seven.png eight.png -o out
+      zoo reconstruct vae-faces photos -o out
+    """
+
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="")] = ()
+    # Files of the model's medium, or folders of them.
+
+    def run(self) -> None:
+        import torch
+
+        model = self.load_latent()
+        paths, names, items = read_items(model.modality, self.files)
+        write = writer(model.modality, self.output, "reconstructions", paths, names)
+        x = torch.stack(items).to(model.device)
+        made = model.reconstruct(x, condition=self.told(model))
+        shown = min(len(x), SHOWN)
+        write(made, torch.cat([x[:shown], made[:shown]]), shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(Making):
     """Walk through the latent space from one file to another; the ends are their reconstructions."""
-    model = _load_latent(options)
-    a, b = _read(model, [options.a, options.b]).split(1)
-    condition = _condition(model, options.condition)
-    x = model.interpolate(a, b, options.steps, method=options.method, condition=condition)[0]
-    _write(model, x, options.output, "interpolation", columns=options.steps)
+
+    a: Positional[Path]  # The file to start from.
+    b: Positional[Path]  # The file to end at.
+    steps: int = 8  # How many items, the ends included.
+    method: Literal["spherical", "linear"] = "spherical"  # Around the middle of the latent space, or straight.
+
+    def run(self) -> None:
+        model = self.load_latent()
+        write = writer(model.modality, self.output, "interpolation", [self.a, self.b])
+        a, b = (model.modality.load(path)[None].to(model.device) for path in (self.a, self.b))
+        x = model.interpolate(a, b, self.steps, method=self.method, condition=self.told(model))[0]
+        write(x, columns=self.steps)
 
 
-def traverse(options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Traverse(Making):
     """Set one latent dimension after the other to -3, ..., 3 standard deviations: a row for each."""
-    model = _load_latent(options)
-    start = None if options.file is None else _read(model, [options.file])
-    x = model.traverse(start, condition=_condition(model, options.condition))[0]
-    _write(model, x.flatten(0, 1), options.output, "traversal", columns=x.shape[1])
+
+    file: Positional[Path | None] = None  # The file to start from; the prior's mean if there is none.
+
+    def run(self) -> None:
+        model = self.load_latent()
+        write = writer(model.modality, self.output, "traversal", [self.file] if self.file else [])
+        start = None if self.file is None else model.modality.load(self.file)[None].to(model.device)
+        x = model.traverse(start, condition=self.told(model))[0]
+        write(x.flatten(0, 1), columns=x.shape[1])
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Measure a model on data that it has not seen.
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Loading):
+    """Measure likelihood, latents, reconstructions and samples on data that a model has not seen.
 
     metrics:
       likelihood  in nats and bits, and the error of reconstructions. A mass or a density: they cannot be compared.
@@ -277,7 +277,8 @@ def evaluate(options: argparse.Namespace) -> None:
       features    samples against test data in the features of a network: Frechet and kernel distance, precision,
                   recall, density, coverage; needs --classifier or --inception
       distances   samples against test data as they are, for points and signals: sliced Wasserstein, MMD
-      neighbours  whether samples are nearer to their nearest training item than test data are to theirs
+      neighbours  whether samples are nearer to their nearest training item than test data are to theirs: copies
+
     Beside every comparison of samples stands what training data reach in their place.
 
     examples:
@@ -286,71 +287,83 @@ def evaluate(options: argparse.Namespace) -> None:
       zoo evaluate vae-faces --data photos/ --metrics neighbours --mean
       zoo evaluate runs/mine --data photos/ --write
     """
-    from zoo.card import write_figures
-    from zoo.evaluation import suite
 
-    folder = Path(options.name)
-    if options.write and not folder.is_dir():
-        raise ValueError(f"--write changes the card of a folder, and {options.name!r} is none; `zoo pull` makes one")
-    wanted = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
-    searched = options.split == "test" and (wanted is None or "neighbours" in wanted)
-    if options.neighbours is not None and not searched:
-        raise ValueError("--neighbours shows what that metric finds on the test split, and that is not measured")
-    model = _load(options)
+    data: Annotated[str, arg(metavar="SOURCE")]  # A named set of the medium, or your own folder.
+    split: Literal["train", "test", "all"] = "test"  # Which part of the data.
+    limit: int | None = None  # Take the first items only, and no more samples.
+    metrics: Annotated[str | None, arg(metavar="NAME,...")] = None  # Which of those above; None: all that suit.
+    samples: int = 100  # Draws an item where there is a bound.
+    generated: int = 1000  # Samples to compare with data.
+    mean: bool = False  # End samples with the likelihood's mean: the noise of a draw can hide a copy.
+    classifier: Annotated[Path | None, arg(metavar="DIR"), NETWORK] = None
+    """Compare features of the zoo's classifier in DIR, trained there on the data's labels if it is not there."""
+    inception: Annotated[tuple[str, ...] | None, arg(metavar="[FILE]"), NETWORK] = None
+    """Compare features of the Inception network: downloaded, or a file of weights."""
+    neighbours: Annotated[Path | None, arg(metavar="PNG")] = None  # A picture of the samples nearest to training data.
+    seed: int = 0  # Of the draws and of the data's noise.
+    write: bool = False  # Write the figures into the card of the folder NAME.
 
-    def dataset(split: str, labels: bool = model.classes is not None) -> Any:
-        return model.modality.dataset(options.data, split, labels=labels)
+    def run(self) -> None:
+        from zoo.card import write_figures
+        from zoo.evaluation.suite import evaluate
 
-    test = dataset(options.split)
-    # Training data stand beside test data; elsewhere the model may have seen what samples would be compared with.
-    training = dataset("train") if options.split == "test" else None
-    report = suite.evaluate(
-        model,
-        test,
-        f"{Path(options.data).name} {options.split}",
-        training,
-        metrics=wanted,
-        network=_feature_network(options, model.modality, dataset),
-        limit=options.limit,
-        samples=options.samples,
-        generated=options.generated,
-        mean=options.mean,
-        seed=options.seed,
-    )
-    table = Table("figure", "of what", "measured", "data", box=None, pad_edge=False)
-    for figure in report.figures:
-        table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
-    Console().print(table)
-    if options.neighbours is not None and report.neighbours is not None:
-        options.neighbours.parent.mkdir(parents=True, exist_ok=True)
-        report.neighbours.show(model.modality).save(options.neighbours)
-        print(f"samples above the training items that they are nearest to: {options.neighbours}")
-    if options.write:
-        write_figures(folder, report.figures)
-        print(f"written into {folder / 'README.md'}")
+        folder = Path(self.name)
+        if self.write and not folder.is_dir():
+            raise ValueError(f"--write changes the card of a folder, and {self.name!r} is none; `zoo pull` makes one")
+        wanted = None if self.metrics is None else [name.strip() for name in self.metrics.split(",")]
+        if self.neighbours and (self.split != "test" or "neighbours" not in (wanted or ["neighbours"])):
+            raise ValueError("--neighbours shows what that metric finds on the test split, and that is not measured")
+        model = self.load()
+
+        def dataset(split: str, labels: bool = model.condition is not None) -> Any:
+            return model.modality.dataset(self.data, split, labels=labels)
+
+        report = evaluate(
+            model,
+            dataset(self.split),
+            f"{Path(self.data).name} {self.split}",
+            # Training data stand beside test data; elsewhere the model may have seen what samples are compared with.
+            dataset("train") if self.split == "test" else None,
+            metrics=wanted,
+            network=self._network(model.modality, dataset),
+            limit=self.limit,
+            samples=self.samples,
+            generated=self.generated,
+            mean=self.mean,
+            seed=self.seed,
+        )
+        table = Table("figure", "of what", "measured", "data", box=None, pad_edge=False)
+        for figure in report.figures:
+            table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
+        _print(table)
+        if self.neighbours is not None and report.neighbours is not None:
+            self.neighbours.parent.mkdir(parents=True, exist_ok=True)
+            report.neighbours.show(model.modality).save(self.neighbours)
+            print(f"samples above the training items that they are nearest to: {self.neighbours}")
+        if self.write:
+            write_figures(folder, report.figures)
+            print(f"written into {folder / 'README.md'}")
+
+    def _network(self, medium: "Modality", dataset: Callable[..., Any]) -> "FeatureNetwork | None":
+        """The network that compares items, if one is asked for; `dataset` opens a split, with labels or without."""
+        if self.inception is not None:
+            from zoo.evaluation.features import inception
+
+            if len(self.inception) > 1:
+                raise ValueError(f"--inception takes one file of weights, got {' and '.join(self.inception)}")
+            return inception(self.inception[0] if self.inception else None, self.device)
+        if self.classifier is None:
+            return None
+        from zoo.checkpoint import CONFIG
+        from zoo.evaluation.classifier import feature_network
+
+        trained = (self.classifier / CONFIG).is_file()
+        labelled = [] if trained else [dataset(split, True) for split in ("train", "test")]
+        return feature_network(self.classifier, medium, *labelled, device=self.device)
 
 
-def _feature_network(
-    options: argparse.Namespace, medium: "Modality", dataset: Callable[..., Any]
-) -> "FeatureNetwork | None":
-    """The network that compares items of a medium, if one is asked for; `dataset` opens a split, with labels or
-    without."""
-    if options.inception is not None:
-        from zoo.evaluation.features import inception
-
-        return inception(options.inception or None, options.device)
-    if options.classifier is None:
-        return None
-    from zoo.checkpoint import CONFIG
-    from zoo.evaluation.classifier import feature_network
-
-    if (options.classifier / CONFIG).is_file():
-        return feature_network(options.classifier, medium, device=options.device)
-    labelled = [dataset(split, True) for split in ("train", "test")]
-    return feature_network(options.classifier, medium, *labelled, device=options.device)
-
-
-def push(options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Push:
     """Publish a checkpoint on the Hugging Face Hub, in one commit, after loading it strictly.
 
     Log in first: hf auth login
@@ -358,91 +371,56 @@ def push(options: argparse.Namespace) -> None:
     example:
       zoo push runs/mine my-name/faces-vae --private
     """
-    from zoo import hub
 
-    print(hub.push(options.name, options.repository, private=options.private))
+    name: Positional[str]  # A bundled model or a folder.
+    repository: Annotated[Positional[str], arg(metavar="ORG/NAME")]  # Where to publish it.
+    private: bool = False  # Make a new repository private.
+
+    def run(self) -> None:
+        from zoo import hub
+
+        print(hub.push(self.name, self.repository, private=self.private or None))
 
 
-def pull(options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Pull:
     """Download a checkpoint from the Hugging Face Hub into a folder, after loading it strictly."""
-    from zoo import hub
 
-    print(hub.pull(options.repository, options.output, revision=options.revision))
+    repository: Annotated[Positional[str], arg(metavar="ORG/NAME")]  # What to download.
+    revision: str | None = None  # Branch, tag or commit.
+    output: Output  # The folder to write to.
 
+    def run(self) -> None:
+        from zoo import hub
 
-def gallery(options: argparse.Namespace) -> None:
-    """Make pictures of every bundled model, and a page that shows them with the code that makes each."""
-    from zoo.gallery import write_gallery
-
-    page = write_gallery(options.output)
-    print(f"The gallery is {page.resolve()}")
+        print(hub.pull(self.repository, self.output, revision=self.revision))
 
 
-def _load(options: argparse.Namespace) -> "GenerativeModel":
-    with Console(stderr=True).status(f"Loading {options.name}"):
-        from zoo.hub import load
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """A page with pictures of every bundled model, each with the code that makes it."""
 
-        return load(options.name, revision=options.revision, device=options.device)
+    output: Output  # The folder to write to.
 
+    def run(self) -> None:
+        from zoo.gallery import write_gallery
 
-def _load_latent(options: argparse.Namespace) -> "Latent":
-    from zoo.model import Latent
-
-    model = _load(options)
-    if not isinstance(model, Latent):
-        raise ValueError(f"{options.name} is a {type(model).__name__} and has no latent space; it can only be sampled")
-    return model
+        print(f"The gallery is {write_gallery(self.output).resolve()}")
 
 
-def _read(model: "GenerativeModel", files: Sequence[str]) -> "Tensor":
-    import torch
-
-    return torch.stack([model.modality.load(file) for file in files]).to(model.device)
-
-
-def _condition(model: "GenerativeModel", text: str | None) -> Any:
-    """Class numbers out of "3" or "0,1,2"; what else there is goes to the model as it is, which takes or refuses it."""
-    if text is None or model.classes is None:
-        return text
-    try:
-        classes = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--condition is a class from 0 to {model.classes - 1}, or several, got {text!r}") from error
-    return classes[0] if len(classes) == 1 else classes
+COMMANDS = {
+    kind.__name__.lower(): kind
+    for kind in (List, Info, Sample, Reconstruct, Interpolate, Traverse, Evaluate, Push, Pull, Gallery)
+}
 
 
-def _generator(seed: int | None) -> "Generator | None":
-    import torch
-
-    return None if seed is None else torch.Generator().manual_seed(seed)
-
-
-def _write(
-    model: "GenerativeModel",
-    x: "Tensor",
-    folder: Path,
-    name: str,
-    shown: "Tensor | None" = None,
-    columns: int | None = None,
-) -> None:
-    """Write items as files of their medium, or as one file where `folder` names one, and what is to be shown (the
-    items, if nothing else) as one picture."""
-    kind = model.modality.kind
-    # A point is a row of a table; an item of any other medium is a file of its own.
-    files, picture = folder / (f"{name}.csv" if kind == "points" else name), folder / f"{name}.png"
-    if _is_file(folder):
-        files, picture = folder, folder.with_suffix(".png")
-    single = _is_file(folder) and len(x) == 1
-    if files != picture or single:
-        model.modality.save(x[0] if single else x, files)
-    if files != picture or not single:
-        model.modality.show(x if shown is None else shown, columns).save(picture)
-    print(f"{len(x)} {kind} in {files}" + (f", a picture of them in {picture}" if files != picture else ""))
+def _print(what: Any) -> None:
+    """Print a table or a text, with the square brackets and colons of names and paths as they are."""
+    Console(markup=False, emoji=False, highlight=False).print(what)
 
 
-def _is_file(path: Path) -> bool:
-    """Whether a path names a file, by its suffix: a folder may be called v1.0."""
-    return path.suffix[1:2].isalpha() and not path.is_dir()
+def _complain(error: object) -> None:
+    print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

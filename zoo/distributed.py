@@ -56,6 +56,15 @@ def all_or_none(work: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]
 
 
+def from_main(work: Callable[[], Tensor | None], like: Tensor) -> Tensor | None:
+    """The matrix that `work` returns in the main process, or None, in every process; `like` has its type."""
+    found = all_or_none(lambda: work() if is_main() else None)
+    rows, columns = (int(all_max(0 if found is None else found.shape[i])) for i in (0, 1))
+    if not columns:
+        return None
+    return broadcast(like.new_empty(rows, columns) if found is None else found)
+
+
 def in_main_process(name: str, work: Callable[[], str]) -> str:
     """Do something in the main process alone, and give its result to all that ask for it.
 

@@ -88,12 +88,12 @@ class LatentPrior(Explicit, Latent, Trainable):
 
     def adapt(self, data: Any) -> None:
         """Have the prior measure the latents of the data."""
-        self.learned.adapt(_Encoded(self, as_dataset(data)))  # type: ignore[operator]
+        self.learned.adapt(_Encoded(self, as_dataset(data)))
 
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> LearnedPrior:
         """The learned p(z)."""
         conditions = (self._below(condition), self._above(condition))
-        return LearnedPrior(self.model, self.learned, n, temperature, conditions)  # type: ignore[arg-type]
+        return LearnedPrior(self.model, self.learned, n, temperature, conditions)
 
     def encode(self, x: Tensor, *, condition: object = None) -> Any:
         """q(z given x) of the model below."""
@@ -142,7 +142,7 @@ class LatentPrior(Explicit, Latent, Trainable):
         return total - math.log(draws)
 
     def elbo(self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None) -> ELBO:
-        """The bound by one draw of the latents: log p(x given z), and log q(z given x) - log p(z) as one group, which of
+        """The bound by one draw of the latents: log p(x given z), and as the rate log q(z given x) - log p(z), which of
         codes is -log p(codes).
 
         Raises TypeError where the model below has no likelihood.

@@ -23,6 +23,7 @@ from zoo import walks
 from zoo.conditions import Condition
 from zoo.configuration import CheckpointError, family_name, record_arguments
 from zoo.distributions import Event, full_precision, uniform_noise
+from zoo.showcase import Exhibit, latent_exhibits, samples_exhibit
 from zoo.walks import Z
 
 
@@ -92,6 +93,10 @@ class GenerativeModel(nn.Module, abc.ABC):
     def scored_by(self) -> "Explicit | None":
         """The model whose likelihood stands for this one: itself, another one of the same parameters, or none."""
         return self if isinstance(self, Explicit) and self.scores else None
+
+    def exhibits(self) -> list[Exhibit]:
+        """What can be shown of the model, with the code that makes it; `zoo.showcase.draw` runs it."""
+        return [samples_exhibit(self)]
 
     @property
     def device(self) -> torch.device:
@@ -280,6 +285,10 @@ class Latent(GenerativeModel):
     def from_latents(self, items: Tensor) -> Any:
         """z, as `decode` takes it, out of items of `latents()`."""
         return full_precision(items)
+
+    def exhibits(self) -> list[Exhibit]:
+        """Samples, the same at several temperatures, walks between them, and single latent dimensions."""
+        return [*super().exhibits(), *latent_exhibits(self)]
 
     @torch.no_grad()
     def sample(

@@ -51,7 +51,7 @@ class Moments:
         step = other.mean - self.mean
         weight = self.count * other.count / max(count, 1)
         self.squares += other.squares
-        self._spread(step, weight)
+        self.spread(step, weight)
         self.mean = self.mean + step * (other.count / max(count, 1))
         self.count = count
         return step, weight
@@ -67,9 +67,15 @@ class Moments:
         own, self.count = self.count, int(sums[0].item())
         mean = (sums[1:] / max(self.count, 1)).view_as(self.mean)
         step, self.mean = self.mean - mean, mean
-        self._spread(step, own)
+        self.spread(step, own)
         all_sum(self.squares)
         return step, own
+
+    @property
+    def total(self) -> float:
+        """The squared deviations of all elements together: the trace of the scatter."""
+        scatter = self.squares.ndim == 2 and self.mean.ndim == 1
+        return (self.squares.trace() if scatter else self.squares.sum()).item()
 
     def variance(self, correction: int = 1) -> Tensor:
         """The squares over count - correction. Raises ValueError for too few items."""
@@ -81,8 +87,9 @@ class Moments:
         """The square root of the variance."""
         return self.variance(correction).sqrt()
 
-    def _spread(self, step: Tensor, weight: float) -> None:
-        """Add the squares that a mean which lies a step away stands for."""
+    def spread(self, step: Tensor, weight: float) -> None:
+        """Add weight * step step^T to the scatter: what squares about a point a step away have more than those about
+        the mean."""
         if self.squares.shape == self.mean.shape:
             self.squares.addcmul_(step, step, value=weight)
         elif self.squares.ndim == 2:

@@ -1,7 +1,7 @@
 """The one progress bar of the package."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from zoo.distributed import is_main
@@ -20,14 +20,17 @@ def track(
         size: how far a step leads, 1 if not given.
     """
     if not (sys.stderr.isatty() and is_main()):
-        yield from steps
+        for step in steps:  # not `yield from`, which closes the steps where the caller leaves early
+            yield step
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    if total is None and isinstance(steps, Sized):
+        total = len(steps)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=len(steps) if total is None and hasattr(steps, "__len__") else total)
+        task = progress.add_task(what, total=total)
         for step in steps:
             yield step
             progress.advance(task, size(step))

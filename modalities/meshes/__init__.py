@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities.data import Files
-from modalities.drawing import contact_sheet
+from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
@@ -160,8 +160,7 @@ class Meshes(Modality):
             for i, item in enumerate(batch):
                 self._write(item, folder / f"{i:05d}{suffix}")
         elif suffix in PICTURES:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.show(batch).save(path)
+            save_picture(self.show(batch), path)
         elif suffix not in SUFFIXES:
             raise MediaError(f"{path}: meshes are written as {', '.join(SUFFIXES + PICTURES)}, not {suffix}")
         elif single:

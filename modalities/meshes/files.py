@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from modalities.files import write_aside
 from modalities.meshes.geometry import (
     MeshArrays,
     check_indices,
@@ -295,7 +296,8 @@ def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
         vertices = (np.asarray(mesh.vertices, np.float64) / UNITS[unit]).astype(np.float32)
         data = WRITERS[suffix](MeshArrays(vertices, mesh.faces, mesh.uv, colours))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with write_aside(path) as part:
+        part.write_bytes(data)
 
 
 def _text(rows: np.ndarray, form: str) -> str:

@@ -198,7 +198,7 @@ def test_three_broken_files_of_fifty_are_skipped_counted_and_named(tmp_path):
     (tmp_path / "20.png").write_bytes(png(20)[:45])
     (tmp_path / "49.png").write_bytes(b"")
     with pytest.warns(UserWarning) as warned:
-        values = [grey(x) for batch in batches(Images().dataset(tmp_path, "all"), 8) for x in batch]
+        values = [grey(x) for batch in batches(Images().dataset(tmp_path, "all"), 8) for x in batch.x]
     assert values == [i for i in range(50) if i not in (7, 20, 49)]
     messages = [str(warning.message) for warning in warned]
     assert len(messages) == 4 and messages[-1] == "skipped 3 broken files of 50"
@@ -210,9 +210,9 @@ def test_two_levels_are_drawn_afresh_at_every_visit(tmp_path):
     for data in (Images(levels=2).dataset("digits"), Images(levels=2).dataset(tmp_path)):
         assert not set(data[100].unique().tolist()) <= {-1.0, 1.0}
         generator = torch.Generator().manual_seed(0)
-        first, second = next(batches(data, 50, generator)), next(batches(data, 50, generator))
+        first, second = next(batches(data, 50, generator)).x, next(batches(data, 50, generator)).x
         assert set(first.unique().tolist()) == {-1.0, 1.0} and (first != second).any()
-        again = next(batches(data, 50, torch.Generator().manual_seed(0)))
+        again = next(batches(data, 50, torch.Generator().manual_seed(0))).x
         assert (first == again).all()
 
 

@@ -27,7 +27,7 @@ def test_batches_are_saved_as_an_array_or_a_folder(tmp_path):
     assert (np.load(tmp_path / "a.npy") == x.numpy()).all()
     signals.save(x, tmp_path / "many")
     assert [file.name for file in sorted((tmp_path / "many").iterdir())] == ["00000.csv", "00001.csv", "00002.csv"]
-    assert (next(batches(signals.dataset(tmp_path / "many", "all"), 3)) == x).all()
+    assert (next(batches(signals.dataset(tmp_path / "many", "all"), 3)).x == x).all()
     with pytest.raises(MediaError, match="a .csv file holds one series, got a batch"):
         signals.save(x, tmp_path / "a.csv")
     with pytest.raises(MediaError, match=r"written as \.csv or \.npy, not \.wav"):
@@ -122,7 +122,7 @@ def test_folder_skips_and_names_broken_files(tmp_path):
         (tmp_path / "ab"[i % 2] / f"{i}.csv").write_text(f"{i}\n{i}\n{'nan' if i == 3 else i}\n")
     data = Signals(1, 3).dataset(tmp_path, "all", labels=True)
     with pytest.warns(UserWarning) as warned:
-        x, y = next(batches(data, 10))
+        x, y, _ = next(batches(data, 10))
     assert x[:, 0, 0].tolist() == [0, 2, 4, 6, 8, 1, 5, 7, 9] and y.tolist() == [0] * 5 + [1] * 4
     assert "3.csv, row 3" in str(warned[0].message)
     (tmp_path / "c.csv").write_text("1\n1\n1\n")

@@ -9,7 +9,7 @@ from PIL import Image
 from modalities import MediaError
 from recipes import compare
 
-PAGE = "# Side by side\n\n<!-- digits -->\nold\n<!-- /digits -->\n\nThe end.\n"
+PAGE = "# Side by side\n\n<!-- digits -->\nearlier\n<!-- /digits -->\n\nThe end.\n"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_smoke_writes_a_table_a_picture_figures_and_the_page(smoke):
     written = smoke.page.read_text()
     assert written.startswith("# Side by side\n\n<!-- digits -->\n\n![")
     assert written.endswith("digits -->\n\nThe end.\n")
-    assert text in written and "old" not in written and "(page-digits.png)" in written
+    assert text in written and "earlier" not in written and "(page-digits.png)" in written
     assert Image.open(smoke.page.with_name("page-digits.png")).size == picture.size
 
 

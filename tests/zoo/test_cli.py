@@ -8,15 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from modalities.images import Images
 from tests import toys
 from zoo import catalog
 from zoo.card import Card, read_figures
-from zoo.cli import main
+from zoo.cli import COMMANDS, main, parse
 from zoo.evaluation import classifier
-from zoo.hub import save
+from zoo.hub import load, save
 from zoo.training import TrainingConfig
-from zoo.variational.nvae import NVAE
 
 KEYWORDS = classifier.feature_network.__kwdefaults__
 
@@ -55,6 +53,12 @@ def pictures(tmp_path):
     return paths
 
 
+def contents(folder):
+    """The files in a folder and what they hold, without the toys' checkpoints."""
+    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("checkpoints")}
+
+
 def test_list_shows_every_bundled_model(run):
     out = run("list")
     for name in toys.NAMES:
@@ -73,9 +77,27 @@ def test_the_list_and_the_package_need_no_torch():
 
 def test_info_says_what_a_model_is_and_can_do(run):
     out = run("info", "toy-vae")
-    assert "log_prob (a lower bound)" in out and "interpolate" in out and "Made up." in out
-    assert "log_prob (exact)" in run("info", "toy-pixelcnn")
-    assert "log_prob" not in run("info", "toy-gan")
+    assert "scores by a lower bound, has a latent space" in out and "unconditional" in out and "Made up." in out
+    assert "scores exactly" in run("info", "toy-pixelcnn") and "classes: 0, 1, 2" in run("info", "toy-conditional-vae")
+    assert "scores" not in run("info", "toy-gan")
+
+
+def test_square_brackets_and_colons_are_no_markup(run, bundled, tmp_path):
+    place = tmp_path / "runs[/y] :smile: [bold]"
+    save(toys.make("vae"), place, Card("Of [red]digits[/red].", "Made up."))
+    out = run("info", place)
+    assert str(place) in out and "Of [red]digits[/red]." in out
+    assert "[/out]" in run("sample", place, "-n", "1", "-o", tmp_path / "[/out]")
+    assert (tmp_path / "[/out]" / "samples" / "00000.png").is_file()
+    assert "'runs[/y]'" in run("sample", "runs[/y]", "-o", tmp_path, code=2)
+    place.rename(bundled / "[bold]toy")
+    assert "[bold]toy" in run("list") and "Of [red]digits[/red]." in run("list")
+
+
+def test_a_card_does_not_steer_the_terminal(run, tmp_path):
+    save(toys.make("vae"), tmp_path / "toy", Card("Clears \x1b[2J the screen.", "Made up."))
+    out = run("info", tmp_path / "toy")
+    assert "\x1b[2J" not in out and "the screen." in out
 
 
 def test_a_path_with_a_suffix_is_one_file(run, tmp_path):
@@ -86,6 +108,8 @@ def test_a_path_with_a_suffix_is_one_file(run, tmp_path):
     run("sample", "toy-ppca", "-n", "5", "-o", tmp_path / "new" / "points.csv")
     assert len((tmp_path / "new" / "points.csv").read_text().splitlines()) == 6
     assert (tmp_path / "new" / "points.png").is_file()
+    run("sample", "toy-ppca", "-o", tmp_path / "plot.png")
+    assert Image.open(tmp_path / "plot.png").width > 300 and not (tmp_path / "plot.csv").exists()
     run("sample", "toy-vae", "-n", "2", "-o", tmp_path / "v1.0")
     assert len(list((tmp_path / "v1.0" / "samples").iterdir())) == 2
     assert "not .glb" in run("sample", "toy-vae", "-o", tmp_path / "face.glb", code=2)
@@ -100,18 +124,67 @@ def test_sample_writes_files_and_a_sheet(run, tmp_path):
     assert torch.equal(modality.load(tmp_path / "out/samples/00002.png"), expected[2])
 
 
-def test_cool_samples_of_a_hierarchy_have_statistics_of_their_own(run, tmp_path):
-    torch.manual_seed(0)
-    sizes = dict(latent=2, width=4, blocks=1, block_cells=1, cells=1, expansion=2)
-    model = NVAE(Images(1, 8, 8), (1, 1), normalisation="batch", **sizes).eval()
-    save(model, tmp_path / "nvae", Card("A toy.", "Made up."))
-    run("sample", tmp_path / "nvae", "-n", "2", "--seed", "1", "--temperature", "0.5", "-o", tmp_path / "out")
-    seeds = [torch.Generator().manual_seed(1) for _ in range(2)]
-    calm = model.readjusted(0.5, batches=20, n=32, generator=seeds[0])
-    expected = calm.sample(2, temperature=0.5, generator=seeds[1])
-    assert torch.allclose(model.modality.load(tmp_path / "out/samples/00001.png"), expected[1], atol=1e-6)
-    pale = model.sample(2, temperature=0.5, generator=torch.Generator().manual_seed(1))
-    assert not torch.allclose(pale[1], expected[1], atol=1e-2)
+def test_the_same_seed_gives_the_same_cool_samples_here_and_there(capsys, tmp_path):
+    command = ["sample", "nvae-mnist", "-n", "2", "--seed", "1", "--temperature", "0.5", "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    model = load("nvae-mnist")
+    expected = model.sample(2, temperature=0.5, generator=torch.Generator().manual_seed(1))
+    for i in range(2):
+        assert torch.equal(model.modality.load(tmp_path / f"out/samples/0000{i}.png"), expected[i])
+
+
+def test_samples_of_a_former_run_give_way(run, tmp_path):
+    run("sample", "toy-vae", "-n", "6", "-o", tmp_path)
+    assert "2 images in" in (out := run("sample", "toy-vae", "-n", "2", "-o", tmp_path)) and "in place of 6" in out
+    assert list(contents(tmp_path)) == ["samples/00000.png", "samples/00001.png", "samples.png"]
+
+
+def test_nothing_of_the_users_is_written_over(run, tmp_path, pictures):
+    for path in (
+        "out/samples/cat.png",
+        "photo.png",
+        "other/samples.png",
+        "mine/samples/00007.png",
+        "set/samples/00000.png",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("mine")
+    before = contents(tmp_path)
+    a, b = pictures
+    for command in (
+        ["sample", "toy-vae", "-o", tmp_path / "out"],
+        ["sample", "toy-vae", "-o", tmp_path / "mine"],
+        ["sample", "toy-vae", "-o", tmp_path / "other"],
+        ["sample", "toy-vae", "-o", tmp_path / "set"],
+        ["sample", "toy-ppca", "-o", tmp_path / "photo.csv"],
+        ["reconstruct", "toy-vae", a, "-o", a],
+        ["reconstruct", "toy-vae", tmp_path / "out" / ".." / "a.png", "-o", a],
+        ["interpolate", "toy-vae", a, b, "-o", b],
+        ["traverse", "toy-vae", a, "-o", a],
+    ):
+        assert "written over" in (err := run(*command, code=2)) or "holds other files" in err
+    assert contents(tmp_path) == before
+    run("reconstruct", "toy-vae", a, "-o", tmp_path / "walk")
+    made = tmp_path / "walk" / "reconstructions" / "a.png"
+    assert "would be written over" in run("reconstruct", "toy-vae", made, "-o", tmp_path / "walk", code=2)
+
+
+def test_a_full_disk_leaves_what_was_there(run, tmp_path, monkeypatch):
+    run("sample", "toy-vae", "-n", "3", "--seed", "1", "-o", tmp_path / "out")
+    run("sample", "toy-vae", "--seed", "1", "-o", tmp_path / "one.png")
+    before = contents(tmp_path)
+    whole = Image.Image.save
+
+    def cut(picture, path, **options):
+        whole(picture, path, **options)
+        with open(path, "rb+") as file:
+            file.truncate(20)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", cut)
+    assert "No space left" in run("sample", "toy-vae", "-n", "2", "--seed", "2", "-o", tmp_path / "out", code=2)
+    assert "No space left" in run("sample", "toy-vae", "--seed", "2", "-o", tmp_path / "one.png", code=2)
+    assert contents(tmp_path) == before
 
 
 def test_samples_of_points_are_one_table(run, tmp_path):
@@ -138,13 +211,37 @@ def test_reconstruct_interpolate_traverse(run, tmp_path, pictures):
     assert Image.open(tmp_path / "out/traversal.png").width > Image.open(tmp_path / "out/traversal.png").height
 
 
+def test_files_of_a_folder_keep_their_names(run, tmp_path, pictures):
+    a, b = pictures
+    photos = tmp_path / "photos"
+    for path in (photos / "cat.v2.png", photos / "more" / "dog.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(a.read_bytes())
+    (photos / "notes.txt").write_text("no picture")
+    assert "3 images" in run("reconstruct", "toy-vae", photos, b, "-o", tmp_path / "out")
+    assert list(contents(tmp_path / "out" / "reconstructions")) == ["b.png", "cat.v2.png", "more/dog.png"]
+    model = toys.make("vae")
+    expected = model.reconstruct(model.modality.load(b)[None])[0]
+    loaded = model.modality.load(tmp_path / "out" / "reconstructions" / "b.png")
+    assert torch.equal(loaded, torch.where(expected > 0, 1.0, -1.0))
+    assert "have one name" in run("reconstruct", "toy-vae", a, a, "-o", tmp_path / "out", code=2)
+    assert main(["reconstruct", "toy-vae", str(photos), "-o", str(tmp_path / "out")]) == 0
+
+
+def test_what_is_left_out_of_a_folder_is_said(run, tmp_path, pictures, capsys):
+    pictures[1].write_text("no picture")
+    assert main(["reconstruct", "toy-vae", str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert "b.png is no picture" in err and err.startswith("zoo: warning: left out: ") and "images in" in out
+
+
 def test_evaluate_prints_the_figures_and_writes_them_into_the_card(run, bundled):
     folder = bundled / "toy-pixelcnn"
     out = run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
     assert "NLL" in out and "mass" in out and "digits test, first 20" in out
     figures = read_figures(folder)
     assert [figure.metric for figure in figures[:2]] == ["NLL", "bits/dim"]
-    assert all(figure.metric.startswith("copies: ") for figure in figures[2:]) and len(figures) == 4
+    assert all(figure.metric.startswith("nearest neighbour: ") for figure in figures[2:]) and len(figures) == 4
     assert all(figure.measured in (folder / "README.md").read_text() for figure in figures)
     before = (folder / "README.md").read_text()
     run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
@@ -159,7 +256,7 @@ def test_evaluate_measures_what_is_asked_for(run, tmp_path):
     out = run("evaluate", "toy-ppca", "--data", "grid", "--generated", "30", "--metrics", "neighbours", "--mean")
     assert "grid test: 30 real, 30 generated, means" in out
     out = run("evaluate", "toy-hierarchy", "--data", "digits", "--limit", "20", "--metrics", "latents, likelihood")
-    assert "rate of group 2 of 2" in out and "copies" not in out
+    assert "rate of group 2 of 2" in out and "nearest neighbour" not in out
     out = run("evaluate", "toy-ppca", "--data", "grid", "--limit", "20", "--split", "train")
     assert "NLL" in out and "real" not in out
 
@@ -189,12 +286,15 @@ def test_push_and_pull(run, hub, tmp_path):
         ("sample toy-vae -n -1 -o OUT", "n must be a positive whole number, got -1"),
         ("sample toy-vea -o OUT", "did you mean toy-vae"),
         ("sample toy-vae --condition 3 -o OUT", "unconditional: it takes no condition, got '3'"),
-        ("sample toy-conditional-vae --condition 3 -o OUT", "classes run from 0 to 2, got 3"),
-        ("sample toy-conditional-vae --condition dog -o OUT", "class from 0 to 2, or several, got 'dog'"),
+        ("sample toy-conditional-vae --condition 3 -o OUT", "there is no class '3'; the classes are 0, 1, 2"),
+        ("sample toy-conditional-vae --condition dog -o OUT", "there is no class 'dog'; the classes are 0, 1, 2"),
         ("sample toy-vae --temperature -1 -o OUT", "temperature must be a number of at least 0, got -1.0"),
-        ("sample toy-vae --temperature hot -o OUT", "invalid float value: 'hot'"),
+        ("sample toy-vae --temperature hot -o OUT", "--temperature: could not convert string to float: 'hot'"),
         ("sample toy-vae --device nonsense -o OUT", "nonsense"),
-        ("sample toy-vae -o FILE", "FILE"),
+        ("sample toy-vae -o FILE", "FILE is a file; name a folder"),
+        ("sample toy-vae", "Missing from zoo sample: -o PATH"),
+        ("sample toy-vae -o OUT --colour red", "Unrecognized options: --colour"),
+        ("reconstruct toy-vae -o OUT", "there is no file to read"),
         ("reconstruct toy-vae missing.png -o OUT", "missing.png does not exist"),
         ("reconstruct toy-vae FILE -o OUT", "FILE is no picture"),
         ("reconstruct toy-gan FILE -o OUT", "toy-gan is a ToyGAN and has no latent space"),
@@ -212,12 +312,17 @@ def test_push_and_pull(run, hub, tmp_path):
         ("evaluate toy-vae --data digits --split all --metrics neighbours", "with training data beside them"),
         ("evaluate toy-ppca --data grid --limit 9 --classifier OUT", "the points of grid have no labels"),
         ("evaluate toy-ppca --data grid --limit 9 --metrics likelihood --neighbours OUT", "that is not measured"),
-        ("evaluate toy-vae --data digits --classifier OUT --inception", "not allowed with argument --classifier"),
+        (
+            "evaluate toy-vae --data digits --classifier OUT --inception",
+            "--classifier and --inception are not allowed together",
+        ),
         ("push toy-vae ../toy", "is no Hub repository"),
         ("pull org/.. -o OUT", "is no Hub repository"),
         ("info ../nothing", "is no Hub repository"),
-        ("nonsense", "invalid choice: 'nonsense'"),
-        ("", "COMMAND"),
+        ("evaluate toy-vae --data digits --split half", "invalid choice 'half' for argument '--split'"),
+        ("evaluate toy-vae --data digits --inception a b", "--inception takes one file of weights, got a and b"),
+        ("nonsense", "Unrecognized options: nonsense; `zoo --help` explains"),
+        ("", "Expected one of {list, info, sample, "),
     ],
 )
 def test_errors_are_one_sentence(run, tmp_path, pictures, arguments, message):
@@ -234,7 +339,25 @@ def test_debug_shows_the_traceback(run, bundled, tmp_path):
         main(["--debug", "sample", "toy-vae", "-n", "0", "-o", str(tmp_path)])
 
 
-@pytest.mark.parametrize("command", ["", "list", "info", "sample", "evaluate", "push", "pull", "gallery"])
+def test_what_nobody_foresaw_is_a_sentence_too(run, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise KeyError("colour")
+
+    monkeypatch.setattr(toys.ToyVAE, "sample", fail)
+    assert run("sample", "toy-vae", "-o", tmp_path, code=2) == "zoo: KeyError: 'colour'; --debug shows where\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains(run, command):
-    out = run(*command.split(), "--help")
-    assert "usage: zoo" in out and len(out) > 120
+    out = run(command, "--help")
+    assert f"usage: zoo {command}" in out and COMMANDS[command].__doc__.splitlines()[0] in out
+    assert command in run("--help")
+
+
+def test_help_teaches_with_examples_that_are_understood(run):
+    lines = [line.strip() for command in COMMANDS for line in run(command, "--help").splitlines()]
+    lines += [re.sub(r"  +.*", "", line.strip()) for line in run("--help").splitlines()]
+    examples = [line for line in lines if line.startswith("zoo ")]
+    assert len(examples) > 12
+    for line in examples:
+        assert type(parse(line.split()[1:])) is COMMANDS[line.split()[1]]

@@ -12,9 +12,9 @@ from zoo.distributions import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
     OptimalGaussian,
-    Path,
     Point,
 )
+from zoo.hierarchy import TopDown
 
 
 def generator(seed=0):
@@ -211,7 +211,7 @@ def linear_walk(offset):
 
 
 def test_path_scores_and_divergences_follow_the_chain_rule():
-    q, p = Path(linear_walk(0.0)), Path(linear_walk(1.0))
+    q, p = TopDown(linear_walk(0.0)), TopDown(linear_walk(1.0))
     z = q.rsample(generator=generator())
     first, second = (
         DiagonalGaussian(torch.zeros(5, 2), torch.tensor(0.5)),

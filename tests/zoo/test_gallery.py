@@ -14,8 +14,10 @@ from zoo import catalog
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.card import Card, Figure
 from zoo.cli import main
+from zoo.conditions import Classes
 from zoo.gallery import write_gallery
 from zoo.hub import load, save
+from zoo.showcase import draw
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,8 @@ def folder(tmp_path_factory):
         for name in toys.NAMES:
             card = Card(f"<The toy> {name}.", "Made up.", figures=(figure,) if name == "vae" else ())
             save(toys.make(name), place / "checkpoints" / name, card)
-        for name, classes in (("chain", None), ("conditional-chain", 3)):
-            model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, classes=classes).eval()
+        for name, condition in (("chain", None), ("conditional-chain", Classes.numbered(3))):
+            model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, condition=condition).eval()
             save(model, place / "checkpoints" / name, Card("A chain.", "Made up."))
         write_gallery(place / "out")
     return place / "out"
@@ -44,8 +46,10 @@ def pictures(folder):
 def test_every_model_has_its_pictures(folder):
     files = [file for file, _ in pictures(folder)]
     for name in toys.NAMES:
-        latent, images = name not in ("pixelcnn", "gan"), toys.make(name).modality.kind == "images"
-        assert sum(file.startswith(f"{name}-") for file in files) == (3 + images if latent else 1)
+        shown = {"ppca": 3, "vae": 4, "conditional-vae": 4, "hierarchy": 3}.get(name, 1)
+        assert sum(file.startswith(f"{name}-") for file in files) == shown
+    assert "vae-traversal.png" in files and "hierarchy-traversal.png" not in files
+    assert "vae-temperature.png" in files and "ppca-temperature.png" not in files
     assert {"chain-samples.png", "chain-completion.png", "conditional-chain-completion.png"} <= set(files)
     assert sorted(files) == sorted(path.name for path in folder.glob("*.png"))
 
@@ -78,6 +82,43 @@ def test_the_page_is_well_formed_and_needs_no_network(folder):
 
     Checker().feed(page)
     assert not open_tags
+
+
+def test_models_stand_by_medium_and_pictures_wait_to_be_seen(folder):
+    page = (folder / "index.html").read_text()
+    assert re.findall(r"<h2>(\w+)</h2>", page) == ["images", "points"]
+    images, points = page.split("<h2>points</h2>")
+    assert 'id="vae"' in images and 'id="ppca"' in points and 'id="gan"' in points
+    assert page.count("<img ") == page.count('loading="lazy"') > 10
+    assert "probabilistic" not in page and "scores by a lower bound, has a latent space" in images
+    assert (
+        "scores exactly, completes what has begun" in images and '<p class="facts">toy-gan &middot; samples &' in points
+    )
+
+
+def test_points_come_as_a_picture_and_a_table(folder):
+    assert '<a href="ppca-samples.csv">ppca-samples.csv</a>' in (folder / "index.html").read_text()
+    assert len((folder / "ppca-samples.csv").read_text().splitlines()) == 1001
+
+
+def test_another_page_is_not_written_over(tmp_path):
+    (tmp_path / "index.html").write_text("<h1>mine</h1>")
+    with pytest.raises(ValueError, match="another page"):
+        write_gallery(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize("classes", [2, 30])
+def test_a_conditional_model_is_shown_with_its_conditions_side_by_side(classes):
+    condition = Classes.numbered(classes)
+    model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, condition=condition).eval()
+    samples, completion = model.exhibits()
+    columns = min(classes, 10)
+    assert samples.columns == columns and f"0, 1{', 2' * (classes > 2)}" in samples.caption
+    shown = dict(draw(model))
+    assert len(shown[samples]) == 4 * columns and len(shown[completion]) == 8 * 4
+    kept = shown[completion][:, :, : model.positions[0] // 2]
+    assert torch.equal(kept, shown[samples][:4].repeat_interleave(8, 0)[:, :, : model.positions[0] // 2])
 
 
 def test_the_last_line_says_where_the_page_lies(folder, monkeypatch, tmp_path, capsys):

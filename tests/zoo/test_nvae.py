@@ -16,7 +16,8 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
 from zoo.conditions import Classes
-from zoo.distributions import DiagonalGaussian, Path
+from zoo.distributions import DiagonalGaussian
+from zoo.hierarchy import TopDown
 from zoo.model import Variational
 from zoo.nn.convolution import Convolution, SpectralPenalty
 from zoo.nn.depthwise import depthwise
@@ -255,14 +256,14 @@ class LinearHierarchy(Variational):
             z = yield DiagonalGaussian(torch.zeros(n, 1), torch.tensor(temperature))
             yield DiagonalGaussian(self.a * z, torch.tensor(self.s * temperature))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def encode(self, x, *, condition=None):
         def walk():
             z = yield DiagonalGaussian(0.3 * x[:, :1], torch.tensor(0.8))
             yield DiagonalGaussian(self.a * z + 0.2 * x[:, :1], torch.tensor(0.6))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def decode(self, z, *, condition=None):
         return DiagonalGaussian(z[1] * self.b + z[0] * self.c, torch.tensor(self.t))

@@ -1,5 +1,6 @@
 """The trainer: it learns, resumes exactly, survives kills, and gives the same numbers on two processes."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -16,15 +17,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from modalities.data import Arrays
 from modalities.images import Images
 from modalities.modality import MediaError
+from modalities.points import Points
 from tests import toys
 from tests.zoo import worker
 from zoo.model import Explicit
-from zoo.training import TrainingConfig, TrainingError, _Order, _synchronised, train
+from zoo.training import TrainingConfig, TrainingError, train
+from zoo.training.trainer import _Order, _synchronised
 from zoo.variational.nvae import NVAE
+from zoo.variational.vae import VAE
 
 ROOT = Path(__file__).parents[2]
 TRAINABLE = [name for name in toys.NAMES if name != "ppca"]
@@ -37,7 +42,7 @@ def config(**changes):
 
 def batch_data(model, n=64):
     x = toys.data_for(model, n)
-    return Arrays(x, torch.arange(n) % model.classes) if model.classes else Arrays(x)
+    return Arrays(x) if model.condition is None else Arrays(x, torch.arange(n) % len(model.condition))
 
 
 def weights(model):
@@ -68,7 +73,7 @@ def finish(process):
 def test_training_lowers_the_loss(name):
     model = toys.make(name)
     data = batch_data(model)
-    history = train(model, data, config(steps=300, learning_rate=0.02, log_every=10, ema=0.9))
+    history = train(model, data, config(steps=300, learning_rate=0.02, log_every=10, ema=0.9)).history
     assert not model.training
     if isinstance(model, Explicit):
         early, late = history[0]["loss"], sum(row["loss"] for row in history[-3:]) / 3
@@ -81,7 +86,7 @@ def test_training_lowers_the_loss(name):
 def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(name, tmp_path):
     whole, parts = toys.make(name), toys.make(name)
     data = batch_data(whole)
-    expected = train(whole, data, config(), tmp_path / "whole")
+    expected = train(whole, data, config(), tmp_path / "whole").history
 
     class Interrupted(Exception):
         pass
@@ -98,7 +103,7 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(name, tmp_path)
     with pytest.raises(Interrupted):
         train(parts, Fragile(data.x, data.labels), config(), tmp_path / "parts")
     parts = toys.make(name)
-    history = train(parts, data, config(), tmp_path / "parts")
+    history = train(parts, data, config(), tmp_path / "parts").history
     assert history == expected
     assert torch.equal(weights(whole), weights(parts))
 
@@ -115,10 +120,10 @@ def test_every_epoch_sees_every_item_once_in_an_order_of_its_own():
 
 def test_the_time_limit_stops_with_a_checkpoint(tmp_path):
     model = toys.make("vae")
-    history = train(model, batch_data(model), config(minutes=0.0), tmp_path)
+    history = train(model, batch_data(model), config(minutes=0.0), tmp_path).history
     assert len(history) == 1 and (tmp_path / "checkpoint-00000001").is_dir()
     again = toys.make("vae")
-    assert len(train(again, batch_data(again), config(), tmp_path)) == 60
+    assert len(train(again, batch_data(again), config(), tmp_path).history) == 60
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path):
@@ -140,9 +145,9 @@ def test_the_average_is_returned_and_a_finished_run_stays_finished(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     model = toys.make("vae")
-    x = toys.data_for(model)
-    train_config = config(steps=40, batch_size=8, checkpoint_every=2)
-    x[37] = math.nan
+    x = toys.data_for(model, 200)
+    train_config = config(steps=60, batch_size=8, checkpoint_every=2)
+    x[37] = math.nan  # not among those that are looked at before
     with pytest.raises(TrainingError, match=r"not finite at step \d+.*(checkpoint-0|no checkpoint)"):
         train(model, Arrays(x), train_config, tmp_path)
     kept = sorted(tmp_path.glob("checkpoint-*"))
@@ -160,10 +165,7 @@ class Scripted(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.gradients, self.breaks_at, self.before = gradients, breaks_at, []
 
-    def players(self):
-        return {"model": [self]}
-
-    def forward(self, batch, *, player, progress, generator):
+    def forward(self, batch, *, progress, **others):
         step = round(progress * len(self.gradients))
         if step == self.breaks_at:
             raise InterruptedError
@@ -173,7 +175,7 @@ class Scripted(torch.nn.Module):
 
 def follow(model, output=None, **changes):
     settings = dict(steps=len(model.gradients), batch_size=2, ema=0.0, skip_above=5.0, checkpoint_every=10)
-    return train(model, Arrays(torch.zeros(4, 1)), config(**(settings | changes)), output)
+    return train(model, Arrays(torch.zeros(4, 1)), config(**(settings | changes)), output).history
 
 
 def test_a_step_with_an_outlying_gradient_is_left_out():
@@ -207,12 +209,12 @@ def test_what_was_noted_of_a_step_that_is_left_out_goes_with_it():
 
         def forward(self, batch, **others):
             step = round(others["progress"] * 12)
-            slope = self.norm(batch * (math.nan if step == 5 else 1.0)).square().mean()
+            slope = self.norm(batch.x * (math.nan if step == 5 else 1.0)).square().mean()
             return {"loss": super().forward(batch, **others)["loss"] + slope}
 
     model = Noting()
     items = Arrays(torch.randn(64, 1, generator=torch.Generator().manual_seed(0)))
-    history = train(model, items, config(steps=12, batch_size=8, ema=0.9, skip_above=5.0, log_every=4))
+    history = train(model, items, config(steps=12, batch_size=8, ema=0.9, skip_above=5.0, log_every=4)).history
     assert history[-1]["skipped"] == 1 and model.norm.num_batches_tracked == 11
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
@@ -268,7 +270,7 @@ def test_memory_that_is_freed_is_kept():
     script = """
 from pathlib import Path
 import torch
-from zoo.training import keep_memory
+from zoo.training.memory import keep_memory
 keep_memory()
 pieces = [torch.ones(5_000_000) for _ in range(10)]
 del pieces
@@ -302,7 +304,7 @@ def test_statistics_of_batch_normalisation_are_averaged_with_the_weights():
             self.norm, self.means = torch.nn.BatchNorm1d(1), []
 
         def forward(self, batch, **others):
-            slope = self.norm(batch).square().mean()
+            slope = self.norm(batch.x).square().mean()
             self.means.append(self.norm.running_mean.clone())
             return {"loss": super().forward(batch, **others)["loss"] + slope}
 
@@ -345,7 +347,8 @@ def test_reading_ahead_changes_no_number(tmp_path):
     medium = Images(1, 4, 3)
     medium.save(medium.dataset("digits").x[:40], tmp_path)
     data = toys.BINARY.dataset(tmp_path)
-    assert train(one, data, config(steps=10)) == train(two, data, config(steps=10, workers=2))
+    ahead = train(two, data, config(steps=10, workers=2))
+    assert train(one, data, config(steps=10)).history == ahead.history
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
@@ -361,7 +364,8 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     again, whole = toys.make("vae"), toys.make("vae")
-    assert train(again, batch_data(again), config(), tmp_path) == train(whole, batch_data(whole), config())
+    resumed = train(again, batch_data(again), config(), tmp_path).history
+    assert resumed == train(whole, batch_data(whole), config()).history
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
@@ -377,7 +381,7 @@ def test_only_checkpoints_of_the_run_are_removed_or_resumed(resume, tmp_path):
     for name in ("state.json", "state.safetensors", "notes.txt"):
         (tmp_path / "checkpoint-00000007" / name).write_text("years of work")
     model = toys.make("vae")
-    history = train(model, batch_data(model), config(steps=14 if resume else 6), tmp_path, resume=resume)
+    history = train(model, batch_data(model), config(steps=14 if resume else 6), tmp_path, resume=resume).history
     assert len(history) == (14 if resume else 6)
     for name in other:
         assert (tmp_path / name / "weights.bin").read_text() == "another trainer's"
@@ -401,7 +405,7 @@ def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
         train(model, batch_data(model), config(), tmp_path / "vae")
     process.kill()  # its lock goes with it
     process.wait()
-    assert len(train(model, batch_data(model), config(steps=7), tmp_path / "vae", resume=False)) == 7
+    assert len(train(model, batch_data(model), config(steps=7), tmp_path / "vae", resume=False).history) == 7
 
 
 def test_an_empty_data_set_is_refused():
@@ -411,7 +415,7 @@ def test_an_empty_data_set_is_refused():
 
 def test_bfloat16_training_runs():
     model = toys.make("vae")
-    history = train(model, batch_data(model), config(precision="bf16", steps=30))
+    history = train(model, batch_data(model), config(precision="bf16", steps=30)).history
     assert math.isfinite(history[-1]["loss"]) and model.dtype == torch.float32
 
 
@@ -440,15 +444,18 @@ def test_sigkill_loses_at_most_the_steps_since_the_last_checkpoint(name, tmp_pat
 def two_processes(tmp_path_factory):
     """A folder of runs that two processes shared."""
     folder = tmp_path_factory.mktemp("two")
-    finish(launch(["autoencoder,pixelcnn,vae,hierarchy,sometimes,codes,restarts", folder, 50], processes=2))
+    finish(launch(["autoencoder,pixelcnn,vae,hierarchy,sometimes,adversaries,codes,restarts", folder, 50], processes=2))
     return folder
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "pixelcnn", "codes"])
+@pytest.mark.parametrize("name", ["autoencoder", "pixelcnn", "codes", "adversaries"])
 def test_two_processes_give_the_losses_of_one(name, two_processes, tmp_path):
     worker.run(name, tmp_path)
     one, two = losses(tmp_path), losses(two_processes / name)
     assert len(one) == 50 and one == pytest.approx(two, abs=1e-5, rel=1e-6)
+    histories = (json.loads((path / "history.json").read_text()) for path in (tmp_path, two_processes / name))
+    for row, other in zip(*histories, strict=True):
+        assert row.get("discriminator_loss") == pytest.approx(other.get("discriminator_loss"), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vae", "hierarchy"])
@@ -474,3 +481,116 @@ def test_two_processes_share_one_codebook(name, two_processes, tmp_path):
     assert sum(first[1]) == pytest.approx(sum(usage), rel=0.2)  # counted over all processes, not over one
     if name == "codes":
         assert torch.allclose(torch.tensor(first[0]), torch.tensor(vectors), atol=1e-4)
+
+
+def test_what_people_have_at_hand_is_a_data_set():
+    x = torch.where(torch.rand(64, 1, 4, 3) < 0.5, 1.0, -1.0)
+    labels = torch.arange(64) % 3
+    told = {
+        "tensors": TensorDataset(x, labels),
+        "pair": (x, labels),
+        "list": list(zip(x, labels.tolist(), strict=True)),
+    }
+    runs = [train(toys.make("conditional-vae"), data, config(steps=4)).history for data in told.values()]
+    assert runs[0] == runs[1] == runs[2]
+    alone = x, x.numpy(), x.double().numpy(), TensorDataset(x), [*x]
+    runs = [train(toys.make("vae"), data, config(steps=4)).history for data in alone]
+    assert all(run == runs[0] for run in runs)
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([])
+
+
+BITS = torch.where(torch.rand(20, 1, 4, 3) < 0.5, 1.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    "name, data, reason",
+    [
+        ("vae", [(BITS[0], 1, 2)] * 20, "pairs .x, label., got 3 parts"),
+        ("vae", [{"image": BITS[0]}] * 20, "got a mapping with image"),
+        ("vae", {"train": BITS}, "no mapping"),
+        ("vae", Streamed(), "has a length"),
+        ("vae", [BITS[0], BITS[0][:, :2]] * 10, "differ in shape"),
+        ("vae", BITS[:, :, :2], "expected images of shape"),
+        ("vae", (BITS + 1) / 2 + 0.01, "levels"),
+        ("vae", 127.5 * (BITS + 1), "levels"),
+        ("vae", 0.3 * BITS, "levels"),
+        ("vae", torch.where(torch.arange(240).view_as(BITS) == 7, math.nan, BITS), "NaN"),
+        ("vae", (BITS, torch.zeros(20)), "unconditional and the data have labels"),
+        ("conditional-vae", BITS, "the data have no labels"),
+        ("conditional-vae", (BITS, torch.arange(20)), "classes run from 0 to 2"),
+        ("conditional-vae", (BITS, torch.rand(20)), "labels are one class an item"),
+    ],
+)
+def test_what_is_no_data_of_the_model_is_refused_before_the_first_step(name, data, reason, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        train(toys.make(name), data, config(steps=2), tmp_path)
+    assert not tmp_path.joinpath("logs").exists()
+
+
+def test_real_numbers_are_measured_before_the_first_step():
+    torch.manual_seed(0)
+    x = torch.randn(2000, 2) * torch.tensor([3.0, 0.02]) + torch.tensor([500.0, 0.0])
+    model = VAE(Points(2), latent=2, width=8, hidden=32)
+    train(model, x, config(steps=400, batch_size=100, learning_rate=3e-3))
+    with torch.no_grad():
+        score = model.log_prob(x[:500], samples=20).mean().item()
+    entropy = 2 * 0.5 * math.log(2 * math.pi * math.e) + math.log(3 * 0.02)
+    assert -score == pytest.approx(entropy, abs=0.2)  # 15 nats without
+
+
+def test_gradients_of_parts_of_a_batch_add_up_to_those_of_the_whole():
+    whole, parts = worker.Autoencoder(toys.BINARY), None
+    parts = copy.deepcopy(whole)
+    x = toys.data_for(whole)
+    one = train(whole, x, config(steps=20)).history
+    four = train(parts, x, config(steps=20, accumulate=4)).history
+    assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in four], rel=1e-4)
+    assert torch.allclose(weights(whole), weights(parts), atol=1e-4)
+    with pytest.raises(ValueError, match="does not divide"):
+        train(parts, x, config(accumulate=3))
+
+
+def test_every_player_has_its_optimiser_and_uses_what_another_left():
+    model = worker.Adversaries(Points(2))
+    drawn = []
+    model.generator.register_forward_hook(lambda *_: drawn.append(1))
+    history = train(model, toys.data_for(model), config(steps=10, learning_rate=1e-3, warmup_steps=10)).history
+    assert len(drawn) == 10  # once a step, though two players need it
+    assert {"loss", "discriminator_loss"} <= history[0].keys()
+    slow, own = (worker.Adversaries(Points(2)) for _ in range(2))
+    own.load_state_dict(slow.state_dict())
+    train(own, toys.data_for(own), config(steps=3, learning_rate=0.0, ema=0.0))
+    assert torch.equal(weights(slow.generator), weights(own.generator))
+    assert not torch.equal(weights(slow.discriminator), weights(own.discriminator))
+
+
+def test_the_model_may_sit_out_a_step_that_is_logged(tmp_path):
+    class Shy(toys.ToyGAN):
+        def loss(self, batch, *, player="model", progress=1.0, **others):
+            if progress > 0.5:
+                return None
+            return super().loss(batch, player=player, progress=progress, **others)
+
+    run = train(Shy(Points(2)), torch.randn(64, 2), config(steps=8), tmp_path)
+    assert "loss" in run.history[0] and run.history[-1] == {"step": 8.0}
+
+
+def test_a_conditional_model_is_shown_by_its_examples(tmp_path):
+    model = toys.make("conditional-vae")
+    asked = []
+    sample = model.sample
+    model.sample = lambda n, **options: asked.append(options["condition"]) or sample(n, **options)
+    train(model, batch_data(model), config(steps=4, sample_every=2), tmp_path)
+    assert asked == [model.condition.examples(16)] * 2
+
+
+def test_a_run_says_how_long_it_took_and_what_it_left_out(tmp_path):
+    settings = config(steps=3, batch_size=2, skip_above=5.0, log_every=3)
+    run = train(Scripted([1.0, math.nan, 1.0]), torch.zeros(4, 1), settings, tmp_path)
+    assert run.skipped == 1 and run.seconds > 0
+    again = train(Scripted([1.0] * 3), torch.zeros(4, 1), settings, tmp_path)
+    assert again == run  # finished before: nothing was trained

@@ -11,7 +11,7 @@ import torch
 from modalities.data import Arrays
 from modalities.images import Images
 from tests import toys
-from zoo.model import unpack
+from zoo.model import Optimiser, Player
 from zoo.training import TrainingConfig, train
 from zoo.variational.vq import VQVAE
 
@@ -19,17 +19,33 @@ from zoo.variational.vq import VQVAE
 class Sometimes(toys.ToyGAN):
     """A GAN whose discriminator sits out every other one of 50 steps."""
 
-    def loss(self, batch, *, player="model", progress=1.0, generator=None):
+    def loss(self, batch, *, player="model", progress=1.0, **others):
         if player == "discriminator" and round(progress * 50) % 2:
-            return {}
-        return super().loss(batch, player=player, progress=progress, generator=generator)
+            return None
+        return super().loss(batch, player=player, progress=progress, **others)
+
+
+class Adversaries(toys.ToyGAN):
+    """A GAN whose noise is a function of the items, and whose discriminator has an optimiser of its own."""
+
+    def _fake(self, n, temperature=1.0, generator=None):
+        return self.generator(torch.sin(100 * self.items).to(self.dtype))
+
+    def loss(self, batch, **others):
+        self.items = batch.x
+        return super().loss(batch, **others)
+
+    def players(self):
+        players = super().players()
+        own = Optimiser(2e-3, betas=(0.5, 0.9), schedule="constant", warmup_steps=0)
+        return players | {"discriminator": Player(players["discriminator"].modules, own)}
 
 
 class Autoencoder(toys.ToyVAE):
     """Squared error, no noise: its losses must not depend on the number of processes."""
 
-    def loss(self, batch, *, player="model", progress=1.0, generator=None):
-        x, _ = unpack(batch)
+    def loss(self, batch, **others):
+        x = batch.x
         return {"loss": (self.decode(self.encode(x).mean).mean - x).square().flatten(1).sum(1).mean()}
 
 
@@ -50,12 +66,12 @@ def run(name, folder, steps=50, pause=0.0, seed=0):
     torch.manual_seed(0)
     if name == "autoencoder":
         model = Autoencoder(toys.BINARY)
-    elif name == "sometimes":
-        model = Sometimes(toys.Points(dimensions=2))
+    elif name in ("sometimes", "adversaries"):
+        model = {"sometimes": Sometimes, "adversaries": Adversaries}[name](toys.Points(dimensions=2))
     else:
         model = toys.make(name) if name in toys.NAMES else codebook(name)
     config = TrainingConfig(steps=steps, batch_size=16, log_every=1, checkpoint_every=5, sample_every=10**9, seed=seed)
-    history = train(model, Slow(toys.data_for(model), pause), config, folder)
+    history = train(model, Slow(toys.data_for(model), pause), config, folder).history
     rank = int(os.environ.get("RANK", 0))
     if rank == 0:
         (folder / "history.json").write_text(json.dumps(history))

@@ -26,6 +26,7 @@ from zoo.distributions import (
 )
 from zoo.model import Explicit, Trainable, check_count, check_temperature
 from zoo.nn.normalisation import Standardise
+from zoo.showcase import Exhibit, completion_exhibit
 
 Likelihood = Literal["bernoulli", "categorical", "logistic-mixture"]
 Sampler = Literal["incremental", "fixed-point", "naive"]
@@ -144,6 +145,10 @@ class Autoregressive(Explicit, Trainable):
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
+
+    def exhibits(self) -> list[Exhibit]:
+        """Samples, and samples of which the first half is kept and the rest drawn again."""
+        return [*super().exhibits(), completion_exhibit(self)]
 
     @abc.abstractmethod
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
-from modalities.data import Arrays, Tree, batches, cut
+from modalities.data import Arrays, Tree, as_dataset, batches, cut
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
-from zoo.checkpoint import WEIGHTS, family_name
+from zoo.checkpoint import WEIGHTS
+from zoo.configuration import family_name
 from zoo.evaluation import features
 from zoo.evaluation.features import FeatureNetwork
 from zoo.evaluation.likelihood import mean_figure
@@ -25,7 +26,6 @@ from zoo.model import Explicit, GenerativeModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch.utils.data import Dataset
 
 COLUMNS = 10
 """How many items a row of the picture shows."""
@@ -147,8 +147,8 @@ def common_medium(entries: Sequence[Entry]) -> Modality:
 
 def compare(
     entries: Sequence[Entry],
-    test: "Dataset",
-    training: "Dataset",
+    test: object,
+    training: object,
     name: str,
     *,
     network: FeatureNetwork | None = None,
@@ -173,10 +173,11 @@ def compare(
             Binary models draw their elements all the same: a mean of theirs is grey.
         seed: of the binarisation, the draws and the samples.
     """
-    n = min(items, len(test), len(training))  # type: ignore[arg-type]
+    unseen, known = as_dataset(test), as_dataset(training)
+    n = min(items, len(unseen), len(known))
     condition = next((entry.model.condition for entry in entries if entry.model.condition is not None), None)
-    real, labels, _ = subset(test, n, torch.Generator().manual_seed(seed), condition=condition)
-    seen = subset(training, n, torch.Generator().manual_seed(seed)).x
+    real, labels, _ = subset(unseen, n, torch.Generator().manual_seed(seed), condition=condition)
+    seen = subset(known, n, torch.Generator().manual_seed(seed)).x
     n = min(len(real), len(seen))  # broken files are left out
     real, seen, labels = real[:n], seen[:n], cut(labels, slice(n))
     network = network if n > features.NEIGHBOURS else None
@@ -184,7 +185,7 @@ def compare(
     setting = Setting(common_medium(entries), real, labels, network, base, draws, mean, seed)
     rows = [Row(CEILING, seen, setting.compare(seen)), *(_measure(entry, setting) for entry in entries)]
     if setting.medium.levels is not None:
-        rows.append(_independent(training, setting))
+        rows.append(_independent(known, setting))
     return Comparison(setting, rows, _notes(entries, name, setting))
 
 
@@ -207,7 +208,7 @@ def _measure(entry: Entry, setting: Setting) -> Row:
     took = []
     for _ in range(TIMES):
         start = time.perf_counter()
-        model.sample(TIMED, generator=setting.generator()).cpu()
+        draw(model, TIMED, generator=setting.generator())
         took.append(time.perf_counter() - start)
     cells[f"{TIMED} samples"] = duration(statistics.median(took))
     cells["parameters"] = f"{sum(tensor.numel() for tensor in model.checkpoint().values()):,}"
@@ -227,7 +228,7 @@ def _family(model: GenerativeModel) -> str:
     return family_name(type(model)) + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _independent(training: "Dataset", setting: Setting) -> Row:
+def _independent(training: object, setting: Setting) -> Row:
     """Elements that are drawn one by one, each by its own frequencies in the training data: what any model must beat.
 
     Every level counts once more than it was seen, so that none is impossible.

@@ -1,7 +1,7 @@
 """What a model with a bound writes into its latents: rate and distortion, and which latents it uses."""
 
 import math
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.samples import can_score, fork, head, known
 from zoo.model import GenerativeModel, Variational, check_count
 from zoo.moments import Moments
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
 
 ACTIVE = 0.01
 """A unit is active if the variance of its posterior mean over the data is larger, in units of the prior's."""
@@ -27,7 +24,7 @@ def has_bound(model: GenerativeModel) -> TypeGuard[Variational]:
 @torch.no_grad()
 def measure(
     model: GenerativeModel,
-    dataset: "Dataset",
+    data: object,
     name: str,
     *,
     limit: int | None = None,
@@ -38,7 +35,7 @@ def measure(
 
     The rate is KL(q || p), the distortion -log p(x given z) with z drawn from q, in nats an item; their sum is the
     negative bound. Means over the items with standard errors; where the likelihood is a mass over levels also in bits
-    an element. A hierarchy gives the rate of every group besides. Of a class-conditional model both are given the
+    an element. A hierarchy gives the rate of every group besides. Of a conditional model both are given the
     class, as their kind says.
 
     A unit of the latent is active if its posterior mean varies over the items with a variance above 0.01, counted in
@@ -57,7 +54,7 @@ def measure(
     noise = fork(generator)
     distortion, rates = [], []
     used: list[Moments] = []
-    for x, told in head(model, dataset, limit, batch_size, f"Encoding {name}", generator):
+    for x, told in head(model, data, limit, batch_size, f"Encoding {name}", generator):
         condition = model.prepare_condition(told, len(x))
         elbo = model.elbo(x, condition=condition, generator=noise)
         distortion.append(-elbo.reconstruction.double().cpu())

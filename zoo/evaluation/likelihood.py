@@ -1,7 +1,7 @@
 """Likelihood and reconstruction: what the contract alone lets us measure, for every medium."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +10,6 @@ from zoo.card import Figure
 from zoo.evaluation.samples import can_score, fork, head, known
 from zoo.model import Explicit, GenerativeModel, Latent, check_count
 
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
 WINDOW = 11
 """The window of the structural similarity, pixels."""
 
@@ -20,7 +17,7 @@ WINDOW = 11
 @torch.no_grad()
 def measure(
     model: GenerativeModel,
-    dataset: "Dataset",
+    data: object,
     name: str,
     *,
     samples: int = 100,
@@ -37,14 +34,14 @@ def measure(
     cut off at -1 and 1. Of images of at least 11 x 11 pixels it also gives the structural similarity.
 
     Arguments:
-        dataset: items, or (item, label) for a class-conditional model.
+        data: what `modalities.data.as_dataset` takes: items, or (item, label) for a conditional model.
         name: of the data, which the figures carry.
         samples: draws an item where the likelihood is a bound; more draws make it tighter.
         limit: how many items to take, from the first; None takes all.
         generator: of the data's noise. It seeds the model's draws as well, which do not move it: all models see the
             same items, with any number of samples.
 
-    Raises ValueError where a class-conditional model gets no labels.
+    Raises ValueError where a conditional model gets no labels.
     """
     check_count(samples, "samples")
     if not (can_score(model) or isinstance(model, Latent)):
@@ -52,8 +49,8 @@ def measure(
     model.eval()
     noise = fork(generator)
     parts: dict[str, list[Tensor]] = {}
-    for x, condition in head(model, dataset, limit, batch_size, f"Measuring on {name}", generator):
-        found = {}
+    for x, condition in head(model, data, limit, batch_size, f"Measuring on {name}", generator):
+        found: dict[str, Tensor] = {}
         if can_score(model):
             found |= _score(model, x, condition, samples, noise)
         if isinstance(model, Latent):
@@ -67,7 +64,7 @@ def measure(
 def advantage(
     model: Explicit,
     other: Explicit,
-    dataset: "Dataset",
+    data: object,
     name: str,
     *,
     samples: int = 100,
@@ -100,7 +97,7 @@ def advantage(
         )
     noises = fork(generator), fork(generator)
     values = []
-    for x, condition in head(model, dataset, limit, batch_size, f"Comparing on {name}", generator):
+    for x, condition in head(model, data, limit, batch_size, f"Comparing on {name}", generator):
         nats = []
         for judged, noise in zip((model, other), noises, strict=True):
             found = judged.eval().log_prob(x.to(judged.device), condition=condition, samples=samples, generator=noise)

@@ -3,13 +3,13 @@
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
-from modalities.data import Batch, Tree, batches, cut, fetch, move, randomise
+from modalities.data import Batch, Tree, as_dataset, batches, cut, fetch, move, randomise
 from modalities.images import binarise
 from zoo.conditions import Condition
 from zoo.model import Explicit, GenerativeModel, Latent, check_count
@@ -21,7 +21,7 @@ BATCH = 100
 
 def head(
     model: GenerativeModel,
-    dataset: Any,
+    data: object,
     limit: int | None,
     batch_size: int,
     what: str,
@@ -33,6 +33,7 @@ def head(
     `what` stands before the progress bar; noise that belongs to the data set is drawn from `generator`.
     """
     check_count(1 if limit is None else limit, "limit")
+    dataset = as_dataset(data)
     left = len(dataset) if limit is None else min(limit, len(dataset))
     stream = batches(dataset, batch_size, generator, model.modality, model.condition)
     for batch in track(stream, what, math.ceil(left / batch_size)):
@@ -94,7 +95,7 @@ def evenly_spaced(count: int, n: int) -> list[int]:
 
 
 def subset(
-    dataset: Any,
+    data: object,
     n: int,
     generator: torch.Generator | None = None,
     medium: Modality | None = None,
@@ -106,6 +107,7 @@ def subset(
     `modalities.data.fetch`.
     """
     check_count(n)
+    dataset = as_dataset(data)
     if n > len(dataset):
         raise ValueError(f"the data set has {len(dataset)} items, {n} are asked for")
     batch, errors = fetch(dataset, evenly_spaced(len(dataset), n), medium, condition)

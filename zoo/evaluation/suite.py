@@ -2,20 +2,18 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from modalities.data import as_dataset
 from zoo.card import Figure
 from zoo.evaluation import distances, features, latents, likelihood
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.memorisation import Memorisation, memorisation
+from zoo.evaluation.neighbours import NeighbourTest, compare_neighbours
 from zoo.evaluation.samples import can_score, condition_of, draw, has_means, quantise, subset
 from zoo.model import GenerativeModel, Latent, check_count
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
 
 METRICS = {
     "likelihood": "likelihood, and the error of reconstructions",
@@ -33,15 +31,15 @@ class Report(NamedTuple):
     """What `evaluate` found."""
 
     figures: list[Figure]
-    neighbours: Memorisation | None
+    neighbours: NeighbourTest | None
     """Holds the samples that are nearest to training items; None where that was not measured."""
 
 
 def evaluate(
     model: GenerativeModel,
-    test: "Dataset",
+    test: object,
     name: str,
-    training: "Dataset | None" = None,
+    training: object = None,
     *,
     metrics: Sequence[str] | None = None,
     network: FeatureNetwork | None = None,
@@ -59,7 +57,8 @@ def evaluate(
     samples are cut off at -1 and 1 and rounded to them.
 
     Arguments:
-        test: items that the model has not seen, or (item, label) for a conditional model.
+        test: a data set that the model has not seen, of items, or of (item, label) for a conditional model; also what
+            `modalities.data.as_dataset` takes for one.
         name: of the test data, which the figures carry.
         training: the same of what the model was trained on; without it no samples are looked at.
         metrics: names of `METRICS`; None takes all that suit.
@@ -76,34 +75,33 @@ def evaluate(
     """
     check_count(1 if limit is None else limit, "limit")
     check_count(generated, "generated")
-    items = min(len(test), limit or len(test))  # type: ignore[arg-type]
-    n = 0 if training is None or model.modality.ragged else min(generated, items, len(training))  # type: ignore[arg-type]
+    unseen, seen = as_dataset(test), None if training is None else as_dataset(training)
+    items = min(len(unseen), limit or len(unseen))
+    n = 0 if seen is None or model.modality.ragged else min(generated, items, len(seen))
     chosen = _suitable(model, items, n, network) if metrics is None else metrics
-    _check(model, chosen, training, network, mean)
+    _check(model, chosen, seen is not None, network, mean)
     head = name if limit is None else f"{name}, first {limit:,}"
     found: list[Figure] = []
     if "likelihood" in chosen:
         found += likelihood.measure(
-            model, test, head, samples=samples, limit=limit, batch_size=batch_size, generator=_seeded(seed)
+            model, unseen, head, samples=samples, limit=limit, batch_size=batch_size, generator=_seeded(seed)
         )
     if "latents" in chosen:
-        found += latents.measure(model, test, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
-    neighbours = None
-    if training is not None and SAMPLED & set(chosen):
-        real, drawn = _draw(model, test, n, mean, seed)
-        seen = subset(training, n, _seeded(seed), model.modality).x
-        k = min(len(real), len(seen))  # broken files are left out
-        sets = real[:k], drawn[:k], seen[:k]
-        compared: list[Figure] = []
-        if "features" in chosen and network is not None:
-            compared += features.measure(*sets, network, name, seed=seed)
-        if "distances" in chosen:
-            compared += distances.measure(*sets, name, seed=seed)
-        if "neighbours" in chosen:
-            neighbours = memorisation(drawn, real, training)
-            compared += neighbours.figures(name)
-        found += [_of_means(figure) for figure in compared] if mean else compared
-    return Report(found, neighbours)
+        found += latents.measure(model, unseen, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
+    if seen is None or not SAMPLED & set(chosen):
+        return Report(found, None)
+    real, drawn = _draw(model, unseen, n, mean, seed)
+    known = subset(seen, n, _seeded(seed), model.modality).x
+    n = min(len(real), len(known))  # broken files are left out
+    compared: list[Figure] = []
+    if "features" in chosen and network is not None:
+        compared += features.measure(real[:n], drawn[:n], known[:n], network, name, seed=seed)
+    if "distances" in chosen:
+        compared += distances.measure(real[:n], drawn[:n], known[:n], name, seed=seed)
+    neighbours = compare_neighbours(drawn, real, seen) if "neighbours" in chosen else None
+    if neighbours is not None:
+        compared += neighbours.figures(name)
+    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours)
 
 
 def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:
@@ -121,7 +119,7 @@ def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwor
 def _check(
     model: GenerativeModel,
     metrics: Collection[str],
-    training: "Dataset | None",
+    trained: bool,
     network: FeatureNetwork | None,
     mean: bool,
 ) -> None:
@@ -138,11 +136,11 @@ def _check(
         raise ValueError("metrics of features need a network, and none is given")
     if model.modality.ragged and SAMPLED & set(metrics):
         raise ValueError(f"{model.modality.kind} differ in length: no metric compares samples of them with data")
-    if training is None and SAMPLED & set(metrics):
+    if not trained and SAMPLED & set(metrics):
         raise ValueError("samples are compared with test data and with training data beside them, which are not given")
 
 
-def _draw(model: GenerativeModel, test: "Dataset", n: int, mean: bool, seed: int) -> tuple[Tensor, Tensor]:
+def _draw(model: GenerativeModel, test: object, n: int, mean: bool, seed: int) -> tuple[Tensor, Tensor]:
     """n test items, and as many samples with their levels and, of a class-conditional model, their classes."""
     model.eval()
     real, labels, _ = subset(test, n, _seeded(seed), model.modality, model.condition)

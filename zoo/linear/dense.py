@@ -3,24 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.linear import streaming
+from modalities import MediaError
 
 
-class Room:
+class Scratch:
     """Memory for one centred block, used again for the next: fresh memory costs more than the subtraction."""
 
     def __init__(self) -> None:
-        self.memory = self.last = torch.empty(0)
+        self.memory = torch.empty(0)
 
     def centred(self, block: Tensor, mean: Tensor) -> Tensor:
-        """The rows less the mean; it stands until the next call."""
+        """The rows less the mean; valid until the next call."""
         if self.memory.numel() < block.numel() or self.memory.dtype != block.dtype:
             self.memory = block.new_empty(block.numel())
-        self.last = torch.sub(block, mean, out=self.memory[: block.numel()].view(block.shape))
-        return self.last
+        return torch.sub(block, mean, out=self.memory[: block.numel()].view(block.shape))
 
 
 @contextmanager
@@ -35,43 +35,42 @@ def numpy_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def mean_of(rows: Tensor) -> Tensor:
+    """The mean of rows, float64, shape [d], 0 of none. Raises `MediaError` for NaN and infinite values."""
+    on_cpu = rows.device.type == "cpu"  # where NumPy makes no copy in double precision
+    sums = torch.from_numpy(rows.numpy().sum(0, np.float64)) if on_cpu else rows.sum(0, dtype=torch.float64)
+    if not torch.isfinite(sums).all():
+        raise MediaError("the data hold NaN or infinite values; remove or replace them first")
+    return sums / max(len(rows), 1)
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b, on the CPU by NumPy."""
+    """a b, on the CPU by NumPy, which does half the work where b is a transposed, unlike torch."""
     return a @ b if a.device.type != "cpu" else torch.from_numpy(a.numpy() @ b.numpy())
 
 
-def gram(x: Tensor) -> Tensor:
-    """x x^T. NumPy knows a matrix times its own transpose and does half the work; torch does not."""
-    if x.device.type != "cpu":
-        return x @ x.T
-    array = x.numpy()
-    return torch.from_numpy(array @ array.T)
-
-
 def top_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
+    """The k largest eigenvalues of a symmetric matrix, falling, and their vectors as rows."""
     if 4 * k > len(matrix) or matrix.device.type != "cpu":
         values, vectors = torch.linalg.eigh(matrix)
-        return values[-k:].flip(0), vectors[:, -k:].flip(1)
+        return values[-k:].flip(0), vectors.T[-k:].flip(0)
     # LAPACK's solver for a range of eigenvalues skips most of the work; torch does not offer it.
     from scipy.linalg import eigh
 
     found = eigh(matrix.numpy(), subset_by_index=(len(matrix) - k, len(matrix) - 1), check_finite=False)
-    values, vectors = (torch.from_numpy(part.copy()) for part in found)
-    return values.flip(0), vectors.flip(1)
+    values, vectors = map(torch.from_numpy, found)
+    return values.flip(0), vectors.T.flip(0)
 
 
 def orthonormal(axes: Tensor) -> Tensor:
-    """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d].
-
-    The Cholesky factor of their products does it in a tenth of the time of a QR decomposition, where the rows are
-    nearly orthogonal already; those of tiny variance are noise, and take the QR decomposition.
-    """
+    """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d]; these are overwritten."""
+    # The Cholesky factor of their products does it in a tenth of the time of a QR decomposition. But rows of tiny
+    # variance are noise, and far from orthogonal.
     axes /= torch.linalg.vector_norm(axes, dim=1, keepdim=True).clamp(min=torch.finfo(axes.dtype).tiny)
-    products = gram(axes).double()
+    products = product(axes, axes.T).double()
     if (products - torch.eye(len(axes)).to(products)).abs().max() * len(axes) > 0.1:
         return torch.linalg.qr(axes.T)[0].T
     factor = torch.linalg.inv(torch.linalg.cholesky(products)).to(axes)
-    for part in axes.split(max(16, streaming.BLOCK // len(axes)), 1):
+    for part in axes.split(2**16, 1):  # a copy of few columns takes little memory
         part.copy_(product(factor, part))
     return axes

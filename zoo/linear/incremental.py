@@ -5,74 +5,60 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.linear.dense import Room, gram, numpy_threads, orthonormal, top_eigenvectors
-from zoo.linear.passes import Moments
-from zoo.linear.solver import PrincipalAxes, finish, scatter_axes
+from zoo.linear.dense import Scratch, numpy_threads, orthonormal, product, top_eigenvectors
+from zoo.linear.passes import block_moments
+from zoo.linear.principal import PrincipalAxes
+from zoo.moments import Moments
 
-EXACT = 1024
-"""Up to so many dimensions the covariance is kept."""
+EXACT = 1024  # up to so many dimensions the covariance is kept
 
 
-class Incremental:
-    """What is kept of the batches so far.
+class IncrementalPCA:
+    """What is kept of the batches so far, to find so many `components`, from the `axes` of an earlier fit on if given.
 
-    Up to `EXACT` dimensions that is their covariance, and the axes are those of all items at once. Beyond, it is the
-    mean and the total variance, which are exact, and the leading directions times their singular values, twice as many
-    as are asked for and some more. A batch is stacked below these together with one row for the shift of the mean, and
-    the leading directions of the stack are kept: approximate, since what was left out does not come back.
+    Up to 1,024 dimensions that is their covariance, and the axes are those of all items at once. Beyond, and after an
+    earlier fit, it is the mean and the total variance, which are exact, and the leading directions times their singular
+    values, twice as many as are asked for and some more. A batch is stacked below these together with one row for the
+    shift of the mean, and the leading directions of the stack are kept: approximate, since what was left out does not
+    come back. `like` is an empty tensor [0, d] with the type and the device of the items.
 
     Source: Ross, Lim, Lin, Yang, "Incremental Learning for Robust Visual Tracking", 2008.
-
-    Arguments:
-        components: how many directions are asked for.
-        axes: what an earlier fit found, to go on from; of these items no more than the axes is known.
     """
 
-    def __init__(self, components: int, axes: PrincipalAxes | None = None):
-        self.components, self.room = components, Room()
-        self.moments: Moments | None = None
-        self.rows: Tensor | None = None
-        """Orthogonal rows by falling length, shape [directions, d]; None where the covariance is kept."""
+    def __init__(self, like: Tensor, components: int, axes: PrincipalAxes | None = None):
+        width = like.shape[1]
+        self.like, self.components, self.kept = like, components, min(width, 2 * components + 16)
+        self.exact = width <= EXACT and axes is None
+        mean = torch.zeros(width, dtype=torch.float64, device=like.device)
+        self.moments = Moments(0, mean, mean.new_zeros((width, width) if self.exact else ()))
+        self.rows = like
+        """Orthogonal rows by falling length, shape [directions, d]; none where the covariance is kept."""
         if axes is not None:
             free = axes.count - 1
-            self.rows = axes.basis * (axes.variance * free).sqrt()[:, None]
-            self.moments = Moments(axes.count, axes.mean.double(), axes.total * free, None, axes.basis.new_empty(0))
+            self.rows = axes.basis.to(like) * (axes.variance.to(like) * free).sqrt()[:, None]
+            self.moments = Moments(axes.count, axes.mean.to(mean), mean.new_tensor(axes.total * free))
 
+    @numpy_threads()
     def add(self, items: Tensor) -> None:
         """Take in some items, shape [n, d], finite."""
-        keep = min(items.shape[1], 2 * self.components + 16)
-        exact = items.shape[1] <= EXACT and (self.moments is None or self.rows is None)
-        with numpy_threads():
-            for block in items.split(max(keep, len(items)) if exact else keep):
-                self._add(block if self.moments is None else block.to(self.moments.like), exact, keep)
+        for block in items.to(self.like).split(max(len(items), 1) if self.exact else self.kept):
+            part, centred, rest = block_moments(block, self.exact, Scratch())
+            step, weight = self.moments.merge(part)
+            if self.exact:
+                continue
+            stacked = torch.cat([self.rows, centred - rest.to(block), (math.sqrt(weight) * step).to(block)[None]])
+            _, vectors = top_eigenvectors(product(stacked, stacked.T).double(), min(self.kept, len(stacked)))
+            # An eigenvector of the stack's Gram matrix times the stack is a direction times its singular value.
+            self.rows = vectors.to(stacked) @ stacked
 
+    @numpy_threads()
     def axes(self) -> PrincipalAxes | None:
         """The axes of all items so far; None until there are more items than components."""
-        moments = self.moments
-        if moments is None or moments.count <= self.components or moments.squares == 0:
+        if self.moments.count <= self.components or self.moments.total == 0:
             return None
-        if self.rows is None:
-            values, basis = scatter_axes(moments, self.components)
+        if self.exact:
+            values, basis = top_eigenvectors(self.moments.squares, self.components)
         else:
             rows = self.rows[: self.components]
-            values = torch.linalg.vector_norm(rows, dim=1).double().square()
-            basis = orthonormal(rows.clone())
-        return finish(moments, values, basis)
-
-    def _add(self, block: Tensor, exact: bool, keep: int) -> None:
-        if not len(block):
-            return
-        part = Moments.of(block, "covariance" if exact else "svd", self.room)
-        stack = [] if exact else [self.room.last]
-        if self.moments is None:
-            self.moments = part
-        else:
-            step, weight = self.moments.merge(part)
-            if self.rows is not None:
-                stack = [self.rows, *stack, (math.sqrt(weight) * step).to(block)[None]]
-        if exact:
-            return
-        stacked = torch.cat(stack)
-        _, vectors = top_eigenvectors(gram(stacked).double(), min(keep, len(stacked)))
-        # An eigenvector of the stack's Gram matrix times the stack is a direction times its singular value.
-        self.rows = vectors.T.to(stacked) @ stacked
+            values, basis = torch.linalg.vector_norm(rows, dim=1).double().square(), orthonormal(rows.clone())
+        return PrincipalAxes.of_scatter(self.moments, values, basis, self.like)

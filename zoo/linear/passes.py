@@ -1,239 +1,184 @@
-"""What one pass over the data sums up, a block of rows at a time, over all processes."""
+"""What a fit sums up in passes over the rows of all processes, and its state after each pass.
 
-import dataclasses
+Blocks are centred before they are multiplied, so that a mean far from zero costs no digits, and the centred data are
+never held whole.
+"""
+
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities import MediaError
-from zoo.linear import streaming
-from zoo.linear.dense import Room, gram, numpy_threads, product
-from zoo.linear.streaming import Processes, Report, Rows, Saved
+from modalities.files import write_aside
+from zoo.checkpoint import CheckpointError
+from zoo.distributed import all_max, all_or_none, all_sum, broadcast, is_main
+from zoo.linear.dense import Scratch, mean_of, product
+from zoo.linear.stream import RowReader
+from zoo.moments import Moments
+from zoo.progress import track
 
 
-@dataclasses.dataclass
-class Moments:
-    """The count, the mean and the summed squares of deviations of some rows; those of two sets of rows merge.
-
-    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
-    """
-
-    count: int
-    mean: Tensor
-    """Shape [d], float64."""
-    squares: float
-    """The squared deviations summed over items and dimensions: the trace of the scatter."""
-    scatter: Tensor | None
-    """The sum of (x - mean)(x - mean)^T, shape [d, d], float64, where it is wanted."""
-    like: Tensor
-    """An empty tensor with the type and the device of the rows."""
-
-    @classmethod
-    def of(cls, block: Tensor, solver: str, room: Room) -> "Moments":
-        """What a solver needs of a block of rows, shape [rows, d]; the Gram matrix will tell the squares by itself.
-
-        The centred rows stand in the room afterwards, but for the Gram matrix.
-        """
-        mean = _mean(block)
-        if not torch.isfinite(mean).all():
-            raise MediaError("the data hold NaN or infinite values; remove or replace them first")
-        scatter, squares = None, 0.0
-        if solver != "gram":
-            centred = room.centred(block, mean)
-            mean = mean.double()
-            squares = _squares(centred)
-            # Where all rows are nearly equal, the rounding of the mean shows: find what it is off by.
-            if squares < len(block) * 1e-4 * mean.square().sum():
-                rest = _mean(centred)
-                mean = mean + rest
-                squares = _squares(centred.sub_(rest))
-            if solver == "covariance":
-                scatter = gram(centred.T).double()
-                squares = scatter.trace().item()
-        return cls(len(block), mean.double(), squares, scatter, block.new_empty(0))
-
-    def merge(self, other: "Moments") -> tuple[Tensor, float]:
-        """Take in the moments of other rows.
-
-        Returns s and w such that the scatter of all is the sum of both and of w s s^T.
-        """
-        count = self.count + other.count
-        step = other.mean - self.mean
-        weight = self.count * other.count / count
-        if self.scatter is not None and other.scatter is not None:
-            self.scatter.add_(other.scatter).addr_(step, step, alpha=weight)
-        self.squares += other.squares + weight * step.square().sum().item()
-        self.mean = self.mean + step * (other.count / count)
-        self.count = count
-        return step, weight
-
-
-class Image:
-    """The scatter matrix times some directions, without the matrix: products as precise as the data, sums in double."""
+class ScatterProduct:
+    """The scatter matrix times directions [d, columns], without the matrix: products as precise as the data, sums in
+    double precision."""
 
     def __init__(self, directions: Tensor):
         self.directions = directions
         self.total = torch.zeros(directions.shape[::-1], dtype=torch.float64, device=directions.device)
-        """Transposed, shape [directions, d]: so the products are a third faster."""
+        """Transposed, shape [columns, d]: so the products are a third faster."""
 
     def add(self, centred: Tensor) -> None:
         """Take in rows that are centred on their own mean or on that of all."""
         centred = centred.to(self.directions)
         part = product(product(centred, self.directions).T, centred)
-        at_once = max(1, streaming.BLOCK // part.shape[1])
-        for total, more in zip(self.total.split(at_once), part.split(at_once), strict=True):
+        for total, more in zip(self.total, part, strict=True):  # by rows: no copy of all in double precision
             total += more
 
-    def shift(self, step: Tensor, weight: float) -> None:
-        """What `Moments.merge` adds to the scatter."""
+    def spread(self, step: Tensor, weight: float) -> None:
+        """Add weight * step step^T to the scatter, as `Moments.spread` does."""
         self.total.addr_((step.to(self.directions) @ self.directions).double(), step, alpha=weight)
 
 
-@dataclasses.dataclass
-class Fit:
-    """What the routes share."""
+def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Moments, Tensor, Tensor]:
+    """The moments of a block of rows, with the scatter or the total of squares; the rows less their mean as their type
+    rounds it, which stand in the scratch memory; and what the rounding left of the mean."""
+    mean = mean_of(block)
+    rounded = mean.to(block)
+    centred, rest = scratch.centred(block, rounded), mean - rounded
+    if scatter:
+        squares = product(centred.T, centred)
+    else:
+        squares = torch.linalg.vector_norm(centred, dim=1).double().square().sum()
+    moments = Moments(len(block), mean, squares.double())
+    moments.spread(rest, -len(block))
+    return moments, centred, rest
 
-    rows: Rows
-    components: int | float
-    together: Processes
-    report: Report
-    saved: Saved
-    before: float = 0.0
-    """Seconds that the pieces before an interruption took."""
 
-    @property
-    def seconds(self) -> float:
-        """What the fit has taken so far."""
-        return self.before + time.monotonic() - self.report.started
+class Passes:
+    """The passes of one fit over the rows of all processes, each of which has its own share, for so many `components`,
+    or for all where that is None. The state after each, and the fit's `arguments`, go to the folder `checkpoint`."""
 
-    def visit(self, work: Callable[[Tensor], None], number: int, moments: Moments | None = None) -> None:
-        """A pass: hand every block of this process to `work`. With the moments of all items, their count is checked."""
-        self.report.begin(number, self.rows.count)
+    def __init__(
+        self, rows: RowReader, components: int | None, checkpoint: str | Path | None, arguments: Mapping[str, Any]
+    ):
+        self.rows, self.components, self.started = rows, components, time.monotonic()
+        first = all_or_none(rows.peek)
+        double = all_max(first is not None and first.dtype == torch.float64)
+        like = torch.empty(0) if first is None else first.new_empty(0)
+        self.like = like.to(torch.float64 if double else torch.float32)
+        """An empty tensor with the type of the items of all processes, and the device of this one's."""
+        self.file = None if checkpoint is None else Path(checkpoint) / "fit.safetensors"
+        if self.file is not None and is_main():
+            items = b"" if first is None else first[:16].cpu().contiguous().numpy().tobytes()
+            known = {**arguments, "hash of the first items": hashlib.sha256(items).hexdigest()[:16]}
+            self.arguments = json.loads(json.dumps(known))
 
-        def read() -> int:
+    def read(self, work: Callable[[Tensor], None], number: int, moments: Moments | None = None) -> None:
+        """Hand every block to `work`. Raises `MediaError` for another number of items than the moments are of."""
+
+        def visit() -> int:
             count = 0
-            for block in self.rows:
+            for block in track(self.rows, f"pass {number}", self.rows.count, len):
                 work(block)
                 count += len(block)
-            if self.rows.count is None:
-                self.rows.count = count
             return count
 
-        with numpy_threads():
-            count = self.together.run(read)
-        if moments is not None:
-            count = int(self.together.sum(torch.tensor(float(count), dtype=torch.float64)).item())
-            if count != moments.count:
-                raise MediaError(
-                    f"the data gave {count} items in pass {number}, but {moments.count} in the first: "
-                    "they must be the same in every pass"
-                )
-
-    def gather(self, solver: str, image: "Image | None" = None) -> Moments:
-        """The first pass: the moments of all items of all processes; an image is that of the directions it has."""
-        found: list[Moments] = []
-        room = Room()
-
-        def work(block: Tensor) -> None:
-            part = Moments.of(block, solver, room)
-            if image is not None:
-                image.add(room.last)
-            if not found:
-                found.append(part)
-                return
-            step, weight = found[0].merge(part)
-            if image is not None:
-                image.shift(step, weight)
-
-        self.visit(work, 1)
-        moments = self.share(found[0] if found else None, solver, image)
-        if solver != "gram":
-            refuse_constant(moments)
-        self.check(moments)
-        return moments
-
-    def share(self, own: Moments | None, solver: str, image: "Image | None") -> Moments:
-        """The moments of all processes together, from those of each, None for one that has no items."""
-        d, together = self.rows.width, self.together
-        if together.count == 1:
-            _refuse_few(0 if own is None else own.count)
-            return own  # type: ignore[return-value]
-        like = self.start()
-        if own is None:
-            scatter = torch.zeros(d, d, dtype=torch.float64) if solver == "covariance" else None
-            own = Moments(0, torch.zeros(d, dtype=torch.float64), 0.0, scatter, like)
-        totals = together.sum(torch.cat([own.mean.new_tensor([own.count]), own.count * own.mean]))
-        count = int(totals[0].item())
-        _refuse_few(count)
-        mean = totals[1:] / count
-        step = own.mean - mean
-        squares = own.squares + own.count * step.square().sum().item()
-        if own.scatter is not None:
-            together.sum(own.scatter.addr_(step, step, alpha=own.count))
-        if image is not None:
-            image.shift(step, own.count)
-        squares = together.sum(mean.new_tensor([squares])).item()
-        return Moments(count, mean, squares, own.scatter, like)
-
-    def start(self) -> Tensor:
-        """An empty tensor with the type of the items of all processes, and the device of this one's."""
-        self.together.run(self.rows.peek)
-        [double] = self.together.largest(bool(self.rows.first) and self.rows.like.dtype == torch.float64)
-        return self.rows.like.to(torch.float64 if double else torch.float32)
-
-    def save(self, moments: Moments, passes: int, tensors: Mapping[str, Tensor], done: bool = True) -> None:
-        """Keep the state after a pass."""
-        numbers = {"count": moments.count, "squares": moments.squares, "done": done, "seconds": self.seconds}
-        self.saved.save(self.rows, passes, numbers, {"mean": moments.mean, **tensors})
-
-    def restore(self) -> tuple[Moments, int, bool, dict[str, Tensor]] | None:
-        """The moments of all items, the passes that are done, whether these were all, and in the main process the
-        tensors, where an earlier fit was saved."""
-        found = self.together.run(lambda: self.saved.load(self.rows) if self.together.main else None)
-        [there] = self.together.largest(found is not None)
-        if not there:
-            return None
-        names = ("count", "squares", "passes", "done", "seconds")
-        state, tensors = found or (dict.fromkeys(names, 0.0), {})
-        numbers = torch.tensor([float(state[name]) for name in names], dtype=torch.float64)
-        count, squares, passes, done, self.before = self.together.from_main(numbers).tolist()
-        like = self.start()
-        mean = tensors.get("mean", torch.zeros(self.rows.width, dtype=torch.float64))
-        mean = self.together.from_main(mean).to(like.device)
-        return Moments(int(count), mean, squares, None, like), int(passes), bool(done), tensors
-
-    def check(self, moments: Moments) -> None:
-        """Refuse more components than there can be."""
-        most = min(moments.count - 1, self.rows.width)
-        if isinstance(self.components, int) and not 1 <= self.components <= most:
-            raise ValueError(
-                f"{moments.count} items of {self.rows.width} dimensions have 1 to {most} components, "
-                f"got {self.components}"
+        count = int(all_sum(torch.tensor(all_or_none(visit))))
+        if moments is not None and count != moments.count:
+            raise MediaError(
+                f"the data gave {count} items in pass {number}, but {moments.count} in the first: "
+                "they must be the same in every pass"
             )
 
-    def number(self, moments: Moments) -> int:
+    def first(self, scatter: bool, scatter_product: ScatterProduct | None = None) -> Moments:
+        """The first pass: the moments of all items of all processes, and the product that goes with their scatter."""
+        d, scratch = self.rows.width, Scratch()
+        mean = torch.zeros(d, dtype=torch.float64, device=self.like.device)
+        moments = Moments(0, mean, mean.new_zeros((d, d) if scatter else ()))
+
+        def work(block: Tensor) -> None:
+            part, centred, rest = block_moments(block, scatter, scratch)
+            step, weight = moments.merge(part)
+            if scatter_product is not None:
+                scatter_product.add(centred)
+                scatter_product.spread(rest, -len(block))
+                scatter_product.spread(step, weight)
+
+        self.read(work, 1)
+        step, weight = moments.all_reduce()
+        if scatter_product is not None:
+            scatter_product.spread(step, weight)
+        return self.check(moments)
+
+    def check(self, moments: Moments) -> Moments:
+        """The same moments. Raises ValueError for too few items, equal ones and more components than there are."""
+        count, most = moments.count, min(moments.count - 1, self.rows.width)
+        if count < 2:
+            raise ValueError(f"principal components need at least 2 items, got {count}")
+        rounding = torch.finfo(self.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
+        if moments.total <= count * rounding**2:
+            raise ValueError(f"all {count} items are equal: they have no principal components")
+        if self.wanted(moments) > most:
+            dimensions = self.rows.width
+            raise ValueError(
+                f"{count} items of {dimensions} dimensions have 1 to {most} components, got {self.components}"
+            )
+        return moments
+
+    def wanted(self, moments: Moments) -> int:
         """How many components to look for."""
-        most = min(moments.count - 1, self.rows.width)
-        return self.components if isinstance(self.components, int) else most
+        return self.components or min(moments.count - 1, self.rows.width)
 
+    def share(self, moments: Moments, axes: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Moments, Tensor, Tensor]:
+        """The moments, and to every process what `axes` gives in the main one: eigenvalues, and vectors as rows."""
+        k = self.wanted(moments)
+        others = moments.mean.new_empty(k), self.like.new_empty(k, self.rows.width)
+        values, basis = all_or_none(lambda: axes() if is_main() else others)
+        return moments, broadcast(values), broadcast(basis.to(self.like).contiguous())
 
-def _refuse_few(count: int) -> None:
-    if count < 2:
-        raise ValueError(f"principal components need at least 2 items, got {count}")
+    def save(self, moments: Moments, number: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write the state after a pass, in the main process; a kill at any moment leaves a whole one."""
+        if self.file is None or not is_main():
+            return
+        numbers = [moments.count, moments.total, number, time.monotonic() - self.started]
+        packed = torch.cat([moments.mean.new_tensor(numbers), moments.mean])
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(self.file) as part:
+            save_file({"moments": packed, **tensors}, part, {"arguments": json.dumps(self.arguments)})
 
+    def restore(self) -> tuple[Moments, int, dict[str, Tensor]] | None:
+        """What was saved, the tensors in the main process alone; `CheckpointError` for the state of another fit."""
+        tensors = all_or_none(lambda: self._load() if is_main() else {})
+        packed = broadcast(tensors.pop("moments", torch.zeros(4 + self.rows.width, dtype=torch.float64)))
+        count, total, number, seconds = packed[:4].tolist()
+        if not count:
+            return None
+        self.started -= seconds
+        moments = Moments(int(count), packed[4:].to(self.like.device), packed.new_tensor(total))
+        return moments, int(number), {name: tensor.to(self.like.device) for name, tensor in tensors.items()}
 
-def refuse_constant(moments: Moments) -> None:
-    """Raise ValueError where all items are equal but for rounding."""
-    rounding = torch.finfo(moments.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
-    if moments.squares <= moments.count * rounding**2:
-        raise ValueError(f"all {moments.count} items are equal: they have no principal components")
-
-
-def _mean(block: Tensor) -> Tensor:
-    return torch.from_numpy(block.numpy().mean(0)) if block.device.type == "cpu" else block.mean(0)
-
-
-def _squares(centred: Tensor) -> float:
-    return torch.linalg.vector_norm(centred, dim=1).double().square().sum().item()
+    def _load(self) -> dict[str, Tensor]:
+        if self.file is None or not self.file.exists():
+            return {}
+        try:
+            with safe_open(self.file, "pt") as file:
+                then = dict(json.loads(file.metadata()["arguments"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise CheckpointError(f"{self.file} holds no readable state of a fit: {error}; remove it") from error
+        names = sorted(then.keys() | self.arguments.keys())
+        pairs = [(name, then.get(name), self.arguments.get(name)) for name in names]
+        changes = ", ".join(f"{name} was {was}, is {now}" for name, was, now in pairs if was != now)
+        if changes:
+            raise CheckpointError(
+                f"{self.file} belongs to another fit ({changes}); choose another folder, or remove it"
+            )
+        return tensors

@@ -1,7 +1,6 @@
-"""Principal component analysis and its probabilistic form, for any medium, and the items nearest to a sample."""
+"""Principal component analysis and its probabilistic form, for any medium."""
 
 import abc
-import dataclasses
 import math
 from pathlib import Path
 from typing import ClassVar, Self
@@ -11,13 +10,13 @@ from torch import Tensor
 
 from modalities import Modality
 from zoo.checkpoint import check_not_negative
-from zoo.distributions import DiagonalGaussian, Point, full_precision, uniform_noise
-from zoo.linear import streaming
-from zoo.linear.dense import numpy_threads, product
-from zoo.linear.incremental import Incremental
-from zoo.linear.solver import PrincipalAxes, Solver, principal_axes
-from zoo.linear.streaming import Data, Rows
+from zoo.distributions import DiagonalGaussian, Point
+from zoo.linear.incremental import IncrementalPCA
+from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
+from zoo.linear.stream import Data, RowReader
 from zoo.model import Explicit, Fitted, Latent, check_count, check_temperature
+
+COLUMNS = 4096  # so many columns of a large basis are in double precision at once
 
 
 class LinearLatent(Latent, Fitted):
@@ -41,7 +40,7 @@ class LinearLatent(Latent, Fitted):
         super().__init__()
         check_count(components, "components")
         self.modality = modality
-        self._stream: Incremental | None = None
+        self._incremental: IncrementalPCA | None = None
         d = math.prod(modality.shape)
         if components > d:
             raise ValueError(f"{d} dimensions have at most {d} components, got {components}")
@@ -64,22 +63,13 @@ class LinearLatent(Latent, Fitted):
         solver: Solver = "auto",
         seed: int = 0,
         checkpoint: str | Path | None = None,
-        progress: bool = False,
     ) -> Self:
         """Fit to a tensor [n, ...], to a data set, or to anything that gives items or batches as often as it is asked.
 
         What is no tensor is streamed in bounded memory. Under torchrun every process brings its own share of the items,
-        and gets the model of all.
-
-        Arguments:
-            components: their number, at most min(n - 1, d), or the fraction of variance in (0, 1) that the fewest
-                possible shall exceed.
-            checkpoint: a folder for the state after every pass, from which a killed fit goes on.
-            progress: show a progress bar on the terminal.
-
-        See `zoo.linear.solver.principal_axes` for the solvers and for what is refused.
+        and gets the model of all. See `zoo.linear.principal.principal_axes` for the arguments and for what is refused.
         """
-        axes = principal_axes(data, modality.shape, components, solver, seed, checkpoint=checkpoint, progress=progress)
+        axes = principal_axes(data, modality.shape, components, solver, seed, checkpoint=checkpoint)
         return cls.from_axes(modality, axes)
 
     @classmethod
@@ -90,45 +80,35 @@ class LinearLatent(Latent, Fitted):
     def partial_fit(self, batch: Tensor) -> Self:
         """Go on fitting with more items, shape [batch, ...], of data that come once; returns the model itself.
 
-            model = PCA(medium, components=64)
-            for batch in source:
-                model.partial_fit(batch)
-
-        The model is that of all items so far as soon as they are more than the components; `count` tells. It is the one
-        that `fit` gives, up to rounding, where an item has up to 1,024 numbers; with more it is approximate, as it is
-        where the model was fitted by `fit` or loaded: of earlier items it then knows the directions that it kept. Under
-        torchrun it fits to the batches of its own process.
+        The model, PCA(medium, components=64) at first, is that of all items so far as soon as they are more than the
+        components; `count` tells. It is the one that `fit` gives, up to rounding, where an item has up to 1,024
+        numbers; with more it is approximate, as it is where the model was fitted by `fit` or loaded: of earlier items
+        it then knows the directions that it kept. Under torchrun it fits to the batches of its own process.
 
         Raises `MediaError` for items of another shape and for NaN; the model is then as it was.
         """
-        if self._stream is None:
-            self._stream = Incremental(len(self.variance), self._axes() if self.count > 1 else None)
-        self._stream.add(Rows(self.modality.check(batch), self.modality.shape, seed=0).matrix())
-        axes = self._stream.axes()
+        rows = RowReader(self.modality.check(batch), self.modality.shape).matrix()
+        if self._incremental is None:
+            known = self.axes() if self.count > 1 else None
+            like = rows[:0] if known is None else self.basis[:0]
+            self._incremental = IncrementalPCA(like, len(self.variance), known)
+        self._incremental.add(rows)
+        axes = self._incremental.axes()
         return self if axes is None else self._take(axes)
+
+    @abc.abstractmethod
+    def axes(self) -> PrincipalAxes:
+        """What the model was made of, for another model's `from_axes`."""
 
     def _take(self, axes: PrincipalAxes) -> Self:
         self.to(axes.mean)
         self.mean.copy_(axes.mean.reshape(self.modality.shape))
         self.basis.copy_(axes.basis)
+        self.variance.copy_(axes.variance)
         self.count.fill_(axes.count)
-        self._take_variances(axes)
         return self.eval()
 
-    def _axes(self) -> PrincipalAxes:
-        """What the model was made of."""
-        variance, total = self._variances()
-        return PrincipalAxes(self.mean.flatten(), self.basis, variance, total, int(self.count))
-
-    @abc.abstractmethod
-    def _take_variances(self, axes: PrincipalAxes) -> None:
-        """Copy what a fit found out about variances."""
-
-    @abc.abstractmethod
-    def _variances(self) -> tuple[Tensor, float]:
-        """The variances along the directions and in total, with n - 1 in the denominator."""
-
-    def scores(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
         return (self.modality.check(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
 
@@ -162,9 +142,10 @@ class LinearLatent(Latent, Fitted):
         check_temperature(temperature)
         if not truncation > 0:
             raise ValueError(f"truncation must be a positive number of standard deviations, got {truncation!r}")
-        condition = self.prepare_condition(condition, n, generator)
-        prior = self.prior(condition, n=n, temperature=temperature)
-        likelihood = self.decode(prior.reparameterise(_truncated_normal(prior.mean, truncation, generator)))
+        prior = self.prior(self.prepare_condition(condition, n, generator), n=n, temperature=temperature)
+        noise = torch.empty_like(prior.mean, device=None if generator is None else generator.device)
+        torch.nn.init.trunc_normal_(noise, a=-truncation, b=truncation, generator=generator)
+        likelihood = self.decode(prior.reparameterise(noise.to(prior.mean)))
         return likelihood.mean if mean or temperature == 0 else likelihood.sample(generator=generator)
 
 
@@ -181,7 +162,6 @@ class PCA(LinearLatent):
     """
 
     has_likelihood: ClassVar[bool] = False
-
     total: Tensor
     """The variance of all d dimensions together, a scalar."""
 
@@ -189,12 +169,12 @@ class PCA(LinearLatent):
         super().__init__(modality, components)
         self.register_buffer("total", torch.tensor(float(math.prod(modality.shape))))
 
-    def _take_variances(self, axes: PrincipalAxes) -> None:
-        self.variance.copy_(axes.variance)
-        self.total.fill_(axes.total)
+    def axes(self) -> PrincipalAxes:
+        return PrincipalAxes(self.mean.flatten(), self.basis, self.variance, self.total.item(), int(self.count))
 
-    def _variances(self) -> tuple[Tensor, float]:
-        return self.variance, self.total.item()
+    def _take(self, axes: PrincipalAxes) -> Self:
+        self.total.fill_(axes.total)
+        return super()._take(axes)
 
     @property
     def explained(self) -> Tensor:
@@ -205,13 +185,13 @@ class PCA(LinearLatent):
         """Probabilistic PCA on the same axes, where they are fewer than the dimensions."""
         if len(self.variance) == self.mean.numel():
             return None
-        return ProbabilisticPCA.from_axes(self.modality, self._axes()).to(self.device)
+        return ProbabilisticPCA.from_axes(self.modality, self.axes()).to(self.device)
 
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
-        """The whitened scores, event [k]: points, since they have no spread."""
+        """The whitened scores, shape [batch, k]: points, since they have no spread."""
         floor = torch.finfo(self.variance.dtype).eps * self.variance.max()
         inverse = torch.where(self.variance > floor, self.variance.rsqrt(), 0.0)
-        return Point(self.scores(x) * inverse)
+        return Point(self.project(x) * inverse)
 
     def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The item with these whitened scores."""
@@ -236,24 +216,23 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         super().__init__(modality, components)
         d = math.prod(modality.shape)
         if components == d:
-            raise ValueError(
-                f"{d} dimensions leave room for at most {d - 1} components beside the noise, got {components}"
-            )
+            raise ValueError(f"{d} dimensions leave room for at most {d - 1} components beside noise, got {components}")
         self.register_buffer("noise", torch.tensor(0.5))
 
-    def _take_variances(self, axes: PrincipalAxes) -> None:
-        d = axes.basis.shape[1]
+    def axes(self) -> PrincipalAxes:
+        count, (k, d) = int(self.count), self.basis.shape
+        variance = self.variance.double() * count / (count - 1)
+        total = variance.sum().item() + (d - k) * self.noise.item() * count / (count - 1)
+        return PrincipalAxes(self.mean.flatten(), self.basis, variance.to(self.variance), total, count)
+
+    def _take(self, axes: PrincipalAxes) -> Self:
+        super()._take(axes)
+        k, d = axes.basis.shape
         likeliest = (axes.count - 1) / axes.count
         left_out = axes.total - axes.variance.double().sum().item()
-        noise = likeliest * max(left_out / (d - len(axes.basis)), 1e-6 * axes.total / d)
-        self.noise.fill_(noise)
-        self.variance.copy_((likeliest * axes.variance).clamp(min=noise))
-
-    def _variances(self) -> tuple[Tensor, float]:
-        count, (k, d) = self.count.item(), self.basis.shape
-        variance = self.variance.double() * count / (count - 1)
-        noise = self.noise.item() * count / (count - 1)
-        return variance.to(self.variance), variance.sum().item() + (d - k) * noise
+        self.noise.fill_(likeliest * max(left_out / (d - k), 1e-6 * axes.total / d))
+        self.variance.mul_(likeliest).clamp_(min=self.noise)
+        return self
 
     @property
     def gain(self) -> Tensor:
@@ -262,7 +241,7 @@ class ProbabilisticPCA(LinearLatent, Explicit):
 
     def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """The exact posterior q(z given x) = N(M^-1 W^T (x - mean), s2 M^-1), M = W^T W + s2 I = diag(variance)."""
-        mean = self.scores(x) * self.gain / self.variance
+        mean = self.project(x) * self.gain / self.variance
         return DiagonalGaussian(mean, (self.noise / self.variance).sqrt().expand_as(mean))
 
     def decode(self, z: Tensor, *, condition: object = None) -> DiagonalGaussian:
@@ -281,92 +260,12 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         centred = (self.modality.check(x) - self.mean.double()).flatten(1)
         variance, noise = self.variance.double(), self.noise.double()
         scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
-        pieces = _pieces(centred.shape[1], len(variance))
-        for columns in pieces:  # the basis is large, and never there in double precision as a whole
-            scores += centred[:, columns] @ self.basis[:, columns].double().T
-        for columns in pieces:
-            across += (centred[:, columns] - scores @ self.basis[:, columns].double()).square().sum(1)
+        pieces = list(zip(centred.split(COLUMNS, 1), self.basis.split(COLUMNS, 1), strict=True))
+        for part, basis in pieces:
+            scores += part @ basis.double().T
+        for part, basis in pieces:
+            across += (part - scores @ basis.double()).square().sum(1)
         d = centred.shape[1]
         log_determinant = variance.log().sum() + (d - len(variance)) * noise.log()
         distance = (scores.square() / variance).sum(1) + across / noise
         return -0.5 * (d * math.log(2 * math.pi) + log_determinant + distance)
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbours:
-    """The item of a data set that lies closest to each of m samples."""
-
-    index: Tensor
-    """Its place in the data set, shape [m]; broken files do not count."""
-    distance: Tensor
-    """The Euclidean distance over all elements, in the medium's units, shape [m]."""
-    items: Tensor
-    """The item itself, shape [m, ...], or of as many samples as were asked for."""
-
-
-@torch.no_grad()
-def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None, items: int | None = None) -> Neighbours:
-    """Find the item closest to each sample, in one pass over the data. Memory is that of the neighbours and a few
-    blocks.
-
-    With `leave_out`, shape [m], a sample is not compared with the item of that index. Samples that are themselves items
-    then give the distances between neighbours in the data; a generated sample that lies nearer than nearly all of these
-    is a copy. With `items`, the neighbours of the first samples alone are handed back themselves, so many of them.
-    """
-    if leave_out is not None and leave_out.shape != (len(samples),):
-        raise ValueError(f"leave_out holds one index a sample, shape [{len(samples)}], got {list(leave_out.shape)}")
-    flat = full_precision(samples.detach()).flatten(1)
-    kept = len(flat) if items is None else min(items, len(flat))
-    centre = flat.mean(0)
-    lengths = _squared_lengths(flat, centre)
-    index = torch.full((len(flat),), -1, device=flat.device)
-    best = lengths.new_full((len(flat),), math.inf)
-    distance = flat.new_full((len(flat),), math.inf)
-    rows = flat.new_empty(kept, flat.shape[1])
-    start = 0
-    for batch in Rows(data, tuple(samples.shape[1:]), seed=0):
-        block = batch.to(flat)
-        squared = lengths[:, None] + _squared_lengths(block, centre) - 2 * _products(flat, block, centre)
-        if leave_out is not None:
-            own = leave_out.to(flat.device)[:, None] == start + torch.arange(len(block), device=flat.device)
-            squared = squared.masked_fill(own, math.inf)
-        closest, place = squared.min(1)
-        for row in (closest < best).nonzero()[:, 0].tolist():
-            item = block[place[row]]
-            best[row], index[row] = closest[row], start + place[row]
-            # The difference of squares loses digits where a sample is nearly a copy.
-            distance[row] = torch.linalg.vector_norm(flat[row] - item)
-            if row < kept:
-                rows[row] = item
-        start += len(block)
-    return Neighbours(index, distance, rows.unflatten(1, samples.shape[1:]))
-
-
-def _pieces(width: int, rows: int) -> list[slice]:
-    """The columns of a matrix, so many at once that a copy of them takes little memory."""
-    at_once = max(16, streaming.BLOCK // max(1, rows))
-    return [slice(start, start + at_once) for start in range(0, width, at_once)]
-
-
-def _squared_lengths(x: Tensor, centre: Tensor) -> Tensor:
-    """Squared distances of rows from a centre, float64."""
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for columns in _pieces(x.shape[1], len(x)):
-        total += (x[:, columns] - centre[columns]).square().sum(1)
-    return total
-
-
-def _products(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
-    """The products of rows less a centre, shape [rows of a, rows of b], float64."""
-    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    with numpy_threads():
-        for columns in _pieces(a.shape[1], len(a)):
-            total += product(a[:, columns] - centre[columns], (b[:, columns] - centre[columns]).T)
-    return total
-
-
-def _truncated_normal(like: Tensor, limit: float, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers given that none leaves [-limit, limit], by the inverse of the distribution function."""
-    lowest = torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64)).item()
-    u = lowest + (1 - 2 * lowest) * uniform_noise(tuple(like.shape), like, generator)
-    return torch.special.ndtri(u).clamp(-limit, limit)

@@ -13,7 +13,7 @@ from modalities.data import Arrays, batches
 from modalities.meshes import Meshes
 from modalities.meshes.alignment import align as align_to
 from modalities.meshes.alignment import enlarge, find_similarity, procrustes_mean
-from zoo.linear.solver import PrincipalAxes, principal_axes
+from zoo.linear.principal import PrincipalAxes, principal_axes
 from zoo.morphable.modes import Axes, principal
 
 

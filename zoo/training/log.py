@@ -4,16 +4,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import torch
 from torch import nn
 
 from zoo.model import GenerativeModel
+from zoo.showcase import draw, samples_exhibit
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-SAMPLES = 16
-"""How many samples a picture shows."""
 
 
 class Log:
@@ -22,9 +19,8 @@ class Log:
     Arguments: `output`, where the log goes, None for the bar alone; `steps` of the run, and at which `step` it is.
     """
 
-    def __init__(self, model: nn.Module, output: Path | None, steps: int, step: int, seed: int, shown: bool):
-        self.model, self.output, self.steps, self.step = model, output, steps, step
-        self.seed, self.shown = seed, shown
+    def __init__(self, model: nn.Module, output: Path | None, steps: int, step: int, shown: bool):
+        self.model, self.output, self.steps, self.step, self.shown = model, output, steps, step, shown
         self.writer: SummaryWriter | None = None
 
     def __enter__(self) -> Self:
@@ -61,16 +57,13 @@ class Log:
                 self.writer.add_scalar(name, value, self.step)
 
     def picture(self) -> None:
-        """Write a sheet of samples with the present weights, if the model can sample."""
+        """Write a picture of samples with the present weights, if the model can be sampled."""
         if self.writer is None or not isinstance(self.model, GenerativeModel):
             return
         import numpy
 
         model = self.model.eval()
-        generator = torch.Generator(model.device).manual_seed(self.seed)
-        condition = None if model.condition is None else model.condition.examples(SAMPLES)
-        drawn = model.sample(SAMPLES, condition=condition, generator=generator)
-        items = drawn.cpu() if isinstance(drawn, torch.Tensor) else [item.cpu() for item in drawn]
-        image = model.modality.show(items)
+        [(samples, x)] = draw(model, [samples_exhibit(model)])
+        image = model.modality.show(x, samples.columns)
         model.train()
         self.writer.add_image("samples", numpy.asarray(image.convert("RGB")), self.step, dataformats="HWC")

@@ -147,7 +147,7 @@ def train(
             run.start_alike()
         wrapped = accelerator.prepare(model)
         shown = accelerator.is_main_process
-        with Log(model, place, config.steps, run.step, config.seed, shown) as log:
+        with Log(model, place, config.steps, run.step, shown) as log:
             run.go(wrapped, data, log)
         run.take_average()
     model.eval()

@@ -1,12 +1,13 @@
 """Directions of attributes in a hierarchy whose latents are known."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from modalities.images import Images
-from zoo.distributions import DiagonalGaussian, Path, Point
+from zoo.distributions import DiagonalGaussian, Point
 from zoo.evaluation.attributes import (
     correlation,
     learn_directions,
@@ -16,6 +17,7 @@ from zoo.evaluation.attributes import (
     project,
     show_sliders,
 )
+from zoo.hierarchy import TopDown
 from zoo.linear.pca import PCA
 from zoo.model import Latent
 
@@ -32,11 +34,11 @@ class Hierarchy(Latent):
             yield DiagonalGaussian(torch.zeros(n, 1), torch.full((n, 1), temperature))
             yield DiagonalGaussian(torch.zeros(n, 1, 2), torch.full((n, 1, 2), temperature))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def encode(self, x, *, condition=None):
         column = (x[:, :, :, 0] - x[:, :, :, 1]).mean((1, 2))[:, None]
-        return x[:, 0, 0, 1:2], torch.stack([column, torch.zeros_like(column)], 2)
+        return SimpleNamespace(mean=(x[:, 0, 0, 1:2], torch.stack([column, torch.zeros_like(column)], 2)))
 
     def decode(self, z, *, condition=None):
         x = z[0][:, :, None, None].expand(-1, 3, 4, 4).clone()

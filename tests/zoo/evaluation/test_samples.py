@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from modalities.images import Images
 from modalities.data import Arrays
+from modalities.images import Images
 from modalities.modality import MediaError
 from modalities.points import Points
 from tests import toys
 from zoo.autoregressive.made import MADE
-from zoo.autoregressive.prior import LatentPrior, latent_medium
 from zoo.evaluation import suite
 from zoo.evaluation.samples import draw, evenly_spaced, fork, has_means, quantise, subset
+from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA
 from zoo.variational.vae import VAE
 
@@ -74,7 +74,7 @@ def test_indices_are_evenly_spaced():
 def test_means_are_items_of_latents_and_of_more_levels_than_two():
     sizes = {"latent": 2, "width": 4, "blocks": 0, "hidden": 8}
     vae = VAE(COLOUR, likelihood="logistic", **sizes)
-    prior = MADE(latent_medium(vae), width=4, layers=1)
+    prior = MADE(vae.latents(), width=4, layers=1)
     for model in (vae, PCA(COLOUR, 2), toys.make("ppca"), LatentPrior(vae, prior)):
         assert has_means(model)
     for model in (VAE(BINARY, **sizes), toys.make("gan"), toys.make("pixelcnn"), prior):
@@ -83,13 +83,13 @@ def test_means_are_items_of_latents_and_of_more_levels_than_two():
 
 def test_a_subset_is_evenly_spaced_over_a_sorted_set():
     x = torch.arange(250.0)[:, None]
-    found, labels = subset(Arrays(x, torch.arange(250) // 25), 125)
+    found, labels, _ = subset(Arrays(x, torch.arange(250) // 25), 125)
     assert torch.equal(found, x[::2])
     assert torch.equal(labels, torch.arange(0, 250, 2) // 25)
     assert labels.bincount().tolist() == [13, 12] * 5
-    assert subset(Arrays(x), 250)[1] is None
+    assert subset(Arrays(x), 250).condition is None
     noisy = Arrays(x, noise=lambda x, generator: x + torch.rand(x.shape, generator=generator))
-    drawn = [subset(noisy, 10, torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)]
+    drawn = [subset(noisy, 10, torch.Generator().manual_seed(seed)).x for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     with pytest.raises(ValueError, match="the data set has 250 items, 251 are asked for"):
         subset(Arrays(x), 251)
@@ -112,7 +112,7 @@ class Set(torch.utils.data.Dataset):
 
 def test_broken_files_are_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="skipped: file 4 is broken"):
-        found, _ = subset(Set({4, 5}), 10)
+        found = subset(Set({4, 5}), 10).x
     assert found[:, 0].tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
     with pytest.raises(MediaError, match="not one of the 20 files"), pytest.warns(UserWarning):
         subset(Set(range(20)), 20)

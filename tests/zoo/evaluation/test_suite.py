@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from modalities.images import Images
 from modalities.data import Arrays
+from modalities.images import Images
+from modalities.points import Points
 from tests import toys
 from zoo.evaluation import latents, likelihood, samples, suite
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation.neighbours import compare_neighbours
 from zoo.linear.pca import ProbabilisticPCA
 
 NETWORK = FeatureNetwork("pixels", lambda x: x.flatten(1)[:, :3])
@@ -29,7 +30,7 @@ def families(found):
         "rate": "latents",
         "recall": "features",
         "squared MMD": "distances",
-        "copies: p-value of that (Mann-Whitney)": "neighbours",
+        "nearest neighbour: p-value of that (Mann-Whitney)": "neighbours",
     }
     return {telling[figure.metric] for figure in found.figures if figure.metric in telling}
 
@@ -105,7 +106,7 @@ def test_samples_can_end_with_means_and_the_figures_say_so():
     x = toys.data_for(model, 90)
     found = report("ppca", mean=True)
     drawn = samples.draw(model, 30, mean=True, generator=torch.Generator().manual_seed(0))
-    expected = memorisation(drawn, x[60:], Arrays(x[:60]))
+    expected = compare_neighbours(drawn, x[60:], Arrays(x[:60]))
     assert torch.equal(found.neighbours.generated, expected.generated)
     assert not torch.equal(found.neighbours.generated, report("ppca").neighbours.generated)
     names = {figure.data for figure in found.figures}
@@ -132,12 +133,35 @@ def test_samples_have_the_levels_of_the_items():
     assert found.neighbours.closest.abs().max() <= 1
 
 
+def test_tensors_and_pairs_of_them_are_data_sets_too():
+    model, told = toys.make("ppca"), toys.make("conditional-vae")
+    x = toys.data_for(model, 90)
+    found = suite.evaluate(model, x[60:], "toys", x[:60])
+    expected = suite.evaluate(model, Arrays(x[60:]), "toys", Arrays(x[:60]))
+    assert found.figures == expected.figures
+    x, labels = toys.data_for(told, 20), torch.arange(20) % 3
+    found = suite.evaluate(told, (x, labels), "toys", samples=2)
+    assert found.figures == suite.evaluate(told, Arrays(x, labels), "toys", samples=2).figures
+
+
+def test_samples_of_several_lengths_are_not_compared():
+    class Ragged(Points):
+        ragged = True
+
+    model = toys.make("gan")
+    model.modality = Ragged(2)
+    data = Arrays(torch.randn(9, 2))
+    assert suite.evaluate(model, data, "toys", data) == ([], None)
+    with pytest.raises(ValueError, match="points differ in length"):
+        suite.evaluate(model, data, "toys", data, metrics=["neighbours"])
+
+
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="metrics are likelihood, latents, .*; got fid"):
         report("vae", metrics=["likelihood", "fid"])
     with pytest.raises(ValueError, match="need a network"):
         report("vae", metrics=["features"])
-    with pytest.raises(ValueError, match="not trained by a bound"):
+    with pytest.raises(ValueError, match="not scored by a bound"):
         report("ppca", metrics=["latents"])
     with pytest.raises(ValueError, match="generated must be a positive whole number, got 0"):
         report("vae", generated=0)
@@ -145,5 +169,5 @@ def test_what_cannot_be_measured_is_refused():
         model = toys.make("vae")
         suite.evaluate(model, Arrays(toys.data_for(model)), "toys", metrics=["neighbours"])
     for metrics in (["likelihood"], ["neighbours"]):
-        with pytest.raises(ValueError, match="class-conditional and the data have no labels"):
+        with pytest.raises(ValueError, match="told a class and the data have no labels"):
             report("conditional-vae", metrics=metrics)

@@ -1,13 +1,41 @@
-"""A generator that copies is found out, and unseen data are not."""
+"""Nearest neighbours against all distances at once; a generator that copies is found out, and unseen data are not."""
+
+import math
 
 import pytest
 import torch
 
 from modalities.data import Arrays
 from modalities.images import Images
-from zoo.evaluation.memorisation import Memorisation, memorisation
+from tests.zoo.linear.data import Listed, images
+from zoo.evaluation.neighbours import NeighbourTest, compare_neighbours, nearest
 
 MEDIUM = Images(channels=1, height=6, width=6)
+
+
+def test_the_nearest_neighbour_is_the_closest_item_across_blocks():
+    x, samples = images(700), images(7, seed=3)
+    distances = (samples[:, None] - x).flatten(2).norm(dim=2)
+    for source in (x, Listed(x)):  # the second is read in two blocks
+        found = nearest(samples, source)
+        assert torch.equal(found.index, distances.argmin(1))
+        assert torch.allclose(found.distance, distances.min(1).values, rtol=1e-5)
+        assert torch.equal(found.items, x[found.index])
+    few = nearest(samples, x, items=2)
+    assert torch.equal(few.items, x[few.index[:2]]) and torch.equal(few.index, distances.argmin(1))
+    far = nearest(samples + 1000, x + 1000)  # where differences of squares have lost every digit
+    assert torch.allclose(far.distance, distances.min(1).values, rtol=1e-2)
+
+
+def test_items_are_their_own_neighbours_unless_these_are_left_out():
+    x = images(100)
+    own = nearest(x[10:20], x)
+    assert own.index.tolist() == list(range(10, 20)) and own.distance.max() == 0
+    others = nearest(x[10:20], x, leave_out=torch.arange(10, 20))
+    between = torch.cdist(x.flatten(1), x.flatten(1)).fill_diagonal_(math.inf)
+    assert torch.equal(others.index, between[10:20].argmin(1))
+    with pytest.raises(ValueError, match="one index a sample"):
+        nearest(x[:7], x, leave_out=torch.arange(3))
 
 
 def pictures(n, seed):
@@ -18,7 +46,7 @@ def test_copies_with_a_hundredth_of_noise_are_found():
     training, held_out = pictures(500, 0), pictures(300, 1)
     noise = torch.randn(300, *MEDIUM.shape, generator=torch.Generator().manual_seed(2))
     copies = training[100:400] + 0.01 * noise
-    found = memorisation(copies, held_out, Arrays(training))
+    found = compare_neighbours(copies, held_out, Arrays(training))
     assert found.share == 1 and found.probability == 1 and found.p < 1e-20
     assert torch.equal(
         found.neighbours[0], training[100 + (copies == found.closest[0]).flatten(1).all(1).nonzero()[0]][0]
@@ -29,7 +57,7 @@ def test_copies_with_a_hundredth_of_noise_are_found():
 
 def test_unseen_items_pass():
     training = pictures(500, 0)
-    found = [memorisation(pictures(300, seed), pictures(300, seed + 10), training) for seed in range(1, 7)]
+    found = [compare_neighbours(pictures(300, seed), pictures(300, seed + 10), training) for seed in range(1, 7)]
     assert sum(one.share for one in found) / 6 < 0.03
     assert sum(one.probability for one in found) / 6 == pytest.approx(0.5, abs=0.03)
     assert sorted(one.p for one in found)[3] > 0.05
@@ -38,7 +66,7 @@ def test_unseen_items_pass():
 def test_some_copies_among_many_samples_are_found():
     training, fresh = pictures(500, 0), pictures(300, 2)
     fresh[:30] = training[:30]
-    found = memorisation(fresh, pictures(300, 1), training)
+    found = compare_neighbours(fresh, pictures(300, 1), training)
     assert 0.1 <= found.share < 0.14
     assert found.p < 0.1  # the rest lie as they should
 
@@ -48,29 +76,29 @@ def test_a_copyist_is_not_acquitted_by_numbers_that_are_none():
     broken = training[:30].clone()
     broken[7, 0, 2, 2] = float("nan")
     with pytest.raises(ValueError, match="1 of 30 generated items hold NaN or infinite values"):
-        memorisation(broken, held_out, training)
+        compare_neighbours(broken, held_out, training)
     held_out[3] = float("inf")
     with pytest.raises(ValueError, match="1 of 20 unseen items hold NaN or infinite values"):
-        memorisation(training[:30], held_out, training)
+        compare_neighbours(training[:30], held_out, training)
 
 
 def test_the_share_of_few_unseen_items_is_no_figure():
     distances = torch.rand(4000, 220, generator=torch.Generator().manual_seed(0)).double()
 
     def found(m):
-        return Memorisation(distances[0, :20], distances[0, 20 : 20 + m], torch.zeros(0), torch.zeros(0))
+        return NeighbourTest(distances[0, :20], distances[0, 20 : 20 + m], torch.zeros(0), torch.zeros(0))
 
     assert [figure.unit for figure in found(200).figures("toys")] == ["%", "", ""]
     assert [figure.unit for figure in found(199).figures("toys")] == ["", ""]
     # Where samples and unseen items are alike, it is what the property says.
     for m in (20, 200):
-        shares = [Memorisation(row[:20], row[20 : 20 + m], torch.zeros(0), torch.zeros(0)).share for row in distances]
+        shares = [NeighbourTest(row[:20], row[20 : 20 + m], torch.zeros(0), torch.zeros(0)).share for row in distances]
         assert sum(shares) / len(shares) == pytest.approx((1 + 0.01 * (m - 1)) / (m + 1), rel=0.07)
 
 
 def test_the_figures_by_hand():
     near, far = torch.tensor([1.0, 2.0, 3.0, 10.0]).double(), torch.tensor([2.0, 4.0, 5.0]).double()
-    found = Memorisation(near, far, torch.zeros(0), torch.zeros(0))
+    found = NeighbourTest(near, far, torch.zeros(0), torch.zeros(0))
     # The percentile is 2.04; pairs: 1 beats three, 2 ties one and beats two, 3 beats two, 10 none.
     assert found.share == 0.5
     assert found.probability == pytest.approx((3 + 2.5 + 2) / 12)
@@ -85,7 +113,7 @@ def test_the_figures_by_hand():
 
 def test_the_picture_shows_samples_above_their_neighbours():
     training = pictures(50, 0)
-    found = memorisation(training[:8], pictures(20, 1), training, shown=4)
+    found = compare_neighbours(training[:8], pictures(20, 1), training, shown=4)
     assert found.closest.shape == found.neighbours.shape == (4, 1, 6, 6)
     assert torch.equal(found.closest, found.neighbours)
     picture = found.show(MEDIUM)

@@ -1,0 +1,159 @@
+"""What can be shown of a model: the gallery, the card, the training log and recipes draw from here."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.autoregressive.chain import Autoregressive
+    from zoo.model import GenerativeModel, Latent
+
+ROWS = 4
+"""How many samples of every condition are shown."""
+COLUMNS = 10
+"""How many conditions are shown at most."""
+TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
+SEED = "generator=torch.Generator().manual_seed({})"
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Something to show of a model: a title, a sentence, and the code that makes it.
+
+    `code` is an expression over `model`, its samples `x`, their conditions `y` where the model is told any, and
+    `torch`. Its value is a batch, to be shown with so many `columns`, or as the medium likes where that is None.
+    """
+
+    title: str
+    caption: str
+    code: str
+    columns: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The line of code that gives the picture."""
+        columns = "" if self.columns is None else f", columns={self.columns}"
+        return f"model.modality.show({self.code}{columns})"
+
+
+def draw(model: "GenerativeModel", exhibits: "Sequence[Exhibit] | None" = None) -> "Iterator[tuple[Exhibit, Tensor]]":
+    """Run the code of a model's exhibits, or of those given: each with the batch to show, on the model's device."""
+    import torch
+
+    scope: dict[str, Any] = {"model": model, "torch": torch}
+    exec(samples_code(model), scope)
+    for exhibit in model.exhibits() if exhibits is None else exhibits:
+        yield exhibit, eval(exhibit.code, scope)
+
+
+def samples_code(model: "GenerativeModel") -> str:
+    """The code that draws the samples `x`, in turn of the conditions `y` where the model is told any."""
+    medium, columns = model.modality, len(conditions(model))
+    rest = f"{'' if medium.draws else ', mean=True'}, {SEED.format(0)})"
+    if not columns:
+        return f"x = model.sample({medium.sheet}{rest}"
+    rows = medium.sheet // columns if medium.together else ROWS
+    told = f"y = model.condition.examples({columns}) * {rows}"
+    return f"{told}\nx = model.sample({rows * columns}, condition=y{rest}"
+
+
+def samples_exhibit(model: "GenerativeModel") -> Exhibit:
+    """The samples themselves."""
+    told = conditions(model)
+    if not told or model.modality.together:
+        return Exhibit("Samples", "Drawn from the model.", "x")
+    return Exhibit("Samples", f"Drawn from the model, a column each: {', '.join(map(str, told))}.", "x", len(told))
+
+
+def latent_exhibits(model: "Latent") -> list[Exhibit]:
+    """Samples at several temperatures, walks between samples and, of a vector of latents, its single dimensions."""
+    medium, columns = model.modality, len(conditions(model))
+    if not medium.steps:
+        return []
+    # Samples of one condition lie `columns` apart: a walk stays within one.
+    apart = columns or 4
+    pairs = min(apart, 4)
+    row = "a trail" if medium.together else "a row"
+    walk, start, noise = "", "", ""
+    if columns:
+        walk, start, noise = f", condition=y[:{pairs}]", ", condition=y[:1]", f", condition=y[:{2 * pairs}]"
+    ends = f"x[:{pairs}], x[{apart}:{apart + pairs}], {medium.steps}"
+    cool = f"model.sample({2 * pairs}, temperature=t, mean=True{noise}, {SEED.format(1)})"
+    temperatures = Exhibit(
+        "Temperature",
+        "From the same seed at temperatures of 0.5, 0.7, 0.85 and 1, a row each: from typical to varied.",
+        f"torch.cat([{cool} for t in {TEMPERATURES}])",
+        2 * pairs,
+    )
+    interpolation = Exhibit(
+        "Interpolation",
+        f"Walks through the latent space between two samples, {row} for each pair.",
+        f"model.interpolate({ends}{walk}).flatten(0, 1)",
+        medium.steps,
+    )
+    traversal = Exhibit(
+        "Traversal",
+        f"One sample, {row} for each of up to eight latent dimensions, set to -3, ..., 3 standard deviations.",
+        f"model.traverse(x[:1]{start}).flatten(0, 2)",
+        7,
+    )
+    shown = [interpolation] if medium.together else [temperatures, interpolation]
+    return [*shown, traversal] if _is_vector(model) else shown
+
+
+def _is_vector(model: "Latent") -> bool:
+    """Whether z is one vector: a single element of a grid, or of a hierarchy of them, changes too little to be seen."""
+    try:
+        return len(model.latents().shape) == 1
+    except ValueError:
+        return False
+
+
+def completion_exhibit(model: "Autoregressive") -> Exhibit:
+    """Samples of which the first half of the positions is kept and the rest is drawn again."""
+    medium, positions = model.modality, model.positions
+    times = medium.sheet // 4 if medium.together else 8
+    known = f"torch.arange({positions[0]}){'[:, None]' * (len(positions) - 1)} < {positions[0] // 2}"
+    told = f", condition=[c for c in y[:4] for _ in range({times})]" if conditions(model) else ""
+    return Exhibit(
+        "Completion",
+        f"The first half of four samples, completed {times} times each{'' if medium.together else ': a row a sample'}.",
+        f"model.complete(x[:4].repeat_interleave({times}, 0), {known}{told}, {SEED.format(1)})",
+        times,
+    )
+
+
+def conditions(model: "GenerativeModel") -> list[Any]:
+    """The conditions that a model is shown with, none of them twice; empty where it is told nothing."""
+    examples = [] if model.condition is None else model.condition.examples(COLUMNS)
+    return [given for i, given in enumerate(examples) if given not in examples[:i]]
+
+
+class Abilities(NamedTuple):
+    """What can be asked of a model besides samples."""
+
+    score: str
+    """"exact", "a lower bound", or "no"."""
+    latent: bool
+    """Whether it encodes and decodes."""
+    completes: bool
+    """Whether it draws the rest of an item that has begun."""
+
+    def __str__(self) -> str:
+        parts = ["samples"]
+        if self.score != "no":
+            parts.append("scores exactly" if self.score == "exact" else f"scores by {self.score}")
+        if self.latent:
+            parts.append("has a latent space")
+        if self.completes:
+            parts.append("completes what has begun")
+        return ", ".join(parts)
+
+
+def abilities(model: "GenerativeModel | type[GenerativeModel]") -> Abilities:
+    """What a model, or every model of a class, can be asked."""
+    score = "exact" if getattr(model, "exact", False) else "a lower bound"
+    scores = hasattr(model, "log_prob") and getattr(model, "scores", True)
+    return Abilities(score if scores else "no", hasattr(model, "encode"), hasattr(model, "complete"))
