@@ -1,8 +1,9 @@
 """Points: rows of one or two real numbers, the smallest medium, where a density can be drawn."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -160,3 +161,50 @@ class Points(Modality):
             )
         x = to_numbers(path, names, [[row[i] for i in numeric] for row in rows])
         return torch.from_numpy(x), [row[text[0]] for row in rows] if text else []
+
+
+def draw_densities(
+    figure: Any,
+    title: str,
+    x: Tensor,
+    densities: Mapping[str, Callable[[Tensor], Tensor]],
+    samples: Mapping[str, Tensor],
+    resolution: int = 120,
+) -> None:
+    """Draw densities and samples of points into a matplotlib figure, a column for each name of `samples`.
+
+    In one dimension curves over the histogram of the points, "the truth" dotted in every panel, above the samples; in
+    two dimensions maps on one scale of colours, and samples below them. A name without a density has a histogram.
+
+    Arguments:
+        x: points [n, 1 or 2], whose range with a margin is drawn.
+        densities: by their names, functions of points [m, 1 or 2] that give the density there, shape [m].
+        samples: points [m, 1 or 2].
+        resolution: points along an axis of a map; a curve has four times as many.
+    """
+    low, high, count = x.amin(0), x.amax(0), resolution * (4 if x.shape[1] == 1 else 1)
+    ends = torch.stack([low - 0.1 * (high - low), high + 0.1 * (high - low)], 1).tolist()
+    axes = [torch.linspace(start, end, count) for start, end in ends]
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    values = {name: density(grid).float().numpy() for name, density in densities.items()}
+    # Single bright points do not set the scale.
+    peak = np.median([np.quantile(density, 0.995) for density in values.values()]) if values else None
+    panels = figure.subplots(len(axes), len(samples), squeeze=False)
+    for (upper, *lower), (name, drawn) in zip(panels.T, samples.items(), strict=True):
+        upper.set_title(f"{title}\n{name}", fontsize=9)
+        for panel in (upper, *lower):
+            panel.set(xlim=ends[0], **({"ylim": ends[1]} if lower else {}))
+            panel.tick_params(labelsize=7)
+        if not lower:
+            upper.hist(x[:, 0].numpy(), bins=80, range=ends[0], density=True, color="lightgrey")
+            upper.plot(drawn[:, 0].numpy(), np.full(len(drawn), -0.015), "|", color="tab:blue", alpha=0.2)
+            for shown, style in (("the truth", "k:"), (name, "-")):
+                if shown in values:
+                    upper.plot(axes[0].numpy(), values[shown], style, linewidth=1)
+            continue
+        lower[0].scatter(*drawn.T.numpy(), s=2, color="tab:blue")
+        if name in values:
+            image = values[name].reshape(count, count).T
+            upper.pcolormesh(*map(Tensor.numpy, axes), image, vmin=0, vmax=peak, cmap="magma", rasterized=True)
+        else:
+            upper.hist2d(*x.T.numpy(), bins=40, cmap="magma")

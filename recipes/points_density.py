@@ -3,69 +3,72 @@
     python -m recipes.points_density
     python -m recipes.points_density --data old_faithful.csv --line old_faithful.csv:waiting
 
-The defaults took 16 minutes on a shared core of an AMD EPYC, nearly all of it to train the three networks. Two
-Gaussians in one dimension, 2,000 test points, entropy 1.419 nats: mixture of 2 at 1.420, kernel density 1.421, VAE at
-most 1.437 (bound, 500 draws), one Gaussian 2.131. Two moons, entropy 0.302: mixture of 32 at 0.309, kernel density
-0.320, VAE at most 0.501, probabilistic PCA 1.878. In so few dimensions the classical estimators win, and cost seconds:
-the VAE maps one connected normal distribution onto separate pieces and leaves a bridge between them. But a code of
-one number keeps the moons to 0.041 in an autoencoder and to 0.297 in PCA.
+The defaults took 16 minutes on a shared core of an AMD EPYC, nearly all of it to train the three networks. The true
+density gives 2,000 test points of two Gaussians in one dimension 1.419 nats: mixture of 2 at 1.420, kernel density
+1.421, VAE at most 1.437 (bound, 500 draws), one Gaussian 2.131. Those of two moons 0.302: mixture of 32 at 0.309,
+kernel density 0.320, VAE at most 0.501, probabilistic PCA 1.878. In so few dimensions the classical estimators win, and
+cost seconds: the VAE maps one connected normal distribution onto separate pieces and leaves a bridge between them. But
+a code of one number keeps the moons to 0.041 in an autoencoder and to 0.297 in PCA.
 """
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from modalities.data import Arrays
 from modalities.densities import DENSITIES
-from modalities.points import Points
-from recipes.common import machine, run, write_figures
+from modalities.points import Points, draw_densities
+from recipes.recipe import Recipe, arguments, machine, publish, report, run, script, seconds, seeded, settings
 from zoo.baselines import Clusters, GaussianMixture, KernelDensity, k_means
-from zoo.card import Card, Figure
-from zoo.evaluation import likelihood
-from zoo.hub import push, save
+from zoo.card import Figure
+from zoo.evaluation.likelihood import mean_figure
+from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
-from zoo.model import Explicit, GenerativeModel, Latent
-from zoo.training import TrainingConfig, seconds_trained, train
+from zoo.model import GenerativeModel, Latent
+from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SIZES: Any = settings(Autoencoder, "latent", width=64, hidden=128)
 SAMPLES = 1000
 """How many samples are timed and drawn."""
+HEADER = f"data | model | test NLL, nats | NLL is | code | RMSE from the code | fit, s | {SAMPLES:,} samples, ms"
+CARDS = {
+    "Gaussian mixture": (
+        "Mixture of Gaussians with full covariances on points of the plane.",
+        "Dempster, Laird, Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, 1977.",
+    ),
+    "VAE": (
+        "VAE with residual layers and a learned sigma on points of the plane.",
+        "Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
+    ),
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Data, models and where results go."""
+@dataclass(frozen=True)
+class Config(SIZES, Recipe):
+    """Data, models and where results go. The checkpoints are called "vae-NAME" and "gaussian-mixture-NAME"."""
 
     data: str = "two-moons"
     """Points of two dimensions: a synthetic family, or a table of two columns ("FILE.csv:A,B" picks them)."""
     line: str = "two-gaussians"
     """Points of one dimension: "two-gaussians", or a table of one column ("FILE.csv:A" picks it)."""
     output: Path = Path("runs/points_density")
-    """Where pictures, figures and checkpoints go; a training that was stopped goes on from there."""
-    name: str = "points"
-    """The checkpoints are called "vae-NAME" and "gaussian-mixture-NAME"."""
     items: int = 10_000
     """Training points, at most."""
     components: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Sizes of the Gaussian mixture, of which the likeliest on a fifth of the training points is taken."""
     clusters: int = 2
     """Clusters of K-means."""
-    width: int = 64
-    """Channels of the deep models' networks."""
-    blocks: int = 1
-    """Residual blocks of the deep models' networks."""
-    hidden: int = 128
-    """Width of the linear layers next to the latent."""
     samples: int = 500
     """Importance samples of the VAE's likelihood."""
     resolution: int = 120
@@ -74,351 +77,167 @@ class Config:
     """Training of both VAEs; its seed is that of all else."""
     autoencoder: TrainingConfig = TrainingConfig(steps=2_000, batch_size=256, learning_rate=2e-3)
     """Training of the autoencoder with a code of one number."""
-    licence: str = "apache-2.0"
-    """Of the weights, as the Hub names it; the data decide."""
-    about: str = (
-        "Generated by `modalities.densities`, 10,000 points to train and 2,000 to test; nothing is published on them."
-    )
-    """What the card says of the data."""
-    push: str | None = None
-    """Publish the VAE of two dimensions under this name, "org/name"."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """One model of one data set: how long it took, and what was measured on the test points."""
+class Fit(NamedTuple):
+    """A model, or the true density: how it was made, in how long, and what was measured on the test points."""
 
-    model: GenerativeModel | Clusters
+    model: Any
+    how: str
     seconds: float
-    figures: tuple[Figure, ...] = ()
-
-    def figure(self, metric: str) -> Figure | None:
-        return next((figure for figure in self.figures if figure.metric == metric), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """Everything about one data set."""
-
-    source: str
-    medium: Points
-    train: Tensor
-    test: Tensor
-    fits: dict[str, Fit]
-
-    @property
-    def densities(self) -> dict[str, Explicit]:
-        """The models that score."""
-        return {name: fit.model for name, fit in self.fits.items() if isinstance(fit.model, Explicit)}
+    figures: dict[str, Figure]
 
 
 def main(config: Config) -> None:
     """Fit K-means, PCA, a Gaussian mixture, a kernel density and deep models to points, and compare them."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    line, plane = study(config, config.line, Points(1)), study(config, config.data, Points(2))
-    table = tabulate([*rows(line), *rows(plane)])
+    sets: list[Any] = []  # all are read before anything is fitted
+    for source, medium in ((config.line, Points(1)), (config.data, Points(2))):
+        sets.append((replace(config, data=source), medium, medium.dataset(source), medium.dataset(source, "test")))
+    studies = [study(*part) for part in sets]
+    named = [(part[0], *found) for part, fits in zip(sets, studies, strict=True) for found in fits.items()]
+    table = "".join(f"| {line} |\n" for line in [HEADER, " | ".join(["---"] * 8), *(row(*found) for found in named)])
     (config.output / "table.md").write_text(table, encoding="utf-8")
     print(table)
-    write_figures({"machine": machine()} | flatten(line) | flatten(plane), config.output)
-    draw(config, line, plane).save(config.output / "densities.png")
-    checkpoint = publish(config, plane)
-    if config.push:
-        print(push(checkpoint, config.push))
+    notes = {f"{name}, {f.label}, {f.data}": f.measured for _, name, fit in named for f in fit.figures.values()}
+    report(config.output, [], notes | {"machine": machine()}, {"densities": draw(sets, studies)})
+    for name, (summary, paper) in CARDS.items():
+        fit, family, push = studies[1][name], name.lower().replace(" ", "-"), config.push if name == "VAE" else None
+        publish(
+            replace(config, name=config.name and f"{family}-{config.name}", push=push),
+            fit.model,
+            family,
+            fit.figures.values(),
+            Points(2).show(sample(config, fit, 2 * SAMPLES)),
+            summary=summary,
+            paper=paper,
+            trained=f"{fit.how} with {script(config)} in {fit.seconds:.0f} s on {machine()}, seed {config.vae.seed}.",
+            data=f"{min(config.items, len(sets[1][2])):,} points to train.",
+            half=False,
+        )
 
 
-def study(config: Config, source: str, medium: Points) -> Study:
-    """Fit every model that these points can take, and measure it on the test points."""
-    data: Any = medium.dataset(source, "train")
-    test: Any = medium.dataset(source, "test")
-    data, seed = Arrays(data.x[: config.items]), config.vae.seed
-    if medium.dimensions == 1:
-        fits = {"one Gaussian": timed(lambda: GaussianMixture.fit(data, medium, components=1, seed=seed))}
+def study(config: Config, medium: Points, data: Any, test: Any) -> dict[str, Fit]:
+    """Fit every model that these points can take, and measure it on the test points; the truth first, where known."""
+    x, seed, plane = data.x[: config.items], config.vae.seed, medium.dimensions == 2
+    found: dict[str, Fit] = {}
+
+    def fit(name: str, work: Callable[..., Any], *given: Any, **options: Any) -> None:
+        start = time.perf_counter()
+        model = work(x, *given, **options)
+        found[name] = Fit(model, "Fitted", time.perf_counter() - start, measure(config, model, test))
+
+    def learn(name: str, family: Any, latent: int, training: TrainingConfig) -> None:
+        torch.manual_seed(training.seed)
+        model = family(medium, latent=latent, **arguments(Autoencoder, config))
+        done = train(model, x, training, config.output / f"{family.__name__.lower()}-{medium.dimensions}d")
+        steps = f"{training.steps:,} steps of {training.batch_size}"
+        found[name] = Fit(model.cpu(), steps, done.seconds, measure(config, model, test))
+
+    if config.data in DENSITIES:
+        fit("the truth", lambda _: DENSITIES[config.data]())
+    if plane:
+        fit("probabilistic PCA", ProbabilisticPCA.fit, medium, components=1)
     else:
-        fits = {"probabilistic PCA": timed(lambda: ProbabilisticPCA.fit(data, medium, components=1))}
-    fits |= {
-        "Gaussian mixture": timed(lambda: likeliest_mixture(data.x, medium, config.components, seed)),
-        "kernel density": timed(lambda: KernelDensity.fit(data, medium, seed=seed)),
-        "VAE": fit_deep(config, VAE, medium, data, 2, config.vae),
-    }
-    if medium.dimensions == 2:
-        fits |= {
-            "K-means": timed(lambda: k_means(data.x, config.clusters, seed)),
-            "PCA": timed(lambda: PCA.fit(data, medium, components=1)),
-            "autoencoder": fit_deep(config, Autoencoder, medium, data, 1, config.autoencoder),
-        }
-    name = f"{Path(source).name}, {len(test):,} test points"
-    measured = {
-        key: dataclasses.replace(fit, figures=measure(config, fit.model, test, name)) for key, fit in fits.items()
-    }
-    return Study(source, medium, data.x, test.x, measured)
+        fit("one Gaussian", GaussianMixture.fit, medium, components=1, seed=seed)
+    fit("Gaussian mixture", GaussianMixture.fit_likeliest, medium, sizes=config.components, seed=seed)
+    fit("kernel density", KernelDensity.fit, medium, seed=seed)
+    learn("VAE", VAE, 2, config.vae)
+    if plane:
+        fit("K-means", k_means, config.clusters, seed)
+        fit("PCA", PCA.fit, medium, components=1)
+        learn("autoencoder", Autoencoder, 1, config.autoencoder)
+    return found
 
 
-def timed(fit: Callable[[], GenerativeModel | Clusters]) -> Fit:
-    """A fitted model and the seconds it took."""
-    start = time.perf_counter()
-    model = fit()
-    return Fit(model, time.perf_counter() - start)
-
-
-def fit_deep(
-    config: Config,
-    family: type[VAE] | type[Autoencoder],
-    medium: Points,
-    data: Arrays,
-    latent: int,
-    training: TrainingConfig,
-) -> Fit:
-    """Train a network, or go on with one, in a folder of its own."""
-    torch.manual_seed(training.seed)
-    model = family(medium, latent=latent, width=config.width, blocks=config.blocks, hidden=config.hidden)
-    model.standardise.fit(data.x)
-    folder = config.output / f"{family.__name__.lower()}-{medium.dimensions}d"
-    train(model, data, training, folder)
-    return Fit(model.cpu(), seconds_trained(folder))
-
-
-def likeliest_mixture(x: Tensor, medium: Points, sizes: tuple[int, ...], seed: int) -> GaussianMixture:
-    """The mixture whose size is likeliest on every fifth point, fitted again to all; a Gaussian needs ten points."""
-    held_out = torch.arange(len(x)) % 5 == 0
-    scores = {
-        k: GaussianMixture.fit(x[~held_out], medium, components=k, seed=seed).log_prob(x[held_out]).mean().item()
-        for k in sizes
-        if 10 * k <= len(x)
-    }
-    best = max(scores, key=lambda k: scores[k])
-    return GaussianMixture.fit(x, medium, components=best, seed=seed)
-
-
-def measure(config: Config, model: GenerativeModel | Clusters, test: Any, name: str) -> tuple[Figure, ...]:
-    """Likelihood, and the squared error of what a code keeps."""
+def measure(config: Config, model: Any, test: Any) -> dict[str, Figure]:
+    """Likelihood, and the squared error of what a code keeps, by the metric."""
+    name = f"{config.source}, {len(test):,} test points"
     if isinstance(model, Clusters):
         error = torch.cdist(test.x, model.centres).amin(1).square() / test.x.shape[1]
-        return (
-            Figure("reconstruction MSE", error.mean().item(), name, error=(error.std() / len(error) ** 0.5).item()),
-        )
-    generator = torch.Generator().manual_seed(config.vae.seed)
-    return tuple(
-        likelihood.measure(model, test, name, samples=config.samples, batch_size=len(test), generator=generator)
-    )
+        found = [mean_figure("reconstruction MSE", error, name)]
+    elif isinstance(model, GenerativeModel):
+        options: dict[str, Any] = {"metrics": ["likelihood"], "samples": config.samples, "seed": config.vae.seed}
+        found = evaluate(model, test, name, **options).figures
+    else:
+        found = [mean_figure("NLL", -model.log_prob(test.x), name, "nats", "density")]
+    return {figure.metric: figure for figure in found}
 
 
-def code(model: GenerativeModel | Clusters) -> str:
-    """What a model makes of a point, in words."""
-    if isinstance(model, Clusters):
-        return f"1 of {len(model.centres)} centres"
-    if not isinstance(model, Latent):
-        return ""
-    size = model.prior().mean.numel()  # type: ignore[union-attr]
-    return "1 number" if size == 1 else f"{size} numbers"
-
-
-def rows(part: Study) -> Iterator[tuple[str, ...]]:
-    """The lines of the table for one data set, the truth first where it is known."""
-    data = Path(part.source).name
-    if part.source in DENSITIES:
-        yield (
-            data,
-            "the truth",
-            f"{-DENSITIES[part.source]().log_prob(part.test).mean().item():.3f}",
-            "exact",
-            "",
-            "",
-            "",
-            "",
-        )
-    for name, fit in part.fits.items():
-        nll, mse, draws = fit.figure("NLL"), fit.figure("reconstruction MSE"), ""
-        if isinstance(fit.model, GaussianMixture) and len(fit.model.weights) > 1:
-            name += f", {len(fit.model.weights)} components"
-        if isinstance(fit.model, GenerativeModel):
-            draws = f"{1000 * timed(lambda model=fit.model: model.sample(SAMPLES)).seconds:.1f}"  # type: ignore[misc]
-        yield (
-            data,
-            name,
-            "" if nll is None else f"{nll.value:.3f} ± {nll.error:.3f}",
-            "" if nll is None else "upper bound" if "bound" in nll.kind else "exact",
-            code(fit.model),
-            "" if mse is None else f"{math.sqrt(mse.value):.3f}",
-            f"{fit.seconds:.2f}",
-            draws,
-        )
-
-
-def tabulate(lines: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    header = (
-        "data",
-        "model",
-        "test NLL, nats",
-        "NLL is",
-        "code",
-        "RMSE from the code",
-        "fit, s",
-        f"{SAMPLES:,} samples, ms",
-    )
-    table = [header, tuple("---" for _ in header), *lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in table) + "\n"
-
-
-def flatten(part: Study) -> dict[str, str]:
-    """Every measured figure under a name."""
-    return {
-        f"{name}, {figure.label}, {figure.data}": figure.measured
-        for name, fit in part.fits.items()
-        for figure in fit.figures
-    }
+def row(config: Config, name: str, fit: Fit) -> str:
+    """A model's line of the table."""
+    nll, mse = fit.figures.get("NLL"), fit.figures.get("reconstruction MSE")
+    score = kind = code = drawing = ""
+    if nll:
+        score, kind = f"{nll.value:.3f} ± {nll.error:.3f}", "upper bound" if "bound" in nll.kind else "exact"
+    rmse = f"{math.sqrt(mse.value):.3f}" if mse else ""
+    if isinstance(fit.model, Clusters):
+        code = f"1 of {len(fit.model.centres)} centres"
+    else:
+        drawing = f"{1000 * seconds(fit.model.sample, SAMPLES):.1f}"
+    if isinstance(fit.model, Latent):
+        code = "1 number" if fit.model.prior().mean.numel() == 1 else "2 numbers"
+    if isinstance(fit.model, GaussianMixture) and len(fit.model.weights) > 1:
+        name += f", {len(fit.model.weights)} components"
+    return " | ".join([config.source, name, score, kind, code, rmse, f"{fit.seconds:.2f}", drawing])
 
 
 @torch.no_grad()
-def draw(config: Config, line: Study, plane: Study) -> "Image":
-    """Four rows: densities of one dimension, of two, samples, and the structure that each kind of model finds."""
+def draw(sets: list[Any], studies: list[dict[str, Fit]]) -> "Image":
+    """Densities of one dimension, of two above samples, and the structure that each kind of model finds."""
     from matplotlib.figure import Figure as Drawing
 
     from modalities.drawing import render
 
     drawing = Drawing(figsize=(17, 13), layout="constrained")
-    grid = drawing.subplots(4, 1 + len(plane.densities))
-    draw_curves(config, grid[0], line)
-    draw_maps(config, grid[1], grid[2], plane)
-    draw_structure(grid[3], plane)
-    for panel in grid.ravel():
-        panel.tick_params(labelsize=7)
+    line, plane, last = cast(Any, drawing.subfigures(3, 1, height_ratios=(1, 2, 1)))
+    for part, (config, _, data, test), fits in zip((line, plane), sets, studies, strict=True):
+        scored = {name: fit for name, fit in fits.items() if "NLL" in fit.figures}
+        truth = "the truth" if "the truth" in scored else "data"
+        samples = {truth: test.x[:SAMPLES]} | {n: sample(config, f) for n, f in scored.items() if n != truth}
+        densities = {name: partial(density, config, fit) for name, fit in scored.items()}
+        draw_densities(part, config.source, data.x[: config.items], densities, samples, config.resolution)
+    draw_structure(last.subplots(1, 5), test.x[:SAMPLES], {name: fit.model for name, fit in fits.items()})
     return render(drawing)
 
 
-def draw_curves(config: Config, panels: Any, part: Study) -> None:
-    """The histogram of the data, the density of each model over it, and samples below."""
-    low, high = bounds(part)
-    x = torch.linspace(low[0].item(), high[0].item(), 4 * config.resolution)
-    shown = {"data": None, **part.densities}
-    for panel, (name, model) in zip(panels, shown.items(), strict=True):
-        panel.hist(part.train[:, 0], bins=80, range=(x[0].item(), x[-1].item()), density=True, color="lightgrey")
-        if part.source in DENSITIES:
-            panel.plot(x, DENSITIES[part.source]().log_prob(x[:, None]).exp(), "k:", linewidth=1)
-        drawn = part.test if model is None else model.sample(SAMPLES, generator=seeded(config))
-        if model is not None:
-            panel.plot(x, log_density(config, model, x[:, None]).exp(), color="tab:blue")
-        panel.plot(drawn[:SAMPLES, 0], torch.full((len(drawn[:SAMPLES]),), -0.015), "|", color="tab:blue", alpha=0.2)
-        panel.set_xlim(x[0], x[-1])
-        panel.set_title(f"{Path(part.source).name}\n{name}", fontsize=9)
+def sample(config: Config, fit: Fit, n: int = SAMPLES) -> Tensor:
+    """Points drawn with fresh noise, the same in every call."""
+    return fit.model.sample(n, generator=seeded(config.vae.seed))
 
 
-def draw_maps(config: Config, densities: Any, samples: Any, part: Study) -> None:
-    """The density of each model as a map on one scale of colours, samples below."""
-    low, high = bounds(part)
-    axes = [torch.linspace(low[i].item(), high[i].item(), config.resolution) for i in range(2)]
-    points = torch.cartesian_prod(*axes)
-    maps = {name: log_density(config, model, points).exp() for name, model in part.densities.items()}
-    if part.source in DENSITIES:
-        maps = {"truth": DENSITIES[part.source]().log_prob(points).exp(), **maps}
-    peak = torch.quantile(maps["kernel density"], 0.995).item()
-    shown = {"data": part.test, **{n: m.sample(SAMPLES, generator=seeded(config)) for n, m in part.densities.items()}}
-    for panel, below, (name, drawn) in zip(densities, samples, shown.items(), strict=True):
-        title = "truth" if name == "data" and "truth" in maps else name
-        if title in maps:
-            image = maps[title].reshape(config.resolution, config.resolution).T
-            panel.pcolormesh(axes[0], axes[1], image, vmin=0, vmax=peak, cmap="magma", rasterized=True)
-        else:
-            panel.hist2d(part.train[:, 0], part.train[:, 1], bins=40, cmap="magma")
-        panel.set_title(f"{Path(part.source).name}\n{title}", fontsize=9)
-        below.scatter(drawn[:SAMPLES, 0], drawn[:SAMPLES, 1], s=2, color="tab:blue")
-        below.set_title("test points" if name == "data" else "samples", fontsize=9)
-        below.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+def density(config: Config, fit: Fit, x: Tensor) -> Tensor:
+    """The density at points, for a picture: a bound takes a fifth of the draws that a figure takes."""
+    options = {"samples": max(1, config.samples // 5), "generator": seeded(config.vae.seed)}
+    return fit.model.log_prob(x, **(options if isinstance(fit.model, GenerativeModel) else {})).exp()
 
 
-def draw_structure(panels: Any, part: Study) -> None:
+def draw_structure(panels: Any, x: Tensor, models: dict[str, Any]) -> None:
     """Clusters, the line of PCA, the components of the mixture, the autoencoder's curve and the VAE's latent space."""
-    x = part.test[:SAMPLES]
-    fits: dict[str, Any] = {name: fit.model for name, fit in part.fits.items()}
-    group = torch.cdist(x, fits["K-means"].centres).argmin(1)
-    panels[0].scatter(x[:, 0], x[:, 1], s=2, c=group, cmap="tab10", vmin=0, vmax=9)
+    group = torch.cdist(x, models["K-means"].centres).argmin(1)
+    panels[0].scatter(*x.T, s=2, c=group, cmap="tab10", vmin=0, vmax=9)
+    panels[0].plot(*models["K-means"].centres.T, "k*", markersize=12)
     for panel in panels[1:4]:
-        panel.scatter(x[:, 0], x[:, 1], s=2, color="lightgrey")
-    panels[0].plot(*fits["K-means"].centres.T, "k*", markersize=12)
-    panels[1].plot(*fits["PCA"].reconstruct(x).T, ".", markersize=2, color="tab:blue")
+        panel.scatter(*x.T, s=2, color="lightgrey")
+    panels[1].plot(*models["PCA"].reconstruct(x).T, ".", markersize=2, color="tab:blue")
     turn = torch.linspace(0, 2 * math.pi, 60)
-    circle = torch.stack([turn.cos(), turn.sin()])
-    for centre, scale in zip(fits["Gaussian mixture"].centres, fits["Gaussian mixture"].scale, strict=True):
+    mixture, circle = models["Gaussian mixture"], torch.stack([turn.cos(), turn.sin()])
+    for centre, scale in zip(mixture.centres, mixture.scale, strict=True):
         panels[2].plot(*(centre[:, None] + scale @ circle), color="tab:blue", linewidth=1)
-    codes = fits["autoencoder"].encode(x)
-    curve = fits["autoencoder"].decode(torch.linspace(codes.min().item(), codes.max().item(), 2000)[:, None]).mean
-    panels[3].plot(*curve.T, color="tab:blue", linewidth=1)
-    panels[4].scatter(*fits["VAE"].encode(x).mean.T, s=2, c=group, cmap="tab10", vmin=0, vmax=9)
-    titles = (
-        "K-means",
-        "PCA, one direction",
-        "mixture, one sigma",
-        "autoencoder, one number",
-        "VAE's latent, by cluster",
-    )
-    for panel, title in zip(panels, titles, strict=True):
+    codes = models["autoencoder"].encode(x).mean
+    curve = torch.linspace(codes.min().item(), codes.max().item(), 2000)[:, None]
+    panels[3].plot(*models["autoencoder"].decode(curve).mean.T, color="tab:blue", linewidth=1)
+    panels[4].scatter(*models["VAE"].encode(x).mean.T, s=2, c=group, cmap="tab10", vmin=0, vmax=9)
+    titles = "K-means; PCA, one direction; mixture, one sigma; autoencoder, one number; VAE's latent, by cluster"
+    for panel, title in zip(panels, titles.split("; "), strict=True):
         panel.set_title(title, fontsize=9)
+        panel.tick_params(labelsize=7)
 
 
-def bounds(part: Study) -> tuple[Tensor, Tensor]:
-    """The corners of the picture: the data and a margin."""
-    low, high = part.train.amin(0), part.train.amax(0)
-    margin = 0.1 * (high - low)
-    return low - margin, high + margin
-
-
-def log_density(config: Config, model: Explicit, x: Tensor) -> Tensor:
-    """A model's log-density for a picture: a bound takes a fifth of the draws that a figure takes."""
-    return model.log_prob(x, samples=max(1, config.samples // 5), generator=seeded(config)).float()
-
-
-def seeded(config: Config) -> torch.Generator:
-    """Fresh noise, the same in every call."""
-    return torch.Generator().manual_seed(config.vae.seed)
-
-
-def publish(config: Config, part: Study) -> Path:
-    """Save the VAE and the mixture of two dimensions with their cards; returns the VAE's folder."""
-    vae, mixture = part.fits["VAE"], part.fits["Gaussian mixture"]
-    source = f"{Path(part.source).name}: {len(part.train):,} points. {config.about}"
-    card = Card(
-        summary="VAE with residual layers and a learned sigma on points of the plane.",
-        data=source,
-        licence=config.licence,
-        figures=vae.figures,
-        paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
-        trained=f"{config.vae.steps:,} steps of {config.vae.batch_size} with recipes/points_density.py in "
-        f"{vae.seconds:.0f} s on {machine()}, seed {config.vae.seed}.",
-    )
-    simple = Card(
-        summary="Mixture of Gaussians with full covariances on points of the plane.",
-        data=source,
-        licence=config.licence,
-        figures=mixture.figures,
-        paper="Dempster, Laird, Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, 1977.",
-        trained=f"Fitted with recipes/points_density.py in {mixture.seconds:.1f} s, its size by held-out likelihood, "
-        f"on {machine()}, seed {config.vae.seed}.",
-    )
-    folders = []
-    for family, fit, text in (("gaussian-mixture", mixture, simple), ("vae", vae, card)):
-        model: Any = fit.model
-        picture = part.medium.show(model.sample(2 * SAMPLES, generator=seeded(config)))
-        folders.append(save(model, config.output / f"{family}-{config.name}", text, picture=picture))
-    return folders[-1]
-
-
-_QUICK = TrainingConfig(steps=30, batch_size=64, log_every=10)
+QUICK = TrainingConfig(steps=30, batch_size=64, log_every=10)
+SMALL: dict[str, Any] = {"items": 400, "components": (1, 2, 8), "width": 8, "hidden": 16, "samples": 10}
 
 PRESETS = {
-    "smoke": (
-        "seconds, too short to learn",
-        Config(
-            items=400,
-            components=(1, 2, 8),
-            width=8,
-            blocks=1,
-            hidden=16,
-            samples=10,
-            resolution=30,
-            vae=_QUICK,
-            autoencoder=_QUICK,
-        ),
-    ),
+    "smoke": ("seconds, too short to learn", Config(**SMALL, resolution=30, vae=QUICK, autoencoder=QUICK)),
     "laptop": ("minutes on two cores", Config()),
     "gpu": (
         "wider networks, a few minutes on any card",
@@ -426,13 +245,7 @@ PRESETS = {
     ),
     "paper": (
         "the width and the batches of Kingma and Welling 2014, who have no points: 500 units, 100 items",
-        Config(
-            width=500,
-            blocks=0,
-            hidden=500,
-            samples=5000,
-            vae=TrainingConfig(steps=100_000, batch_size=100, learning_rate=3e-4),
-        ),
+        Config(width=500, blocks=0, hidden=500, samples=5000, vae=TrainingConfig(100_000, 100, 3e-4)),
     ),
 }
 

@@ -7,6 +7,7 @@ covariance that shrinks to zero.
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -130,6 +131,24 @@ class GaussianMixture(_Mixture):
         model.centres.copy_(torch.from_numpy(fitted.means_))
         model.scale.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))
         return model.eval()
+
+    @classmethod
+    def fit_likeliest(
+        cls, data: "Tensor | Dataset", modality: Modality, *, sizes: Sequence[int], seed: int = 0
+    ) -> Self:
+        """Fit as many components as are likeliest on every fifth item, where the others are fitted to.
+
+        `sizes` are the numbers to choose from; those that leave less than ten items a component are left out.
+        """
+        x = _gather(data, modality, 10 * min(sizes))
+        held_out = torch.arange(len(x)) % 5 == 0
+
+        def score(size: int) -> float:
+            mixture = cls.fit(x[~held_out], modality, components=size, seed=seed)
+            return mixture.log_prob(x[held_out]).mean().item()
+
+        best = max((size for size in sizes if 10 * size <= len(x)), key=score)
+        return cls.fit(x, modality, components=best, seed=seed)
 
     def _log_joint(self, x: Tensor) -> Tensor:
         scale = self.scale.double()
