@@ -24,7 +24,7 @@ from recipes.recipe import Recipe, machine, publish, report, run, script, seeded
 from zoo.card import Figure
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,7 +109,7 @@ def errors_by_components(pca: PCA, test: Any) -> Tensor:
     left, count = torch.zeros(len(pca.variance) + 1, dtype=torch.float64), 0
     for x in (batch.x for batch in batches(test, 64)):
         # Every orthonormal direction takes the square of its score off the squared error.
-        taken = pca.scores(x).double().square().cumsum(1)
+        taken = pca.project(x).double().square().cumsum(1)
         whole = (x - pca.mean).double().square().flatten(1).sum(1, keepdim=True)
         left += torch.cat([whole, whole - taken], 1).sum(0)
         count += len(x)

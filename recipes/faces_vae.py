@@ -25,7 +25,7 @@ from recipes.recipe import Recipe, arguments, publish, report, run, seeded, sett
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions, show_sliders
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 from zoo.walks import Z

@@ -26,7 +26,8 @@ def test_smoke_measures_draws_and_saves(done):
     bits = figures["bits/dim (bound on a mass), test pictures of photographs, first 20"]
     assert "steps left out" in figures and figures["importance samples"] == 5
     assert (
-        "copies: p-value of that (Mann-Whitney), test pictures of photographs: 20 real, 20 generated, means" in figures
+        "nearest neighbour: p-value of that (Mann-Whitney), test pictures of photographs: 20 real, 20 generated, means"
+        in figures
     )
     card = (done.output / "nvae-photographs" / "README.md").read_text()
     assert bits in card and "CelebA" not in card

@@ -34,7 +34,7 @@ def test_pictures_and_figures(done):
     assert 0.9 < float(figures["variance kept, training pictures of photographs"]) < 1
     assert 10 * float(figures[f"reconstruction MSE{OF}"].split()[0]) < figures["squared error of the mean alone"]
     assert float(figures[f"PSNR{OF}"].split()[0]) > 20
-    assert f"copies: p-value of that (Mann-Whitney){OF}: 50 real, 50 generated" in figures
+    assert f"nearest neighbour: p-value of that (Mann-Whitney){OF}: 50 real, 50 generated" in figures
 
 
 def test_two_models_with_the_measured_figures_on_their_cards(done):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modalities.meshes.geometry import harmonic_interpolation, vertex_normals
-from zoo.linear.solver import principal_axes
+from zoo.linear.principal import principal_axes
 from zoo.morphable.camera import Camera, check_picture, sample_picture
 from zoo.morphable.landmarks import fit_landmarks
 from zoo.morphable.model import MorphableModel
