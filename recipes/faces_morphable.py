@@ -86,15 +86,18 @@ class Config(Recipe):
 
 def main(config: Config) -> None:
     """Build a morphable model of faces, measure it, draw from it, and edit faces with it."""
-    start, notes, pictures = time.perf_counter(), {}, {}
+    start = time.perf_counter()
+    notes: dict[str, Any] = {}
+    pictures = {}
     source = read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
     medium = medium_of(config.data, config.vertices) if source is None else source.medium
     test = next(batches(medium.dataset(config.data, "test"), config.meshes)).x
     if source is None:
+        if config.portraits:
+            raise ValueError("portraits give colours to the ICT face model alone; meshes of your own bring theirs")
         data: Any = medium.dataset(config.data, "train")
         data = Subset(data, range(min(config.limit or len(data), len(data))))
-        shape, colour = (min(modes, len(data) - 1) for modes in (config.shape, config.colour))
-        colour = colour if medium.colours else 0
+        shape, colour = min(config.shape, len(data) - 1), min(config.colour, len(data) - 1) if medium.colours else 0
         model = MorphableModel.fit(data, medium, shape=shape, colour=colour, align="rigid")
         neutral, unseen = next(batches(data, config.meshes)).x, test
     else:
@@ -102,11 +105,11 @@ def main(config: Config) -> None:
         z = torch.randn(config.meshes * 4 // 3, len(source.identity), generator=seeded(config.seed))
         faces = source.mean + torch.einsum("nk,kvc->nvc", z, source.identity)
         neutral, unseen = faces[: config.meshes], faces[config.meshes :]
-    if config.portraits and source is not None:
-        portraits = read_portraits(config.portraits)
-        readings = read_faces(model, portraits.pictures, portraits.landmarks, config.noise)
-        model, notes = with_colours(model, portraits, readings, config.colour)
-        pictures["portraits"] = draw_portraits(model, portraits, readings)
+        if config.portraits:
+            portraits = read_portraits(config.portraits)
+            readings = read_faces(model, portraits.pictures, portraits.landmarks, config.noise)
+            model, notes = with_colours(model, portraits, readings, config.colour)
+            pictures["portraits"] = draw_portraits(model, portraits, readings)
     seconds, modes = time.perf_counter() - start, " + ".join(map(str, model.sizes))
     notes |= {"seconds to build": seconds, "vertices": medium.vertices, "modes of shape, expression, colour": modes}
 

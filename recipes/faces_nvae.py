@@ -91,14 +91,14 @@ def main(config: Config) -> None:
     done = train(model, mirrored, config.nvae, config.output / "nvae")
 
     # The noise of pixels would hide a copy: what is compared are the likelihood's means.
-    name, options = f"test pictures of {config.source}", {"samples": config.samples, "batch_size": 64}
-    found = evaluate(model, test, name, data, limit=config.test_items, mean=True, **options)
+    name, limit = f"test pictures of {config.source}", config.test_items
+    found = evaluate(model, test, name, data, limit=limit, samples=config.samples, mean=True, batch_size=64)
     model.cpu()  # what follows is quick
     known, labels = read_attributes(medium, config.data, "train", config.labelled)
     unseen, truth = read_attributes(medium, config.data, "test")
     pca = PCA.fit(data, medium, components=min(256, len(data) - 1))
     directions, probe = learn_directions(model, known, labels), linear_probe(pca, known, labels)
-    notes = {"importance samples": config.samples}
+    notes: dict[str, Any] = {"importance samples": config.samples}
     notes |= {"minutes of training": done.seconds / 60, "steps left out": done.skipped}
     notes |= measure_directions(model, directions, unseen, truth, probe, known={"brightness": brightness})
     pictures = draw(model, directions, next(batches(test, 2 * COLUMNS)).x)

@@ -10,6 +10,7 @@ standard deviations without jumps. Brightness agrees by 0.96, the head's turn by
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,14 +73,14 @@ def main(config: Config) -> None:
     axes = principal_axes(data, medium.shape, config.principal, seed=config.vae.seed)
     pca, probabilistic = PCA.from_axes(medium, axes), ProbabilisticPCA.from_axes(medium, axes)
 
-    name, limits = f"test pictures of {config.source}", {"limit": config.test_items, "batch_size": 64}
-    figures = evaluate(vae, test, name, metrics=["likelihood", "latents"], samples=config.samples, **limits).figures
-    others = evaluate(probabilistic, test, name, metrics=["likelihood"], **limits).figures
+    measure = functools.partial(evaluate, test=test, name=f"test pictures of {config.source}", limit=config.test_items)
+    figures = measure(vae, metrics=["likelihood", "latents"], samples=config.samples, batch_size=64).figures
+    others = measure(probabilistic, metrics=["likelihood"]).figures
     vae.cpu()  # what follows is quick
     known, labels = read_attributes(medium, config.data, "train", config.labelled)
     unseen, truth = read_attributes(medium, config.data, "test")
     directions, probe = learn_directions(vae, known, labels), linear_probe(pca, known, labels)
-    notes = {f"PPCA: {figure.label}": figure.measured for figure in others}
+    notes: dict[str, Any] = {f"PPCA: {figure.label}": figure.measured for figure in others}
     notes |= {"training pictures": axes.count, "minutes of training": done.seconds / 60}
     notes |= measure_directions(vae, directions, unseen, truth, probe, known={"brightness": brightness})
     pictures = draw(vae, pca, directions, next(batches(test, 2 * COLUMNS)).x)

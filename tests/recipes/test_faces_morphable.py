@@ -65,9 +65,12 @@ def test_meshes_of_ones_own_are_fitted_wherever_they_lie(tmp_path):
     figures, (reconstructed, of_the_mean) = figures_of(tmp_path, "3 meshes for tests of heads")
     assert figures["modes of shape, expression, colour"] == "5 + 0 + 0"
     assert reconstructed < 0.7 * of_the_mean < 7
+    with pytest.raises(ValueError, match="meshes of your own bring theirs"):
+        faces_morphable.main(dataclasses.replace(SMOKE, output=tmp_path, portraits=str(tmp_path)))
 
 
-def test_a_face_model_takes_its_colours_and_attributes_from_portraits(tmp_path, shared_data):
+def test_a_face_model_takes_its_colours_and_attributes_from_portraits(tmp_path, shared_data, monkeypatch):
+    monkeypatch.setattr("modalities.meshes.drawing.HEIGHT", 48)  # the pictures take longest
     whole, eight = shared_data / "london_faces_256", tmp_path / "eight"  # all 102 take half a minute
     eight.mkdir()
     (eight / "images.zip").symlink_to(whole / "images.zip")
