@@ -24,7 +24,7 @@ from torch import Tensor
 
 from modalities.data import Batch
 from modalities.images import Images
-from recipes.common import machine
+from recipes.recipe import machine
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN

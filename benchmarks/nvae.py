@@ -43,7 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modalities.data import Batch
 from modalities.images import Images
-from recipes.common import machine
+from recipes.recipe import machine
 from zoo.nn import convolution, depthwise
 from zoo.training import keep_memory
 from zoo.variational import nvae

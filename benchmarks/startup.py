@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from recipes.common import machine
+from recipes.recipe import machine
 
 CLOCK = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 IMPORT = CLOCK.format("import zoo")

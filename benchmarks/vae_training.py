@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from modalities.data import Arrays
 from modalities.images import Images
-from recipes.common import machine
+from recipes.recipe import machine
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 

@@ -43,8 +43,13 @@ WIDE_BEAT = ((0.22, 0.025, 0.0), (0.33, 0.025, -0.15), (0.40, 0.045, 1.30), (0.5
 class Signals(Modality):
     """Series of shape [channels, time], real numbers in the unit of the recording.
 
-    `length` is the number of steps, `rate` the steps a second (None if unknown), `unit` the name of the unit, such as
-    "mV". Without a network, `dataset` knows the generated "synthetic-beats".
+    Without a network, `dataset` knows the generated "synthetic-beats".
+
+    Arguments:
+        channels: channels of a series.
+        length: steps of a series.
+        rate: steps a second; None if unknown.
+        unit: name of the unit, such as "mV".
     """
 
     channels: int = 1
@@ -192,6 +197,19 @@ class Signals(Modality):
             raise MediaError(f"{source} has no labels")
         chosen = choose_split(splits, split, source, EVERY)
         return cast(Dataset, Arrays(x[chosen], y[chosen] if labels and y is not None else None))
+
+
+def recorded_step(x: Tensor) -> float:
+    """The step between the levels that a converter recorded; 0 where hardly two values are equal."""
+    levels = x.unique()
+    return 0.0 if 10 * len(levels) > x.numel() else levels.diff().median().item()
+
+
+def dequantised(x: Tensor, step: float) -> Arrays:
+    """A data set of series whose values are spread evenly over their level, anew at every visit; with a step of 0 the
+    series themselves. A model that hits recorded levels exactly would have any density it likes."""
+    noise = lambda x, generator: x + step * (torch.rand(x.shape, generator=generator) - 0.5)  # noqa: E731
+    return Arrays(x, noise=noise if step else None)
 
 
 def synthetic_beats(

@@ -81,14 +81,13 @@ def main(config: Config) -> None:
     medium = Images(config.channels, config.size, config.size)
     data, test = (read(medium.dataset(config.data, split, labels=True)) for split in ("train", "test"))
     autoencoder = build(config, config.autoencoder.seed)
-    done = train(autoencoder, Arrays(data.x), config.autoencoder, config.output / "autoencoder")
+    done = train(autoencoder, data.x, config.autoencoder, config.output / "autoencoder")
     pca = PCA.fit(data.x, medium, components=config.latent)
 
     name = f"{config.source}, test pictures"
     spread = encode(autoencoder, test.x).std(0).mean().item()
-    unseen: Any = Arrays(test.x)
-    measured = evaluate(autoencoder, unseen, name).figures
-    beside = evaluate(pca, unseen, name, metrics=["likelihood"]).figures
+    measured = evaluate(autoencoder, test.x, name).figures
+    beside = evaluate(pca, test.x, name, metrics=["likelihood"]).figures
     accuracies = transfer(config, autoencoder, pca, data, test)
     print(table(accuracies))
     notes = {

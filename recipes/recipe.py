@@ -27,11 +27,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from modalities import Modality
 from modalities.densities import DENSITIES
-from zoo.card import Card, Figure
-from zoo.hub import push, save
+from zoo.card import Card, Figure, read_figures
+from zoo.catalog import CHECKPOINTS
+from zoo.checkpoint import CheckpointError
+from zoo.hub import load, push, save
 from zoo.model import GenerativeModel
-from zoo.training import Run, TrainingConfig
+from zoo.training import Run, TrainingConfig, TrainingError
 from zoo.training.memory import keep_memory
 
 if TYPE_CHECKING:
@@ -86,11 +89,11 @@ class Recipe:
         return self.name or f"{family}-{re.sub(r'[^A-Za-z0-9_.]+', '-', data)}"
 
 
-def settings(family: type[GenerativeModel], *fixed: str, **defaults: Any) -> Any:
-    """The arguments of a family's constructor as a dataclass whose fields are flags, but for medium, condition, and
-    those that are `fixed`: the recipe gives them itself.
+def settings(family: Callable[..., Any], *fixed: str, **defaults: Any) -> Any:
+    """The arguments of a family's or a medium's constructor as a dataclass whose fields are flags, but for medium,
+    condition, and those that are `fixed`: the recipe gives them itself.
 
-    `defaults` stand in the place of the constructor's own; `--help` shows what the family's docstring says of each.
+    `defaults` stand in the place of the constructor's own; `--help` shows what the class's docstring says of each.
     """
     signature = inspect.signature(family)
     fields = [
@@ -104,7 +107,7 @@ def settings(family: type[GenerativeModel], *fixed: str, **defaults: Any) -> Any
     return dataclasses.make_dataclass(f"{family.__name__}Settings", fields, frozen=True, namespace=described)
 
 
-def arguments(family: type[GenerativeModel], config: Any) -> dict[str, Any]:
+def arguments(family: Callable[..., Any], config: Any) -> dict[str, Any]:
     """The constructor's arguments out of a configuration that `settings` gave its fields to."""
     names = inspect.signature(family).parameters
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
@@ -127,7 +130,7 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
         _check(config)
         keep_memory()
         main(config)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
@@ -166,6 +169,15 @@ def published(
     return [dataclasses.replace(figure, published=value, source=source) for figure, (value, source) in found]
 
 
+def bundled(name: str, data: str, medium: Modality) -> tuple[Figure, Any] | None:
+    """The likelihood that the card of a bundled model has of the same test data, and the model: None where it has none,
+    or is of items of another shape. An empty name is no model."""
+    figures = read_figures(CHECKPOINTS / name) if name else []
+    found = [figure for figure in figures if figure.metric == "NLL" and figure.data == data]
+    model = load(name) if found else None
+    return (found[0], model) if model and model.modality.shape == medium.shape else None
+
+
 def machine() -> str:
     """The processor and, where there is one, the card, for figures that depend on them."""
     if torch.cuda.is_available():
@@ -191,9 +203,9 @@ def seconds(work: Callable[..., object], *given: Any) -> float:
 
 def trained(recipe: Recipe, training: TrainingConfig, done: Run) -> str:
     """What the card says of a training."""
-    time = f"{done.seconds / 60:.0f} minutes" if done.seconds > 100 else f"{done.seconds:.0f} s"
+    taken = f"{done.seconds / 60:.0f} minutes" if done.seconds > 100 else f"{done.seconds:.0f} s"
     steps = f"{training.steps:,} steps of {training.batch_size} with {script(recipe)}"
-    return f"{steps} in {time} on {machine()}, seed {training.seed}."
+    return f"{steps} in {taken} on {machine()}, seed {training.seed}."
 
 
 def script(recipe: Recipe) -> str:
@@ -203,6 +215,7 @@ def script(recipe: Recipe) -> str:
 
 def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: "Mapping[str, Image]") -> None:
     """Write pictures, and figures.json with the measured figures and whatever else was noted; print the latter."""
+    output.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(output / f"{name}.png")
     measured = {f"{figure.label}, {figure.data}": figure.measured for figure in figures} | dict(notes)

@@ -118,6 +118,14 @@ def subset(
     return randomise(dataset, cut(batch, slice(n - len(errors))), generator)
 
 
+def one_of_each(data: object) -> Tensor:
+    """The first item of the commonest class of a labelled data set, then that of every other one."""
+    x, labels, _ = subset(data, len(as_dataset(data)))
+    classes, counts = labels.unique(return_counts=True)
+    order = classes[counts.argsort(descending=True, stable=True)]
+    return torch.stack([x[int((labels == label).nonzero()[0])] for label in order])
+
+
 @torch.no_grad()
 def draw(
     model: GenerativeModel,
