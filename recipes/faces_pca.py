@@ -36,8 +36,10 @@ COLUMNS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Config(Recipe):
-    """Data, size of the model, and where results go; pictures are read in batches and never held in memory."""
+    """Data, size of the model, and where results go."""
 
+    data: str
+    """A folder of aligned pictures, read in batches and never held in memory, or a named set ("photographs")."""
     output: Path = Path("runs/faces_pca")
     """Where pictures, figures and checkpoints go; a fit that was killed goes on there, after its last finished pass."""
     channels: int = 3
