@@ -61,6 +61,7 @@ def test_pictures_become_meshes_in_their_colours(config):
     order = torch.randperm(2, generator=torch.Generator().manual_seed(0)).tolist()
     wanted = torch.tensor([0.8, 0.5, 0.25]) + 0.05 * order[0]
     torch.testing.assert_close(mesh[tip, 3:], wanted, atol=0.02, rtol=0)
+    torch.testing.assert_close(mesh[:, 3:].mean(0), wanted, atol=0.15, rtol=0)  # also where it is not seen
     with Image.open(config.output / "pictures.png") as picture:
         assert picture.width > picture.height
 
