@@ -53,7 +53,12 @@ def model_table(bundled: Iterable[Bundled]) -> str:
 
 
 def _model_row(entry: Bundled) -> str:
-    figures = [f"{f.label} {f.measured}" for f in read_figures(entry.folder)]
+    found = read_figures(entry.folder)
+    labels = [figure.label for figure in found]
+    figures = []
+    for figure in found:  # two of one label are of different data
+        data = f", {figure.data}" if labels.count(figure.label) > 1 else ""
+        figures.append(f"{figure.label}{data} {figure.measured}")
     cells = [
         f"[`{entry.name}`](zoo/checkpoints/{entry.name})",
         entry.medium,

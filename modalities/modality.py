@@ -50,7 +50,8 @@ class Modality:
     draws: ClassVar[bool] = False
     """Whether samples are shown as draws from the likelihood, because its noise belongs to them, or as its means."""
     metrics: ClassVar[tuple[str, ...]] = ()
-    """What can be measured of this medium besides what suits every one: "SSIM", "distances"."""
+    """What can be measured of this medium besides what suits every one: "SSIM"; "distances"; "RMSE", the error
+    of reconstructions in the medium's unit, in the place of the squared one."""
     task: ClassVar[str | None] = None
     """The Hugging Face Hub's name of what a model of this medium does, if it has one."""
 

@@ -54,7 +54,7 @@ class Signals(Modality):
     kind: ClassVar[str] = "signals"
     suffix: ClassVar[str] = ".csv"
     sheet: ClassVar[int] = 16
-    metrics: ClassVar[tuple[str, ...]] = ("distances",)
+    metrics: ClassVar[tuple[str, ...]] = ("distances", "RMSE")
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.length < 1:

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-
-    from zoo.autoregressive.chain import Autoregressive
+    pass
 
 Config = TypeVar("Config")
 
@@ -64,39 +61,3 @@ def write_figures(figures: Mapping[str, Any], output: Path) -> None:
     (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     for name, value in figures.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
-
-
-def completions(model: "Autoregressive", x: "torch.Tensor", times: int, generator: "torch.Generator") -> "torch.Tensor":
-    """Images, the same with their lower halves hidden in grey, and so many rows of completions of what is left."""
-    import torch
-
-    known = torch.arange(x.shape[2])[:, None] < x.shape[2] // 2
-    drawn = model.complete(x.repeat(times, 1, 1, 1), known, generator=generator).cpu()
-    return torch.cat([x, torch.where(known, x, 0.0), drawn.to(x.dtype)])
-
-
-def draw_pixel_model(
-    model: "Autoregressive", x: "torch.Tensor", receptive_field: "Image", folder: Path, generator: "torch.Generator"
-) -> "Image":
-    """Write samples, completions of the first images of `x` and the given picture; return the samples."""
-    columns = min(10, len(x))
-    pictures = {
-        "samples": model.modality.show(model.sample(60, generator=generator), 10),
-        "completions": model.modality.show(completions(model, x[:columns], 4, generator), columns),
-        "receptive_field": receptive_field,
-    }
-    for name, picture in pictures.items():
-        picture.save(folder / f"{name}.png")
-    return pictures["samples"]
-
-
-def influence(model: "Autoregressive", x: "torch.Tensor", row: int, column: int) -> "torch.Tensor":
-    """The mean absolute derivative of a pixel's numbers with respect to every pixel, shape [height, width]."""
-    import copy
-
-    import torch
-
-    model = copy.deepcopy(model).double()  # in single precision a faint path may give exactly zero
-    x = x.to(model.device, torch.float64).requires_grad_()
-    (gradient,) = torch.autograd.grad(model.outputs(x)[:, :, row, column].sum(), x)
-    return gradient.abs().mean((0, 1)).cpu()

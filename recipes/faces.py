@@ -1,4 +1,4 @@
-"""What recipes on pictures of faces share: training pictures, attributes, and what a latent space knows of these."""
+"""What recipes on pictures of faces share: training pictures, their attributes, and pictures of sliders."""
 
 import csv
 import math
@@ -15,18 +15,17 @@ from torch import Tensor
 from modalities.data import Arrays, batches
 from modalities.images import Images, flip
 from modalities.modality import MediaError
-from zoo.linear.pca import PCA
-from zoo.model import Latent, Latents
+from zoo.evaluation.attributes import VALUES
+from zoo.model import Latent
+from zoo.walks import Z
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 HELD = 2**31
 """Training pictures of so many bytes are held in memory; more are read from their files at every visit."""
-VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-"""Where sliders stop, in standard deviations of the attribute."""
 BATCH = 64
-"""Pictures that are encoded at once."""
+"""Pictures that are read at once."""
 
 
 def training_pictures(medium: Images, source: str) -> Any:
@@ -34,7 +33,7 @@ def training_pictures(medium: Images, source: str) -> Any:
     plain: Any = medium.dataset(source, "train")
     if 4 * len(plain) * math.prod(medium.shape) > HELD:
         return medium.dataset(source, "train", flips=True)
-    return Arrays(torch.cat(list(batches(plain, BATCH))), None, flip)
+    return Arrays(torch.cat([batch.x for batch in batches(plain, BATCH)]), None, flip)
 
 
 def read_faces(medium: Images, source: str, split: str, limit: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -64,11 +63,16 @@ def read_faces(medium: Images, source: str, split: str, limit: int | None = None
     if not items:
         raise MediaError(f"{source}: not one picture could be read")
     x = torch.stack(items)
-    found = {"brightness": x.double().flatten(1).mean(1)}
+    found = {"brightness": brightness(x)}
     names = getattr(data, "names", None)
     if names is not None and (Path(source) / "labels.csv").is_file():
         found |= _labels(Path(source), [Path(names[place]).name for place in places])
     return x, found
+
+
+def brightness(x: Tensor) -> Tensor:
+    """The mean of the values of pictures [n, 3, height, width], shape [n]."""
+    return x.double().flatten(1).mean(1)
 
 
 def _labels(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
@@ -123,121 +127,8 @@ def smile(points: Tensor) -> Tensor:
     return (torch.linalg.vector_norm(right - left, dim=1) + 2 * rise) / eyes
 
 
-def apart(attributes: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """What every attribute has that the others do not tell, in its own standard deviations, and a mask [n] of the items
-    that have all of them.
-
-    The slope of anything on what is left of an attribute is its slope with the other attributes held where they are:
-    more women than men smile in pictures, and a smile is not to make a face more female.
-
-    Source: Frisch, Waugh, "Partial Time Regressions as Compared with Individual Trends", 1933.
-    """
-    every = torch.stack(list(attributes.values()), 1).double()
-    complete = torch.isfinite(every).all(1)
-    standard = every[complete] - every[complete].mean(0)
-    standard = standard / standard.std(0).clamp(min=1e-12)
-    left = {}
-    for column, name in enumerate(attributes):
-        others = torch.cat([standard[:, :column], standard[:, column + 1 :]], 1)
-        own = standard[:, column : column + 1]
-        rest = own - others @ torch.linalg.lstsq(others, own).solution if others.shape[1] else own
-        left[name] = rest[:, 0]
-    return complete, left
-
-
-def learn_directions(model: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> dict[str, Latents]:
-    """The step in a model's latent space that belongs to one standard deviation of every attribute, the others held."""
-    complete, left = apart(attributes)
-    known = x[complete].to(model.device)
-    return {name: model.attribute_direction(known, labels) for name, labels in left.items()}
-
-
 @torch.no_grad()
-def project(model: Latent, x: Tensor, directions: Mapping[str, Latents]) -> dict[str, Tensor]:
-    """How far pictures lie along directions, in their lengths, n numbers each."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in directions}
-    for batch in x.to(model.device).split(BATCH):
-        prior: Any = model.prior(n=len(batch))
-        noise = _groups(prior.standardise(model.encode(batch).mean))
-        for name, direction in directions.items():
-            step = torch.cat([group.flatten() for group in _groups(direction)]).double().to(model.device)
-            z = torch.cat([group.flatten(1) for group in noise], 1).double()
-            parts[name].append((z @ step / step.square().sum()).cpu())
-    return {name: torch.cat(part) for name, part in parts.items()}
-
-
-def _groups(latents: Latents) -> tuple[Tensor, ...]:
-    return (latents,) if isinstance(latents, Tensor) else latents
-
-
-class Gauge:
-    """Reads attributes off pictures: a linear regression on the scores of principal components, in standard deviations.
-
-    It tells what a slider does to the decoded pictures, where nothing else measures it: a mouth has no landmarks there.
-    """
-
-    def __init__(self, pca: PCA, x: Tensor, attributes: Mapping[str, Tensor]):
-        self.pca, self.names = pca, list(attributes)
-        every = torch.stack(list(attributes.values()), 1).double()
-        complete = torch.isfinite(every).all(1)
-        every = every[complete]
-        self.mean, self.std = every.mean(0), every.std(0).clamp(min=1e-12)
-        scores = self._scores(x[complete])
-        # As much ridge as a fifth of the average variance, so that few pictures do.
-        gram = scores.T @ scores
-        gram.diagonal().add_(0.2 * gram.diagonal()[:-1].mean())
-        self.slope = torch.linalg.solve(gram, scores.T @ ((every - self.mean) / self.std))
-
-    def _scores(self, x: Tensor) -> Tensor:
-        scores = torch.cat([self.pca.encode(batch) for batch in x.split(BATCH)]).double()
-        return torch.cat([scores, scores.new_ones(len(scores), 1)], 1)
-
-    def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """Standard deviations from the mean, n numbers an attribute."""
-        return dict(zip(self.names, (self._scores(x) @ self.slope).unbind(1), strict=True))
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, over the pairs without NaN."""
-    both = torch.isfinite(a) & torch.isfinite(b)
-    return torch.corrcoef(torch.stack([a[both], b[both]]).double())[0, 1].item()
-
-
-@torch.no_grad()
-def measure_directions(
-    model: Latent,
-    directions: Mapping[str, Latents],
-    x: Tensor,
-    attributes: Mapping[str, Tensor],
-    gauge: Gauge,
-    faces: int = 16,
-) -> dict[str, Any]:
-    """What held-out pictures tell of directions, for figures.json.
-
-    The correlation of an attribute with the place along its direction, beside that with the gauge; and what the gauge
-    reads off some of the pictures as the slider goes through `VALUES`, their mean. Brightness is the pictures' own.
-    """
-    found: dict[str, Any] = {}
-    places, readings = project(model, x, directions), gauge(x)
-    for name in directions:
-        if name not in attributes or torch.isfinite(attributes[name]).sum() < 3:
-            continue
-        along = model.traverse(x[:faces].to(model.device), along=[directions[name]], values=VALUES)[:, 0].cpu()
-        if name == "brightness":
-            read = along.double().flatten(2).mean(2)
-        else:
-            read = gauge(along.flatten(0, 1))[name].unflatten(0, along.shape[:2])
-        found[f"{name}: correlation of its direction with unseen faces"] = correlation(places[name], attributes[name])
-        found[f"{name}: that of a linear reading of the pixels"] = correlation(readings[name], attributes[name])
-        unit = "brightness" if name == "brightness" else "reading in standard deviations"
-        found[f"{name}: {unit} of the faces as its slider goes from -3 to 3"] = [
-            round(value, 3) for value in read.mean(0).tolist()
-        ]
-    return found
-
-
-@torch.no_grad()
-def draw_sliders(model: Latent, directions: Mapping[str, Latents], x: Tensor) -> "Image":
+def draw_sliders(model: Latent, directions: Mapping[str, Z], x: Tensor) -> "Image":
     """One face [1, 3, height, width], a row an attribute, a column a value of its slider."""
     from matplotlib.figure import Figure as Drawing
 
@@ -261,7 +152,7 @@ def draw_sliders(model: Latent, directions: Mapping[str, Latents], x: Tensor) ->
 
 
 @torch.no_grad()
-def draw_slider(model: Latent, direction: Latents, x: Tensor) -> "Image":
+def draw_slider(model: Latent, direction: Z, x: Tensor) -> "Image":
     """Faces [n, 3, height, width], a row each; first the picture, then the values of one slider."""
     x = x.to(model.device)
     moved = model.traverse(x, along=[direction], values=VALUES)[:, 0]

@@ -6,7 +6,7 @@
 FairFace: 4.48 ± 0.01 bits/dim (a bound by 20 importance samples), where the VAE of the recipe faces_vae has 5.05 and
 principal components with noise 6.02. Samples at 0.5 and 0.7 are faces, at 1 some are distorted; interpolations move
 without jumps. The grids of 4 x 4 hold 545 of the 1,041 nats and who it is, those of 8 x 8 the details. The smile's
-direction agrees with the labels of unseen faces by 0.87 (a linear reading of the pixels 0.83), the head's turn by 0.85.
+direction agrees with the labels of unseen faces by 0.87 (a linear probe of the pixels 0.83), the head's turn by 0.85.
 
 Without `progressive`, short trainings gave no faces: the fine groups learned everything, and the coarse ones 4 nats.
 Without batch normalisation, 17,000 steps at a learning rate of 6e-4 gave 4.68 bits/dim and softer faces.
@@ -24,21 +24,13 @@ from torch import Tensor
 from modalities.data import batches
 from modalities.images import Images
 from recipes.common import machine, run, write_figures
-from recipes.faces import (
-    Gauge,
-    draw_slider,
-    draw_sliders,
-    learn_directions,
-    measure_directions,
-    read_faces,
-    training_pictures,
-)
+from recipes.faces import brightness, draw_slider, draw_sliders, read_faces, training_pictures
 from recipes.images_nvae import scales, skipped
 from zoo.card import Card, Figure
-from zoo.evaluation import latents
-from zoo.evaluation.items import draw, spread
-from zoo.evaluation.likelihood import evaluate
-from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation import latents, likelihood
+from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions
+from zoo.evaluation.neighbours import compare_neighbours
+from zoo.evaluation.samples import draw, subset
 from zoo.hub import push, save
 from zoo.linear.pca import PCA
 from zoo.linear.principal import principal_axes
@@ -132,13 +124,13 @@ def main(config: Config) -> None:
     number = min(len(test), config.test_items or len(test))
     data = f"{number:,} test pictures ({config.name})"
     scores = measure(model, test, data, config)
-    used = latents.evaluate(model, test, data, limit=number, batch_size=64, generator=_seeded())
+    used = latents.measure(model, test, data, limit=number, batch_size=64, generator=_seeded())
     model.cpu()
-    held_out, _ = spread(test, number, _seeded())
+    held_out, _ = subset(test, number, _seeded())
     # The noise of pixels would hide a copy: what is compared are the likelihood's means.
     drawn = draw(model, number, mean=True, generator=_seeded())
     plain: Any = medium.dataset(config.data, "train")
-    copies = memorisation(drawn, held_out, plain)
+    copies = compare_neighbours(drawn, held_out, plain)
     axes = principal_axes(plain, medium.shape, min(256, len(plain) - 1))
     known, labels = read_faces(medium, config.data, "train", config.labelled)
     unseen, truth = read_faces(medium, config.data, "test")
@@ -150,8 +142,8 @@ def main(config: Config) -> None:
         "minutes of training": seconds_trained(config.output / "nvae") / 60,
         "steps left out": skipped(config.output / "nvae"),
     }
-    gauge = Gauge(PCA.from_axes(medium, axes), known, labels)
-    figures |= measure_directions(model, directions, unseen, truth, gauge)
+    probe = linear_probe(PCA.from_axes(medium, axes), known, labels)
+    figures |= measure_directions(model, directions, unseen, truth, probe, known={"brightness": brightness})
     write_figures(figures, config.output)
     copies.show(medium).save(config.output / "copies.png")
     sheet = pictures(config, model, directions, next(iter(batches(test, 2 * COLUMNS))))
@@ -172,14 +164,13 @@ def main(config: Config) -> None:
 
 def measure(model: NVAE, test: Any, data: str, config: Config) -> list[Figure]:
     """The likelihood and the reconstruction, with the published bits/dim of other faces beside."""
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         data,
         samples=config.samples,
         limit=config.test_items,
         batch_size=64,
-        progress=True,
         generator=_seeded(),
     )
     faces = config.name == "nvae-faces" and config.size == 64

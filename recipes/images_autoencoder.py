@@ -32,8 +32,8 @@ from modalities.data import Arrays, batches
 from modalities.images import Images
 from recipes.common import run, write_figures
 from zoo.card import Card, Figure
+from zoo.evaluation import likelihood
 from zoo.evaluation.classifier import Classifier
-from zoo.evaluation.likelihood import evaluate
 from zoo.hub import push, save
 from zoo.linear.pca import PCA
 from zoo.training import TrainingConfig, train
@@ -120,14 +120,14 @@ def main(config: Config) -> None:
     pca = PCA.fit(training.x, medium, components=config.latent)
     pictures: Any = Arrays(test.x)
     spread = encode(autoencoder, test.x).std(0).mean().item()
-    measured = evaluate(autoencoder, pictures, f"{Path(config.data).name}, test pictures")
+    measured = likelihood.measure(autoencoder, pictures, f"{Path(config.data).name}, test pictures")
 
     accuracies = transfer(config, autoencoder, pca, training, test)
     figures = {
         "training pictures": len(training.x),
         "test pictures": len(test.x),
         **{f"{figure.metric}, autoencoder": figure.value for figure in measured},
-        **{f"{figure.metric}, PCA": figure.value for figure in evaluate(pca, pictures, "")},
+        **{f"{figure.metric}, PCA": figure.value for figure in likelihood.measure(pca, pictures, "")},
         "standard deviation of a code's elements (the stand-in prior's: 1)": spread,
         "test accuracies, one a seed": accuracies,
     }

@@ -21,10 +21,9 @@ from modalities.data import batches
 from modalities.images import Images
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
-from zoo.evaluation import latents
-from zoo.evaluation.items import draw, spread
-from zoo.evaluation.likelihood import advantage, evaluate
-from zoo.evaluation.memorisation import memorisation
+from zoo.evaluation import latents, likelihood
+from zoo.evaluation.neighbours import compare_neighbours
+from zoo.evaluation.samples import draw, subset
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.nvae import NVAE, Normalisation
@@ -109,7 +108,7 @@ def main(config: Config) -> None:
 
     name = f"first {config.test_items:,} test images ({config.name}), binarised with seed 0"
     scores = measure(model, test, config, name)
-    used = latents.evaluate(model, test, name, limit=config.test_items, generator=_seeded())
+    used = latents.measure(model, test, name, limit=config.test_items, generator=_seeded())
     figures: dict[str, Any] = {f"{figure.label}, {figure.data}": figure.measured for figure in [*scores, *used]}
     figures |= {
         "importance samples": config.samples,
@@ -120,10 +119,10 @@ def main(config: Config) -> None:
     if config.beside:
         other: Any = load(config.beside)
         options: dict[str, Any] = {"samples": config.samples, "limit": config.test_items, "generator": _seeded()}
-        ahead = advantage(model, other, test, name, batch_size=100, progress=True, **options)
+        ahead = likelihood.advantage(model, other, test, name, batch_size=100, **options)
         figures[f"nats less than {config.beside} needs, by image"] = ahead.measured
-    held_out, _ = spread(test, min(COPIES, len(test)), _seeded())
-    copies = memorisation(draw(model, len(held_out), generator=_seeded()), held_out, data)
+    held_out, _ = subset(test, min(COPIES, len(test)), _seeded())
+    copies = compare_neighbours(draw(model, len(held_out), generator=_seeded()), held_out, data)
     figures |= {f"{figure.metric}, {figure.data}": figure.measured for figure in copies.figures("test images")}
     write_figures(figures, config.output)
     sheet = pictures(config, model, test)
@@ -152,14 +151,13 @@ def skipped(output: Path) -> int:
 
 def measure(model: NVAE, test: Any, config: Config, name: str) -> list[Figure]:
     """The importance-weighted likelihood and the reconstruction, with the published figure beside."""
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         name,
         samples=config.samples,
         limit=config.test_items,
         batch_size=100,
-        progress=True,
         generator=_seeded(),
     )
     source = "15 groups, 400 epochs, 1,000 samples, all 10,000 images; Vahdat, Kautz, NVAE, 2020"

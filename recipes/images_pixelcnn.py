@@ -27,13 +27,15 @@ from torch import Tensor, nn
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.common import draw_pixel_model, influence, machine, run, write_figures
+from recipes.common import machine, run, write_figures
+from recipes.pixels import draw_pixel_model
 from zoo.autoregressive.chain import Autoregressive, Sampler
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
+from zoo.evaluation.receptive_field import receptive_field
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -226,13 +228,12 @@ def measure(model: Autoregressive, test: Any, config: Config) -> list[Figure]:
     data = Path(config.source).name
     noise = ", binarised with seed 0" if config.medium.levels == 2 else ""
     count = min(config.test_items, len(test))
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         f"first {count:,} test images of {data}{noise}",
         limit=config.test_items,
         batch_size=100,
-        progress=True,
         generator=torch.Generator().manual_seed(0),
     )
     figures = []
@@ -305,7 +306,7 @@ def draw_receptive_fields(config: Config, model: Autoregressive, x: Tensor) -> "
     height, width = config.medium.height, config.medium.width
     row, column = 2 * height // 3, width // 3
     networks = [(TITLES[config.model], model), counterpart(config)]
-    strengths = [influence(network, x, row, column) for _, network in networks]
+    strengths = [receptive_field(network, x, row, column) for _, network in networks]
     logs = [torch.where(strength > 0, strength, math.nan).log10().numpy() for strength in strengths]
     scale = {"vmin": min(float(np.nanmin(log)) for log in logs), "vmax": max(float(np.nanmax(log)) for log in logs)}
     earlier = torch.arange(height * width).reshape(height, width) < row * width + column

@@ -21,10 +21,12 @@ from torch import Tensor
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.common import draw_pixel_model, influence, machine, run, write_figures
+from recipes.common import machine, run, write_figures
+from recipes.pixels import draw_pixel_model
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
+from zoo.evaluation.receptive_field import receptive_field
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -146,14 +148,13 @@ def checkpoint_name(config: Config) -> str:
 def measure(model: PixelRNN, test: Any, config: Config) -> list[Figure]:
     """The exact likelihood of test images, with the published figure of the kind beside it."""
     binary = config.levels == 2
-    found = evaluate(
+    found = likelihood.measure(
         model,
         test,
         f"first {min(config.test_items, len(test)):,} test images of {config.source}"
         + (", binarised with seed 0" if binary else ""),
         limit=config.test_items,
         batch_size=100,
-        progress=True,
         generator=torch.Generator().manual_seed(0),
     )
     source = f"all test images{', binarised once and for all' if binary else ''}; {PAPER}"
@@ -184,8 +185,8 @@ def draw_receptive_fields(config: Config, model: PixelRNN, x: Tensor) -> "Image"
     panels = drawing.subplots(1, 2)
     both = sorted([(TITLES[config.kind], model), counterpart(config)], reverse=True)
     for panel, (title, network) in zip(panels, both, strict=True):
-        strength = influence(network, x, row, column)
-        strength[strength == 0] = math.nan  # exactly no influence: left white
+        strength = receptive_field(network, x, row, column)
+        strength[strength == 0] = math.nan  # outside of it: left white
         image = panel.imshow(strength.log10().numpy(), cmap="viridis")
         panel.plot(column, row, "s", color="red", markersize=6, label="the pixel that is predicted")
         panel.set(title=title, xlabel="column", ylabel="row")

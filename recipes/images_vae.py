@@ -22,7 +22,7 @@ from modalities.data import batches
 from modalities.images import Images
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 from zoo.variational.autoencoder import Autoencoder
@@ -115,14 +115,13 @@ def main(config: Config) -> None:
 
 def measure(vae: VAE, test: Any, config: Config, name: str) -> list[Figure]:
     """The importance-weighted likelihood and the reconstruction, with the published figures of like models beside."""
-    found = evaluate(
+    found = likelihood.measure(
         vae,
         test,
         name,
         samples=config.samples,
         limit=config.test_items,
         batch_size=100,
-        progress=True,
         generator=torch.Generator().manual_seed(0),
     )
     source = "one stochastic layer, 5,000 samples; Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2016"

@@ -26,7 +26,7 @@ from recipes.common import machine, run, write_figures
 from recipes.images_vae import beside
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import push, save
 from zoo.latent_prior import LatentPrior
 from zoo.model import unpack
@@ -173,7 +173,7 @@ def measure(
         kind = "bound on a mass" if metric == "NLL" else "mass"
         scores.append(Figure(metric, per_item.mean().item(), name + known, "nats", kind, error))
     generator = torch.Generator().manual_seed(0)
-    scores += evaluate(vq, items, name, limit=config.test_items, batch_size=100, generator=generator)
+    scores += likelihood.measure(vq, items, name, limit=config.test_items, batch_size=100, generator=generator)
     share = uses / uses.sum()
     figures = {f"{figure.label}, {figure.data}": figure.measured for figure in scores}
     return scores, figures | {

@@ -21,7 +21,7 @@ from modalities.points import Points
 from recipes.common import machine, run, write_figures
 from zoo.autoregressive.made import MADE
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -121,7 +121,7 @@ def fit(config: Config, source: str) -> Fit:
     made.standardise.fit(data.x)
     folder = config.output / f"training-{Path(source).name}"
     train(made, data, config.training, folder)
-    scores = tuple(evaluate(made.cpu(), test, f"{Path(source).name}, {len(test):,} test points"))
+    scores = tuple(likelihood.measure(made.cpu(), test, f"{Path(source).name}, {len(test):,} test points"))
     return Fit(source, data.x, test.x, made, seconds_trained(folder), scores)
 
 

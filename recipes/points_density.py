@@ -27,7 +27,7 @@ from modalities.points import Points
 from recipes.common import machine, run, write_figures
 from zoo.baselines import Clusters, GaussianMixture, KernelDensity, k_means
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import push, save
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import Explicit, GenerativeModel, Latent
@@ -197,7 +197,9 @@ def measure(config: Config, model: GenerativeModel | Clusters, test: Any, name: 
             Figure("reconstruction MSE", error.mean().item(), name, error=(error.std() / len(error) ** 0.5).item()),
         )
     generator = torch.Generator().manual_seed(config.vae.seed)
-    return tuple(evaluate(model, test, name, samples=config.samples, batch_size=len(test), generator=generator))
+    return tuple(
+        likelihood.measure(model, test, name, samples=config.samples, batch_size=len(test), generator=generator)
+    )
 
 
 def code(model: GenerativeModel | Clusters) -> str:

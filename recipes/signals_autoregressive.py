@@ -29,7 +29,7 @@ from recipes.signals_vae import compare, draw_spectra, gather
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.card import Card, read_figures
 from zoo.catalog import CHECKPOINTS
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.hub import load, push, save
 from zoo.training import TrainingConfig, seconds_trained, train
 
@@ -107,7 +107,7 @@ def main(config: Config) -> None:
 
     name = f"{Path(config.data).name}, {len(test)} test series"
     spread_over = f", spread over {step:.2g} {config.unit}" if step else ""
-    scores = evaluate(wavenet, test, name + spread_over, generator=seeded(config))
+    scores = likelihood.measure(wavenet, test, name + spread_over, generator=seeded(config))
     drawn = {"samples": wavenet.sample(config.generated, generator=seeded(config))}
     hidden = real["test"][: config.completed]
     completions = {part: complete(config, wavenet, hidden, part) for part in config.known}

@@ -24,7 +24,7 @@ from modalities.modality import MediaError
 from modalities.signals import Signals
 from recipes.common import machine, run, write_figures
 from zoo.card import Card, Figure
-from zoo.evaluation.likelihood import evaluate
+from zoo.evaluation import likelihood
 from zoo.evaluation.neighbours import nearest
 from zoo.hub import push, save
 from zoo.training import TrainingConfig, seconds_trained, train
@@ -130,16 +130,12 @@ def seeded(config: Config) -> torch.Generator:
 @torch.no_grad()
 def measure(config: Config, vae: VAE, test: Any, name: str) -> list[Figure]:
     """The importance-weighted bound, the evidence bound, and the error of reconstructions in the unit of the data."""
-    found = {f.metric: f for f in evaluate(vae, test, name, samples=config.samples, generator=seeded(config))}
+    found = {f.metric: f for f in likelihood.measure(vae, test, name, samples=config.samples, generator=seeded(config))}
     elbo = torch.cat([vae.elbo(x, generator=seeded(config)).total for x in batches(test, 128)])
-    mse = found["reconstruction MSE"]
-    rmse = mse.value**0.5
-    # The error of a root is that of its square over twice the root.
-    error = None if mse.error is None else mse.error / (2 * rmse)
     return [
         found["NLL"],
         Figure("negative ELBO", -elbo.mean().item(), name, "nats", "bound on a density", _error(elbo)),
-        Figure("reconstruction RMSE", rmse, name, config.unit, error=error),
+        found["reconstruction RMSE"],
     ]
 
 

@@ -277,14 +277,14 @@ class Evaluate(Loading):
       features    samples against test data in the features of a network: Frechet and kernel distance, precision,
                   recall, density, coverage; needs --classifier or --inception
       distances   samples against test data as they are, for points and signals: sliced Wasserstein, MMD
-      copies      whether samples are nearer to training data than test data are
+      neighbours  whether samples are nearer to their nearest training item than test data are to theirs: copies
 
     Beside every comparison of samples stands what training data reach in their place.
 
     examples:
       zoo evaluate vae-mnist --data mnist --limit 1000
-      zoo evaluate vae-mnist --data mnist --metrics features,copies --classifier runs/mnist-classifier
-      zoo evaluate vae-faces --data photos/ --metrics copies --mean
+      zoo evaluate vae-mnist --data mnist --metrics features,neighbours --classifier runs/mnist-classifier
+      zoo evaluate vae-faces --data photos/ --metrics neighbours --mean
       zoo evaluate runs/mine --data photos/ --write
     """
 
@@ -305,20 +305,20 @@ class Evaluate(Loading):
 
     def run(self) -> None:
         from zoo.card import write_figures
-        from zoo.evaluation import suite
+        from zoo.evaluation.suite import evaluate
 
         folder = Path(self.name)
         if self.write and not folder.is_dir():
             raise ValueError(f"--write changes the card of a folder, and {self.name!r} is none; `zoo pull` makes one")
         wanted = None if self.metrics is None else [name.strip() for name in self.metrics.split(",")]
-        if self.neighbours and (self.split != "test" or "copies" not in (wanted or ["copies"])):
-            raise ValueError("--neighbours shows what the metric copies finds on the test split, that is not measured")
+        if self.neighbours and (self.split != "test" or "neighbours" not in (wanted or ["neighbours"])):
+            raise ValueError("--neighbours shows what that metric finds on the test split, and that is not measured")
         model = self.load()
 
         def dataset(split: str, labels: bool = model.condition is not None) -> Any:
             return model.modality.dataset(self.data, split, labels=labels)
 
-        report = suite.evaluate(
+        report = evaluate(
             model,
             dataset(self.split),
             f"{Path(self.data).name} {self.split}",
@@ -330,16 +330,15 @@ class Evaluate(Loading):
             samples=self.samples,
             generated=self.generated,
             mean=self.mean,
-            progress=True,
             seed=self.seed,
         )
         table = Table("figure", "of what", "measured", "data", box=None, pad_edge=False)
         for figure in report.figures:
             table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
         _print(table)
-        if self.neighbours is not None and report.copies is not None:
+        if self.neighbours is not None and report.neighbours is not None:
             self.neighbours.parent.mkdir(parents=True, exist_ok=True)
-            report.copies.show(model.modality).save(self.neighbours)
+            report.neighbours.show(model.modality).save(self.neighbours)
             print(f"samples above the training items that they are nearest to: {self.neighbours}")
         if self.write:
             write_figures(folder, report.figures)

@@ -26,6 +26,8 @@ class Condition(abc.ABC):
     """What a model is told. Subclasses are frozen dataclasses of JSON values, stored with the model."""
 
     kind: ClassVar[str]
+    noun: ClassVar[str] = "condition"
+    """What one of them is called, "class", where a figure says what a model is told."""
 
     @abc.abstractmethod
     def prepare(self, given: object, n: int, generator: torch.Generator | None = None) -> Tree:
@@ -74,6 +76,7 @@ class Classes(Condition):
 
     names: tuple[str, ...]
     kind: ClassVar[str] = "classes"
+    noun: ClassVar[str] = "class"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))  # JSON has lists
@@ -155,6 +158,7 @@ class Text(Condition):
     alphabet: str = " abcdefghijklmnopqrstuvwxyz',.?!-"
     samples: tuple[str, ...] = ("hello", "how are you?")
     kind: ClassVar[str] = "text"
+    noun: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(self.samples))

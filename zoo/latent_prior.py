@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modalities.data import Batch, Tree, as_dataset, fetch, randomise
 from zoo.distributions import Event, Point
-from zoo.model import Explicit, Latent, Trainable, check_count
+from zoo.model import ELBO, Explicit, Latent, Trainable, check_count
 
 
 class LearnedPrior:
@@ -88,12 +88,12 @@ class LatentPrior(Explicit, Latent, Trainable):
 
     def adapt(self, data: Any) -> None:
         """Have the prior measure the latents of the data."""
-        self.learned.adapt(_Encoded(self, as_dataset(data)))  # type: ignore[operator]
+        self.learned.adapt(_Encoded(self, as_dataset(data)))
 
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> LearnedPrior:
         """The learned p(z)."""
         conditions = (self._below(condition), self._above(condition))
-        return LearnedPrior(self.model, self.learned, n, temperature, conditions)  # type: ignore[arg-type]
+        return LearnedPrior(self.model, self.learned, n, temperature, conditions)
 
     def encode(self, x: Tensor, *, condition: object = None) -> Any:
         """q(z given x) of the model below."""
@@ -134,23 +134,37 @@ class LatentPrior(Explicit, Latent, Trainable):
         Raises TypeError where the model below has no likelihood.
         """
         check_count(samples, "samples")
+        x, condition, posterior = self._observe(x, condition, generator)
+        draws = 1 if isinstance(posterior, Point) else samples
+        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        for _ in range(draws):
+            total = torch.logaddexp(total, self._terms(x, posterior, condition, generator).total)
+        return total - math.log(draws)
+
+    def elbo(self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None) -> ELBO:
+        """The bound by one draw of the latents: log p(x given z), and as the rate log q(z given x) - log p(z), which of
+        codes is -log p(codes).
+
+        Raises TypeError where the model below has no likelihood.
+        """
+        x, condition, posterior = self._observe(x, condition, generator)
+        return self._terms(x, posterior, condition, generator)
+
+    def _observe(self, x: Tensor, condition: object, generator: torch.Generator | None) -> tuple[Tensor, Tree, Any]:
+        """The items checked, the condition prepared, and q(z given x)."""
         if not self.scores:
             raise TypeError(f"{type(self.model).__name__} has no likelihood, so a prior of its latents scores nothing")
         x = self.check_items(x, levels=self.discrete)
-        condition = self.prepare_condition(condition, len(x), generator)
-        posterior = self.encode(x, condition=condition)
-        told = self._above(condition)
-        spread = not isinstance(posterior, Point)
-        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-        for _ in range(samples if spread else 1):
-            items = self.model.to_latents(posterior, generator)
-            z = self.model.from_latents(items)
-            log_weight = self.learned.log_prob(items, condition=told, generator=generator).double()
-            if spread:
-                log_weight = log_weight - posterior.log_prob(z).double()
-            log_weight = log_weight + self.decode(z, condition=condition).log_prob(x).double()
-            total = torch.logaddexp(total, log_weight)
-        return total - math.log(samples if spread else 1)
+        prepared = self.prepare_condition(condition, len(x), generator)
+        return x, prepared, self.encode(x, condition=prepared)
+
+    def _terms(self, x: Tensor, posterior: Any, condition: Tree, generator: torch.Generator | None) -> ELBO:
+        items = self.model.to_latents(posterior, generator)
+        z = self.model.from_latents(items)
+        kl = -self.learned.log_prob(items, condition=self._above(condition), generator=generator).double()
+        if not isinstance(posterior, Point):
+            kl = kl + posterior.log_prob(z).double()
+        return ELBO(self.decode(z, condition=condition).log_prob(x).double(), kl[:, None])
 
     def latents(self) -> Any:
         """The medium that the prior is of."""

@@ -90,6 +90,10 @@ class GenerativeModel(nn.Module, abc.ABC):
         Temperature 0 gives the mean or the mode; `mean=True` ends with the likelihood's mean instead of a draw.
         """
 
+    def scored_by(self) -> "Explicit | None":
+        """The model whose likelihood stands for this one: itself, another one of the same parameters, or none."""
+        return self if isinstance(self, Explicit) and self.scores else None
+
     def exhibits(self) -> list[Exhibit]:
         """What can be shown of the model, with the code that makes it; `zoo.showcase.draw` runs it."""
         return [samples_exhibit(self)]

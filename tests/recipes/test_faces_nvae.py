@@ -22,7 +22,7 @@ def test_smoke_measures_draws_and_saves(tmp_path):
     assert "bits/dim (bound on a mass)" in figures and "steps left out" in figures
     card = (smoke.output / smoke.name / "README.md").read_text()
     assert figures["bits/dim (bound on a mass)"] in card and "not comparable" not in card
-    assert "copies: p-value of that (Mann-Whitney), test pictures: 20 real, 20 generated, means" in figures
+    assert "nearest neighbour: p-value of that (Mann-Whitney), test pictures: 20 real, 20 generated, means" in figures
     model = load(smoke.output / smoke.name)
     assert model.observation.likelihood == "logistic-mixture"
     assert model.sample(2, temperature=0.5).shape == (2, 3, 16, 16)
@@ -33,7 +33,7 @@ def test_smoke_measures_draws_and_saves(tmp_path):
 )
 def test_the_published_figure_stands_beside_faces_of_its_size_alone(name, size, published, monkeypatch):
     monkeypatch.setattr(
-        faces_nvae, "evaluate", lambda *_, **__: [Figure("bits/dim", 4.0, "test"), Figure("NLL", 9.0, "test")]
+        faces_nvae.likelihood, "measure", lambda *_, **__: [Figure("bits/dim", 4.0, "test"), Figure("NLL", 9.0, "test")]
     )
     config = dataclasses.replace(faces_nvae.PRESETS["smoke"][1], name=name, size=size)
     bits, nats = faces_nvae.measure(None, None, "test", config)

@@ -9,10 +9,11 @@ from PIL import Image
 
 from modalities.images import Images
 from recipes import images_pixelcnn
-from recipes.common import completions, influence
 from recipes.images_pixelcnn import Config, Gated, Mixture, Plain
+from recipes.pixels import completions
 from zoo import load
 from zoo.card import read_figures
+from zoo.evaluation.receptive_field import receptive_field
 from zoo.training import TrainingConfig, TrainingError
 
 PICTURES = {"samples", "completions", "receptive_field"}
@@ -99,8 +100,8 @@ def test_the_gated_network_sees_into_the_blind_spot_of_a_plain_one_of_its_depth(
     title, plain = images_pixelcnn.counterpart(config)
     assert title == "PixelCNN, as initialised" and len(plain.blocks) == 3
     x = torch.where(torch.rand(20, 1, 14, 14) < 0.5, 1.0, -1.0)
-    gated = influence(images_pixelcnn.build(config, config.medium), x, 6, 4)
-    seen = influence(plain, x, 6, 4)
+    gated = receptive_field(images_pixelcnn.build(config, config.medium), x, 6, 4)
+    seen = receptive_field(plain, x, 6, 4)
     assert (gated[5, :11] > 0).all() and not gated[5, 11:].any()
     assert (seen[5, :8] > 0).all() and not seen[5, 8:].any()
     assert not gated[7:].any() and not gated[6, 4:].any()

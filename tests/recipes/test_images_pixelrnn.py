@@ -8,9 +8,10 @@ import torch
 
 from modalities.images import Images
 from recipes import images_pixelrnn
-from recipes.common import completions, influence
 from recipes.images_pixelrnn import NAMES, counterpart
+from recipes.pixels import completions
 from zoo import load
+from zoo.evaluation.receptive_field import receptive_field
 from zoo.training import TrainingConfig, TrainingError
 
 SHORT = TrainingConfig(steps=3, batch_size=16)
@@ -49,7 +50,7 @@ def test_kinds_train_side_by_side_and_are_shown_together(smoke):
     assert torch.equal(other.last.weight, load(smoke.output / "row-lstm-digits").last.weight)
     assert counterpart(dataclasses.replace(smoke, size=6))[0] == "Row LSTM, as initialised"
     x = smoke.medium.dataset("digits", "test")[0][None].sign()
-    seen = {kind: influence(load(smoke.output / f"{NAMES[kind]}-digits"), x, 5, 2) for kind in NAMES}
+    seen = {kind: receptive_field(load(smoke.output / f"{NAMES[kind]}-digits"), x, 5, 2) for kind in NAMES}
     assert not seen["diagonal"].flatten()[5 * 8 + 2 :].any()
     assert (seen["diagonal"].flatten()[: 5 * 8 + 2] > 0).all()
     assert 0 < (seen["row"] > 0).sum() < 5 * 8 + 2

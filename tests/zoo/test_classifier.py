@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from modalities.data import Arrays
-from zoo.conditions import Classes
+from modalities.data import Arrays, Batch
 from zoo.evaluation.classifier import Classifier
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Encoder
@@ -70,7 +69,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
 def test_loss_is_cross_entropy_and_counts_the_right_ones():
     classifier = Classifier(*networks(), 3)
     x, labels = bars(40).x, bars(40).labels
-    terms = classifier((x, labels), player="model", progress=0.5, generator=None)
+    terms = classifier(Batch(x, labels), player="model", progress=0.5, generator=None)
     probabilities = classifier.logits(x).softmax(1)
     expected = -probabilities[torch.arange(40), labels].log().mean()
     torch.testing.assert_close(terms["loss"], expected)
@@ -91,4 +90,4 @@ def test_accuracy_counts_over_all_batches_and_keeps_no_graph():
 def test_an_encoder_that_is_told_the_class_is_refused():
     standardise, _ = networks()
     with pytest.raises(ValueError, match="takes the class as its input"):
-        Classifier(standardise, Encoder(SHAPE, 4, 4, 1, 16, condition=Classes.numbered(3)), 3)
+        Classifier(standardise, Encoder(SHAPE, 4, 4, 1, 16, classes=3), 3)

@@ -241,7 +241,7 @@ def test_evaluate_prints_the_figures_and_writes_them_into_the_card(run, bundled)
     assert "NLL" in out and "mass" in out and "digits test, first 20" in out
     figures = read_figures(folder)
     assert [figure.metric for figure in figures[:2]] == ["NLL", "bits/dim"]
-    assert all(figure.metric.startswith("copies: ") for figure in figures[2:]) and len(figures) == 4
+    assert all(figure.metric.startswith("nearest neighbour: ") for figure in figures[2:]) and len(figures) == 4
     assert all(figure.measured in (folder / "README.md").read_text() for figure in figures)
     before = (folder / "README.md").read_text()
     run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
@@ -253,10 +253,10 @@ def test_evaluate_measures_what_is_asked_for(run, tmp_path):
     out = run("evaluate", "toy-gan", "--data", "grid", "--generated", "30", "--neighbours", picture)
     assert "sliced Wasserstein" in out and "grid test: 30 real, 30 training items" in out and "NLL" not in out
     assert Image.open(picture).width > 10
-    out = run("evaluate", "toy-ppca", "--data", "grid", "--generated", "30", "--metrics", "copies", "--mean")
+    out = run("evaluate", "toy-ppca", "--data", "grid", "--generated", "30", "--metrics", "neighbours", "--mean")
     assert "grid test: 30 real, 30 generated, means" in out
     out = run("evaluate", "toy-hierarchy", "--data", "digits", "--limit", "20", "--metrics", "latents, likelihood")
-    assert "rate of group 2 of 2" in out and "copies" not in out
+    assert "rate of group 2 of 2" in out and "nearest neighbour" not in out
     out = run("evaluate", "toy-ppca", "--data", "grid", "--limit", "20", "--split", "train")
     assert "NLL" in out and "real" not in out
 
@@ -303,10 +303,13 @@ def test_push_and_pull(run, hub, tmp_path):
         ("evaluate toy-vae --data digits --limit 0", "limit must be a positive whole number, got 0"),
         ("evaluate toy-vae --data digits --write", "`zoo pull` makes one"),
         ("evaluate toy-gan --data grid --limit 2 --metrics likelihood", "neither a likelihood nor a latent space"),
-        ("evaluate toy-gan --data grid --metrics fid", "metrics are likelihood, latents, features, distances, copies"),
+        (
+            "evaluate toy-gan --data grid --metrics fid",
+            "metrics are likelihood, latents, features, distances, neighbours",
+        ),
         ("evaluate toy-vae --data digits --limit 9 --metrics features", "metrics of features need a network"),
         ("evaluate toy-vae --data digits --limit 9 --mean", "samples of ToyVAE cannot end with means"),
-        ("evaluate toy-vae --data digits --split all --metrics copies", "with training data beside them"),
+        ("evaluate toy-vae --data digits --split all --metrics neighbours", "with training data beside them"),
         ("evaluate toy-ppca --data grid --limit 9 --classifier OUT", "the points of grid have no labels"),
         ("evaluate toy-ppca --data grid --limit 9 --metrics likelihood --neighbours OUT", "that is not measured"),
         (

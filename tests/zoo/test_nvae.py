@@ -1,7 +1,6 @@
 """NVAE: its wiring, its divergences, its flows, what steadies it, and what moves in a hierarchy."""
 
 import copy
-import dataclasses
 import math
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
-from modalities import Modality
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.points import Points
@@ -25,23 +23,6 @@ from zoo.nn.flows import Flow, FlowedGaussian
 from zoo.variational.nvae import NVAE, Double, EncoderCell, Halve
 
 SMALL = dict(latent=2, width=4, blocks=1, block_cells=2, cells=1, expansion=2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Clips(Modality):
-    """Grey clips, enough of a medium for a model."""
-
-    kind = "clips"
-    frames: int = 4
-    side: int = 6
-
-    @property
-    def shape(self):
-        return (1, self.frames, self.side, self.side)
-
-    @property
-    def levels(self):
-        return 256
 
 
 def generator(seed=0):
@@ -68,7 +49,7 @@ def lively(model):
         (Images(1, 28, 28, 2), (32, 32), (8, 8), (4, 4)),
         (Images(3, 10, 7, 256), (16, 8), (4, 2), (2, 1)),
         (Signals(channels=2, length=21), (1, 24), (1, 6), (1, 3)),
-        (Clips(), (4, 8, 8), (1, 2, 2), (1, 1, 1)),
+        (toys.Clips(), (4, 8, 8), (1, 2, 2), (1, 1, 1)),
     ],
 )
 def test_items_of_any_size_and_dimension_are_padded_and_cut_again(medium, full, finer, coarsest):
@@ -91,7 +72,7 @@ def test_vectors_and_strange_arguments_are_refused():
         make(groups=(1, 0))
     with pytest.raises(ValueError, match="none or batch"):
         make(normalisation="layer")
-    for name in ("latent", "width", "block_cells", "cells", "expansion", "components", "classes"):
+    for name in ("latent", "width", "block_cells", "cells", "expansion", "components"):
         with pytest.raises(ValueError, match=f"^{name} must be a positive whole number, got 0"):
             make(**{name: 0})
     for name, value in {"blocks": -1, "flows": -1, "spectral": -0.1}.items():
@@ -105,8 +86,6 @@ def test_vectors_and_strange_arguments_are_refused():
         make(spectral=0.1, spectral_start=0.0)
     with pytest.raises(ValueError, match="conditional: expected 2 classes as the condition, got none"):
         make(condition=Classes.numbered(3)).prior(n=2).sample()
-    with pytest.raises(ValueError, match="at least 2 samples, got n=1"):
-        make().readjusted(n=1)
     with pytest.raises(ValueError, match="one for each of 3 groups, got 2"):
         make().sample(1, temperature=[1.0, 0.5])
     with pytest.raises(ValueError, match="at least 0"):
@@ -365,7 +344,7 @@ def test_the_spectral_weight_anneals_and_scales_of_batch_norm_count():
     assert extra(annealed, 0.0) == pytest.approx(2 * whole, rel=2e-2)
 
 
-def test_readjusted_statistics_are_those_of_samples_and_the_model_keeps_its_own():
+def test_statistics_below_temperature_one_are_those_of_samples_and_the_model_keeps_its_own():
     model = lively(make(normalisation="batch"))
     model.train()
     model.loss(Batch(toys.data_for(model, 16)), generator=generator())
@@ -373,20 +352,34 @@ def test_readjusted_statistics_are_those_of_samples_and_the_model_keeps_its_own(
     before = copy.deepcopy(model.state_dict())
     x = toys.data_for(model, 4)
     score = model.log_prob(x, generator=generator())
-    other = model.readjusted(0.5, batches=20, n=32, generator=generator())
+    first = next(m for m in model.groups[0].cells.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad(), model.at_temperature(0.5):
+        seen.clear()
+        cool = model.decode(model.prior(n=2000, temperature=0.5).sample(generator=generator())).mean
+        mean, var = first.running_mean, first.running_var
+    hook.remove()
+    s = seen[-1]
+    assert torch.allclose(mean, s.mean((0, 2, 3)), atol=0.05)
+    assert torch.allclose(var, s.var((0, 2, 3)), rtol=0.1, atol=1e-3)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
-    assert torch.equal(model.log_prob(x, generator=generator()), score) and not other.training
-    first = next(m for m in other.groups[0].cells.modules() if isinstance(m, torch.nn.BatchNorm2d))
-    with torch.no_grad():
-        z = other.prior(n=2000, temperature=0.5).sample(generator=generator())
-        s = other.groups[0].combine(torch.cat([other._begin(2000, None), z[0]], 1))
-    assert torch.allclose(first.running_mean, s.mean((0, 2, 3)), atol=0.05)
-    assert torch.allclose(first.running_var, s.var((0, 2, 3)), rtol=0.1, atol=1e-3)
-    for part in ("preprocess", "tower"):  # items are still read as they were
-        read = getattr(model, part).state_dict()
-        assert all(torch.equal(read[name], value) for name, value in getattr(other, part).state_dict().items())
-    bare = make()
-    assert torch.equal(bare.readjusted(0.5).sample(2, generator=generator()), bare.sample(2, generator=generator()))
+    assert torch.equal(model.log_prob(x, generator=generator()), score) and not first.training
+    drawn = model.sample(2000, temperature=0.5, mean=True, generator=generator())
+    assert torch.equal(drawn, cool)  # sampling takes them by itself, and the same ones again
+    as_it_stands = model.decode(model.prior(n=2000, temperature=0.5).sample(generator=generator())).mean
+    assert not torch.allclose(drawn, as_it_stands, atol=1e-3)
+    for temperature in (0.0, 1.0):
+        with model.at_temperature(temperature):
+            assert torch.equal(first.running_mean, before[name_of(model, first) + ".running_mean"])
+    with torch.no_grad():  # other weights have other samples
+        next(model.parameters()).add_(1.0)
+    with model.at_temperature(0.5):
+        assert not torch.equal(first.running_mean, mean)
+
+
+def name_of(model, wanted):
+    return next(name for name, module in model.named_modules() if module is wanted)
 
 
 def test_statistics_and_power_iterations_are_saved(tmp_path):

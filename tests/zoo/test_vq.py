@@ -57,7 +57,7 @@ def test_a_step_of_the_codebook_is_the_one_by_hand():
 def test_the_codebook_stays_where_it_is_in_evaluation():
     model = small().eval()
     before = model.codebook.clone()
-    model.loss(data_for(model, 8))
+    model.loss(Batch(data_for(model, 8)))
     assert torch.equal(model.codebook, before) and model.usage.sum() == 0
 
 
@@ -94,14 +94,14 @@ def test_codes_that_are_not_used_start_again_at_encoder_outputs():
 def test_the_first_step_starts_all_codes_and_later_ones_keep_them_in_use():
     model, x = small(codes=16).train(), data_for(small(), 64)
     first = model.loss(Batch(x), generator=generator())
-    z = model.encode(x)
+    z = model.encode(x).mean
     assert (z - model.embed(model.codes(x))).square().mean() < 0.3 * z.var()  # random codes would be far away
     assert first["log_perplexity"] > math.log(2) and (model.usage > 0).all()
 
 
 def test_codes_go_to_vectors_and_back():
     model = small(Images(3, 8, 4, 256)).eval()
-    assert model.grid == (4, 2) and model.latents.shape == (1, 4, 2) and model.latents.levels == 5
+    assert model.grid == (4, 2) and model.latents().shape == (1, 4, 2) and model.latents().levels == 5
     codes = torch.randint(5, (7, 4, 2), generator=generator())
     assert torch.equal(model.nearest(model.embed(codes)), codes)
     x = data_for(model, 7)
@@ -109,7 +109,7 @@ def test_codes_go_to_vectors_and_back():
     assert found.shape == (7, 4, 2)
     assert torch.equal(model.reconstruct(x), model.decode(model.embed(found)).mean)
     for item, row, column in [(0, 0, 0), (6, 3, 1)]:
-        vector = model.encode(x)[item, :, row, column]
+        vector = model.encode(x).mean[item, :, row, column]
         assert (model.codebook - vector).norm(dim=1).argmin() == found[item, row, column]
 
 
@@ -126,7 +126,7 @@ def test_grids_and_likelihoods_follow_the_medium(downsampling, grid):
     binary = small(Images(1, 16, 8, 2), downsampling=downsampling)
     grey = small(Images(3, 16, 8, 32), downsampling=downsampling)
     assert binary.grid == grey.grid == grid
-    assert binary.encode(torch.ones(2, 1, 16, 8)).shape == (2, 3, *grid)
+    assert binary.encode(torch.ones(2, 1, 16, 8)).mean.shape == (2, 3, *grid)
     likelihood, other = binary.decode(torch.zeros(2, 3, *grid)), grey.decode(torch.zeros(2, 3, *grid))
     assert isinstance(likelihood, Bernoulli) and likelihood.event_shape == (1, 16, 8)
     assert isinstance(other, DiscretizedLogistic) and other.event_shape == (3, 16, 8) and other.levels == 32
@@ -167,9 +167,9 @@ def config(**changes):
 def test_a_resumed_run_has_the_codebook_of_an_uninterrupted_one(tmp_path):
     whole, part, again = small(), small(), small()
     data = Arrays(data_for(whole))
-    expected = train(whole, data, config())
+    expected = train(whole, data, config()).history
     train(part, data, config(minutes=0.0), tmp_path)
-    assert train(again, data, config(), tmp_path) == expected
+    assert train(again, data, config(), tmp_path).history == expected
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     assert not torch.equal(whole.codebook, small().codebook)

@@ -15,7 +15,7 @@ from modalities.data import Batch, batches
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, load_weights, read_config, write_files
 from zoo.distributions import full_precision
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.items import spread
+from zoo.evaluation.samples import subset
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Encoder
 from zoo.training import TrainingConfig, train
@@ -147,7 +147,7 @@ def _train(folder: Path, training: Any, sizes: dict[str, int], config: TrainingC
     labels = getattr(training, "labels", None)
     if labels is None:
         raise MediaError("the data have no labels to train a classifier on")
-    some, _ = spread(training, min(len(training), 2000), torch.Generator().manual_seed(config.seed))
+    some = subset(training, min(len(training), 2000), torch.Generator().manual_seed(config.seed)).x
     arguments: dict[str, Any] = {"shape": list(some.shape[1:]), **sizes, "classes": int(max(labels)) + 1}
     torch.manual_seed(config.seed)
     classifier = _build(**arguments)

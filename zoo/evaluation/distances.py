@@ -5,16 +5,16 @@ from torch import Tensor
 
 from zoo.card import Figure
 from zoo.distributions import normal_noise
-from zoo.evaluation.items import against, check_finite, places
+from zoo.evaluation.samples import check_finite, evenly_spaced, pair_up
 from zoo.model import check_count
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The kernels' widths as multiples of the median distance."""
 MOST = 1000
-"""How many items of each set `compare` takes for the kernels: their matrices grow with the square."""
+"""How many items of each set `measure` takes for the kernels: their matrices grow with the square."""
 
 
-def compare(real: Tensor, generated: Tensor, training: Tensor, data: str, *, seed: int = 0) -> list[Figure]:
+def measure(real: Tensor, generated: Tensor, training: Tensor, name: str, *, seed: int = 0) -> list[Figure]:
     """All distances of this module, each followed by what training items reach.
 
     The maximum mean discrepancy is that of 1,000 items at most, evenly spaced over each set.
@@ -23,18 +23,18 @@ def compare(real: Tensor, generated: Tensor, training: Tensor, data: str, *, see
         real: held-out items, shape [n, ...].
         generated: as many samples.
         training: as many training items.
-        data: the name of the real items.
+        name: of the real items.
     """
     found = [
-        Figure("sliced Wasserstein distance", sliced_wasserstein(real, x, seed=seed), name)
-        for name, x in against(real, generated, training, data)
+        Figure("sliced Wasserstein distance", sliced_wasserstein(real, x, seed=seed), label)
+        for label, x in pair_up(real, generated, training, name)
     ]
     # Data sets are often sorted: the first items may be of one class.
-    chosen = places(len(real), min(MOST, len(real)))
-    few = against(real[chosen], generated[chosen], training[chosen], data)
-    tests = [(name, *mmd(real[chosen], x, seed=seed)) for name, x in few]
-    found += [Figure("squared MMD", value, name) for name, value, _ in tests]
-    return found + [Figure("p-value of the MMD", p, name) for name, _, p in tests]
+    chosen = evenly_spaced(len(real), min(MOST, len(real)))
+    few = pair_up(real[chosen], generated[chosen], training[chosen], name)
+    tests = [(label, *mmd(real[chosen], x, seed=seed)) for label, x in few]
+    found += [Figure("squared MMD", value, label) for label, value, _ in tests]
+    return found + [Figure("p-value of the MMD", p, label) for label, _, p in tests]
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 256, *, seed: int = 0) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.card import Figure
 from zoo.distributions import full_precision
-from zoo.evaluation.items import BATCH, against, check_finite
+from zoo.evaluation.samples import BATCH, check_finite, pair_up
 from zoo.model import check_count
 
 SUBSET, SUBSETS = 1000, 100
@@ -65,8 +65,8 @@ def inception(weights: str | Path | None = None, device: str = "cpu") -> Feature
     return FeatureNetwork("Inception v3 of torch-fidelity, 299 x 299 antialiased", features)
 
 
-def compare(
-    real: Tensor, generated: Tensor, training: Tensor, network: FeatureNetwork, data: str, *, seed: int = 0
+def measure(
+    real: Tensor, generated: Tensor, training: Tensor, network: FeatureNetwork, name: str, *, seed: int = 0
 ) -> list[Figure]:
     """All figures of this module, each followed by what training items reach: the mark to come near.
 
@@ -75,27 +75,31 @@ def compare(
         generated: as many samples.
         training: as many training items.
         network: of the user's choice; its name stands beside every figure.
-        data: the name of the real items.
+        name: of the real items.
     """
-    sets = against(real, generated, training, data)
+    sets = pair_up(real, generated, training, name)
     base = network(real)
-    if len(base) <= base.shape[1]:
+    found = [(label, statistics(base, network(x), seed)) for label, x in sets]
+    metrics = found[0][1]
+    return [Figure(metric, values[metric], label, kind=network.name) for metric in metrics for label, values in found]
+
+
+def statistics(real: Tensor, other: Tensor, seed: int = 0) -> dict[str, float]:
+    """All metrics of features [n, d] beside those of real items, by their names.
+
+    Warns where n is too small for the Frechet distance.
+    """
+    if len(real) <= real.shape[1]:
         warnings.warn(
-            f"{len(base)} items are too few for the covariance of {base.shape[1]} features: "
+            f"{len(real)} items are too few for the covariance of {real.shape[1]} features: "
             "the Frechet distance is too large",
             stacklevel=2,
         )
-    found: dict[str, list[Figure]] = {}
-    for name, x in sets:
-        features = network(x)
-        measured = {
-            "Frechet distance": frechet_distance(base, features),
-            "kernel distance": kernel_distance(base, features, seed=seed),
-            **coverage(base, features)._asdict(),
-        }
-        for metric, value in measured.items():
-            found.setdefault(metric, []).append(Figure(metric, value, name, kind=network.name))
-    return [figure for figures in found.values() for figure in figures]
+    distances = {
+        "Frechet distance": frechet_distance(real, other),
+        "kernel distance": kernel_distance(real, other, seed=seed),
+    }
+    return distances | coverage(real, other)._asdict()
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
@@ -106,27 +110,12 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
     Source: Dowson, Landau, "The Frechet Distance between Multivariate Normal Distributions", 1982.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     _check(x, y)
-    metric = FrechetInceptionDistance(_Features(x.shape[1]))
-    # torchmetrics subtracts products of means from sums of squares; numbers near 0 keep the digits.
-    centre = x.double().mean(0)
-    for features, real in ((x, True), (y, False)):
-        for part in features.split(max(2, BLOCK // x.shape[1])):
-            metric.update(part.double() - centre, real=real)
-    return max(0.0, metric.compute().item())
-
-
-class _Features(torch.nn.Module):
-    """Stands in torchmetrics' place of the network, for features that are computed already."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
+    x, y = x.double(), y.double()
+    c, d = torch.cov(x.T), torch.cov(y.T)
+    # The trace of the root is the sum of the roots of the eigenvalues of C D, which are not negative.
+    root = torch.linalg.eigvals(c @ d).real.clamp(min=0).sqrt().sum()
+    return max(0.0, ((x.mean(0) - y.mean(0)).square().sum() + c.trace() + d.trace() - 2 * root).item())
 
 
 def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0) -> float:

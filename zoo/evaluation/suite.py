@@ -1,32 +1,29 @@
-"""Everything that suits a model and its medium, measured at once."""
+"""Everything that suits a model and its medium, measured at once: what recipes, command line and comparison call."""
 
 import dataclasses
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
+from torch import Tensor
 
+from modalities.data import as_dataset
 from zoo.card import Figure
 from zoo.evaluation import distances, features, latents, likelihood
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.items import as_items, condition_of, draw, has_means, spread
-from zoo.evaluation.memorisation import Memorisation, memorisation
-from zoo.model import Explicit, GenerativeModel, Latent, Variational, check_count
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
+from zoo.evaluation.neighbours import NeighbourTest, compare_neighbours
+from zoo.evaluation.samples import can_score, condition_of, draw, has_means, quantise, subset
+from zoo.model import GenerativeModel, Latent, check_count
 
 METRICS = {
     "likelihood": "likelihood, and the error of reconstructions",
     "latents": "rate, distortion and active units of a model with a bound",
     "features": "samples against test data in the features of a network",
     "distances": "samples against test data as they are: points and signals",
-    "copies": "whether samples are nearer to training data than test data are",
+    "neighbours": "whether samples are nearer to their nearest training item than test data are to theirs",
 }
 """What `evaluate` can measure."""
-SAMPLED = {"features", "distances", "copies"}
+SAMPLED = {"features", "distances", "neighbours"}
 """What looks at samples."""
 
 
@@ -34,15 +31,15 @@ class Report(NamedTuple):
     """What `evaluate` found."""
 
     figures: list[Figure]
-    copies: Memorisation | None
+    neighbours: NeighbourTest | None
     """Holds the samples that are nearest to training items; None where that was not measured."""
 
 
 def evaluate(
     model: GenerativeModel,
-    test: "Dataset",
-    data: str,
-    training: "Dataset | None" = None,
+    test: object,
+    name: str,
+    training: object = None,
     *,
     metrics: Sequence[str] | None = None,
     network: FeatureNetwork | None = None,
@@ -50,18 +47,19 @@ def evaluate(
     samples: int = 100,
     generated: int = 1000,
     mean: bool = False,
-    progress: bool = False,
+    batch_size: int = 128,
     seed: int = 0,
 ) -> Report:
     """Measure a model on test data.
 
     Samples are compared with as many test items, evenly spaced over the data set, and as many training items show what
-    can be reached. A class-conditional model draws the classes of these test items. Where the medium has levels,
+    can be reached. A conditional model is told what these test items come with. Where the medium has levels,
     samples are cut off at -1 and 1 and rounded to them.
 
     Arguments:
-        test: items that the model has not seen, or (item, label) for a class-conditional model.
-        data: the name that the figures carry.
+        test: a data set that the model has not seen, of items, or of (item, label) for a conditional model; also what
+            `modalities.data.as_dataset` takes for one.
+        name: of the test data, which the figures carry.
         training: the same of what the model was trained on; without it no samples are looked at.
         metrics: names of `METRICS`; None takes all that suit.
         network: what makes features of items; without it there are no metrics of features.
@@ -70,14 +68,63 @@ def evaluate(
         generated: how many samples to draw, at most as many as there are items.
         mean: end samples of a model with latents by the mean of p(x given z), without the noise of single elements,
             which can hide a copy; the figures say "means". Binary elements have none: their mean is grey.
-        progress: show progress bars on the terminal.
+        batch_size: how many test items are scored at once.
         seed: of all draws; every metric has the same whichever others are measured.
 
     Raises ValueError for what does not suit the model or the data, and for samples that are not finite.
     """
     check_count(1 if limit is None else limit, "limit")
     check_count(generated, "generated")
-    unknown = [name for name in metrics or () if name not in METRICS]
+    unseen, seen = as_dataset(test), None if training is None else as_dataset(training)
+    items = min(len(unseen), limit or len(unseen))
+    n = 0 if seen is None or model.modality.ragged else min(generated, items, len(seen))
+    chosen = _suitable(model, items, n, network) if metrics is None else metrics
+    _check(model, chosen, seen is not None, network, mean)
+    head = name if limit is None else f"{name}, first {limit:,}"
+    found: list[Figure] = []
+    if "likelihood" in chosen:
+        found += likelihood.measure(
+            model, unseen, head, samples=samples, limit=limit, batch_size=batch_size, generator=_seeded(seed)
+        )
+    if "latents" in chosen:
+        found += latents.measure(model, unseen, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
+    if seen is None or not SAMPLED & set(chosen):
+        return Report(found, None)
+    real, drawn = _draw(model, unseen, n, mean, seed)
+    known = subset(seen, n, _seeded(seed), model.modality).x
+    n = min(len(real), len(known))  # broken files are left out
+    compared: list[Figure] = []
+    if "features" in chosen and network is not None:
+        compared += features.measure(real[:n], drawn[:n], known[:n], network, name, seed=seed)
+    if "distances" in chosen:
+        compared += distances.measure(real[:n], drawn[:n], known[:n], name, seed=seed)
+    neighbours = compare_neighbours(drawn, real, seen) if "neighbours" in chosen else None
+    if neighbours is not None:
+        compared += neighbours.figures(name)
+    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours)
+
+
+def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:
+    """What can be measured of so many items, and of n samples, and says something about the medium."""
+    suits = {
+        "likelihood": can_score(model) or isinstance(model, Latent),
+        "latents": latents.has_bound(model) and items > 1,
+        "features": network is not None and n > features.NEIGHBOURS,
+        "distances": "distances" in model.modality.metrics and n > 1,
+        "neighbours": n > 1,
+    }
+    return [name for name in METRICS if suits[name]]
+
+
+def _check(
+    model: GenerativeModel,
+    metrics: Collection[str],
+    trained: bool,
+    network: FeatureNetwork | None,
+    mean: bool,
+) -> None:
+    """Refuse what does not go together, before anything is measured."""
+    unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise ValueError(f"metrics are {', '.join(METRICS)}; got {', '.join(unknown)}")
     if mean and not has_means(model):
@@ -85,61 +132,27 @@ def evaluate(
             f"samples of {type(model).__name__} cannot end with means: that takes latents, and elements that are not "
             "binary"
         )
-    items = min(len(test), limit or len(test))  # type: ignore[arg-type]
-    n = 0 if training is None else min(generated, items, len(training))  # type: ignore[arg-type]
-    chosen = _suitable(model, items, n, network) if metrics is None else metrics
-    if "features" in chosen and network is None:
+    if "features" in metrics and network is None:
         raise ValueError("metrics of features need a network, and none is given")
-    if training is None and SAMPLED & set(chosen):
+    if model.modality.ragged and SAMPLED & set(metrics):
+        raise ValueError(f"{model.modality.kind} differ in length: no metric compares samples of them with data")
+    if not trained and SAMPLED & set(metrics):
         raise ValueError("samples are compared with test data and with training data beside them, which are not given")
-    name = data if limit is None else f"{data}, first {limit:,}"
-    found: list[Figure] = []
-    if "likelihood" in chosen:
-        found += likelihood.evaluate(
-            model, test, name, samples=samples, limit=limit, progress=progress, generator=_generator(seed)
-        )
-    if "latents" in chosen:
-        found += latents.evaluate(model, test, name, limit=limit, progress=progress, generator=_generator(seed))
-    if training is None or not SAMPLED & set(chosen):
-        return Report(found, None)
+
+
+def _draw(model: GenerativeModel, test: object, n: int, mean: bool, seed: int) -> tuple[Tensor, Tensor]:
+    """n test items, and as many samples with their levels and, of a class-conditional model, their classes."""
     model.eval()
-    real, labels = spread(test, n, _generator(seed))
-    condition = condition_of(model, labels)
-    drawn = draw(model, len(real), condition, mean=mean, progress=progress, generator=_generator(seed))
-    drawn = as_items(drawn, model.modality.levels, model.modality)
-    compared: list[Figure] = []
-    copies = None
-    with Console(stderr=True).status("Comparing the samples") if progress else nullcontext():
-        seen, _ = spread(training, n, _generator(seed))
-        k = min(len(real), len(seen))  # broken files are left out
-        sets = real[:k], drawn[:k], seen[:k]
-        if "features" in chosen and network is not None:
-            compared += features.compare(*sets, network, data, seed=seed)
-        if "distances" in chosen:
-            compared += distances.compare(*sets, data, seed=seed)
-        if "copies" in chosen:
-            copies = memorisation(drawn, real, training)
-            compared += copies.figures(data)
-    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), copies)
+    real, labels, _ = subset(test, n, _seeded(seed), model.modality, model.condition)
+    drawn = draw(model, len(real), condition_of(model, labels), mean=mean, generator=_seeded(seed))
+    return real, quantise(drawn, model.modality.levels, model.modality)
 
 
 def _of_means(figure: Figure) -> Figure:
-    """A figure whose name says that samples are means; training items in their place are none."""
+    """The same figure of samples that end with means: its name says so. Figures of training items stay as they are."""
     of_samples = figure.data.endswith(" generated")
     return dataclasses.replace(figure, data=f"{figure.data}, means") if of_samples else figure
 
 
-def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:
-    """What can be measured of so many items, and of n samples, and says something about the medium."""
-    suits = {
-        "likelihood": isinstance(model, (Explicit, Latent)),
-        "latents": isinstance(model, Variational) and items > 1,
-        "features": network is not None and n > features.NEIGHBOURS,
-        "distances": "distances" in model.modality.metrics and n > 1,
-        "copies": n > 1,
-    }
-    return [name for name in METRICS if suits[name]]
-
-
-def _generator(seed: int) -> torch.Generator:
+def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

@@ -181,6 +181,12 @@ class PCA(LinearLatent):
         """The share of the total variance along each direction, shape [k]."""
         return self.variance / self.total
 
+    def scored_by(self) -> "ProbabilisticPCA | None":
+        """Probabilistic PCA on the same axes, where they are fewer than the dimensions."""
+        if len(self.variance) == self.mean.numel():
+            return None
+        return ProbabilisticPCA.from_axes(self.modality, self.axes()).to(self.device)
+
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The whitened scores, shape [batch, k]: points, since they have no spread."""
         floor = torch.finfo(self.variance.dtype).eps * self.variance.max()

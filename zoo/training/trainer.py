@@ -21,6 +21,7 @@ from zoo.distributions import full_precision
 from zoo.model import GenerativeModel, Optimiser, Player, Trainable
 from zoo.training import state
 from zoo.training.log import Log
+from zoo.training.memory import keep_memory
 from zoo.training.state import TrainingError
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def train(
             interruption. Otherwise the first checkpoint of this run takes the place of those of an earlier one. No
             other file or folder in `output` is touched.
 
+    On a processor, the process keeps the memory that a step frees, for the next one: see `zoo.training.memory`.
+
     Raises `MediaError` for data that are none of the model's medium, and `TrainingError` where the loss is not finite
     and where another training is at work in `output`.
     """
@@ -133,6 +136,7 @@ def train(
     if isinstance(model, GenerativeModel):
         look_at(model, data)
     model.to(accelerator.device).train()
+    keep_memory()
     many_cards = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
     with (
         state.alone(place if accelerator.is_main_process else None),

@@ -7,7 +7,7 @@ from scipy.stats import wasserstein_distance
 from sklearn.metrics.pairwise import rbf_kernel
 
 from zoo.evaluation import distances
-from zoo.evaluation.distances import compare, mmd, sliced_wasserstein
+from zoo.evaluation.distances import measure, mmd, sliced_wasserstein
 
 
 def normal(n, d=2, seed=0):
@@ -58,7 +58,7 @@ def test_the_p_value_is_small_where_only_the_shape_differs():
 
 def test_figures_come_in_pairs_with_training_items():
     x = normal(300)
-    found = compare(x[:100], x[100:200] + 1, x[200:], "toys")
+    found = measure(x[:100], x[100:200] + 1, x[200:], "toys")
     assert [figure.metric for figure in found[::2]] == [
         "sliced Wasserstein distance",
         "squared MMD",
@@ -75,7 +75,7 @@ def test_the_mmd_of_sorted_items_is_of_all_their_classes(monkeypatch):
     centres = torch.tensor([0.0, 30.0]).repeat_interleave(100)[:, None]
     real, training = normal(200) + centres, normal(200, seed=1) + centres
     drawn = (normal(200, seed=2) + centres)[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
-    found = {figure.metric: figure for figure in compare(real, drawn, training, "toys")[:-1:2]}
+    found = {figure.metric: figure for figure in measure(real, drawn, training, "toys")[:-1:2]}
     assert found["squared MMD"].value == mmd(real[::4], drawn[::4])[0]
     assert found["p-value of the MMD"].value > 0.01
     assert found["squared MMD"].data == "toys: 50 real, 50 generated"
@@ -92,7 +92,7 @@ def test_numbers_that_are_none_are_refused():
         with pytest.raises(ValueError, match="2 of 10 items of the first set hold NaN"):
             distance(broken, x)
     with pytest.raises(ValueError, match="2 of 10 generated items hold NaN"):
-        compare(x, broken, x, "toys")
+        measure(x, broken, x, "toys")
 
 
 def test_what_has_no_distance_is_refused():

@@ -8,7 +8,7 @@ from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 from torch import Tensor
 
 from zoo.evaluation import features
-from zoo.evaluation.features import FeatureNetwork, compare, coverage, frechet_distance, kernel_distance
+from zoo.evaluation.features import FeatureNetwork, coverage, frechet_distance, kernel_distance, measure
 
 
 def normal(n, d=2, seed=0) -> Tensor:
@@ -44,12 +44,8 @@ def test_the_frechet_distance_of_equal_distributions_falls_with_the_number_of_it
     assert 1.7 < bias[0] / bias[1] < 2.3 and 1.7 < bias[1] / bias[2] < 2.3
 
 
-def test_the_frechet_distance_is_finite_with_fewer_items_than_features_and_in_pieces(monkeypatch):
-    x, y = normal(10, 40), normal(12, 40, seed=1)
-    whole = frechet_distance(x, y)
-    assert math.isfinite(whole) and whole > 0
-    monkeypatch.setattr(features, "BLOCK", 120)
-    assert frechet_distance(x, y) == pytest.approx(whole)
+def test_the_frechet_distance_is_finite_with_fewer_items_than_features():
+    assert 0 < frechet_distance(normal(10, 40), normal(12, 40, seed=1)) < math.inf
 
 
 def test_the_kernel_distance_is_that_of_the_definition():
@@ -114,7 +110,7 @@ def test_a_lost_mode_costs_variety_and_noise_costs_realism():
 def test_every_figure_names_the_network_and_has_that_of_training_items_beside_it():
     network = FeatureNetwork("two numbers", lambda x: torch.stack([x.mean((1, 2)), x.std((1, 2))], 1))
     x = torch.randn(300, 4, 5, generator=torch.Generator().manual_seed(0))
-    found = compare(x[:100], x[100:200] + 3, x[200:], network, "toys")
+    found = measure(x[:100], x[100:200] + 3, x[200:], network, "toys")
     assert {figure.kind for figure in found} == {"two numbers"}
     assert [figure.metric for figure in found[::2]] == [figure.metric for figure in found[1::2]]
     names = {figure.metric for figure in found}
@@ -137,9 +133,9 @@ def test_a_network_sees_batches():
 def test_too_few_items_are_warned_of_and_what_cannot_be_compared_is_refused():
     network = FeatureNetwork("all", lambda x: x)
     with pytest.warns(UserWarning, match="8 items are too few for the covariance of 20 features"):
-        compare(normal(8, 20), normal(8, 20), normal(8, 20), network, "toys")
+        measure(normal(8, 20), normal(8, 20), normal(8, 20), network, "toys")
     with pytest.raises(ValueError, match=r"must be as many and of one shape, got \[8, 2\], \[9, 2\], \[8, 2\]"):
-        compare(normal(8), normal(9), normal(8), network, "toys")
+        measure(normal(8), normal(9), normal(8), network, "toys")
     with pytest.raises(ValueError, match=r"got \[8, 2\] and \[8, 3\]"):
         frechet_distance(normal(8), normal(8, 3))
     with pytest.raises(ValueError, match="5 neighbours need more items than that, got 5 and 9"):
@@ -150,19 +146,19 @@ def test_numbers_that_are_none_are_refused():
     x = normal(100)
     broken = x.clone()
     broken[:3, 1] = math.nan
-    for measure in (frechet_distance, kernel_distance, coverage):
+    for distance in (frechet_distance, kernel_distance, coverage):
         with pytest.raises(ValueError, match="3 of 100 feature vectors of the second set hold NaN or infinite values"):
-            measure(x, broken)
+            distance(x, broken)
         with pytest.raises(ValueError, match="3 of 100 feature vectors of the first set hold NaN"):
-            measure(broken, x)
+            distance(broken, x)
     network = FeatureNetwork("all", lambda x: x)
     with pytest.raises(ValueError, match="3 of 100 generated items hold NaN"):
-        compare(x, broken, x, network, "toys")
+        measure(x, broken, x, network, "toys")
     with pytest.raises(ValueError, match="3 of 100 training items hold NaN"):
-        compare(x, x, broken, network, "toys")
+        measure(x, x, broken, network, "toys")
     overflowing = FeatureNetwork("logarithms", lambda x: (x - x[0]).abs().log())
     with pytest.raises(ValueError, match="1 of 100 feature vectors of the first set hold NaN or infinite values"):
-        compare(x, x, x, overflowing, "toys")
+        measure(x, x, x, overflowing, "toys")
 
 
 def test_inception_takes_bytes_of_three_colours(monkeypatch):

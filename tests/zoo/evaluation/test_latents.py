@@ -6,18 +6,24 @@ import pytest
 import torch
 
 from modalities.data import Arrays, batches
-from modalities.images import binarise
+from modalities.images import Images, binarise
 from modalities.points import Points
 from tests import toys
-from zoo.distributions import DiagonalGaussian, Path
-from zoo.evaluation.items import for_draws
-from zoo.evaluation.latents import evaluate
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.made import MADE
+from zoo.distributions import DiagonalGaussian
+from zoo.evaluation.latents import measure
+from zoo.evaluation.samples import fork
+from zoo.hierarchy import TopDown
+from zoo.latent_prior import LatentPrior
 from zoo.model import Variational
+from zoo.variational.vae import VAE
+from zoo.variational.vq import VQVAE
 
 
 def figures(model, x, labels=None, **options):
     generator = torch.Generator().manual_seed(0)
-    return {f.metric: f for f in evaluate(model, Arrays(x, labels), "toys", generator=generator, **options)}
+    return {f.metric: f for f in measure(model, Arrays(x, labels), "toys", generator=generator, **options)}
 
 
 class Known(Variational):
@@ -33,14 +39,14 @@ class Known(Variational):
             z = yield DiagonalGaussian(torch.zeros(n, 2), torch.tensor(2.0))
             yield DiagonalGaussian(z, torch.tensor(1.0))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def encode(self, x, *, condition=None):
         def walk():
             z = yield DiagonalGaussian(self.a * x, torch.tensor(0.5))
             yield DiagonalGaussian(z + self.b * x * torch.tensor([1.0, 0.0]), torch.tensor(1.0))
 
-        return Path(walk)
+        return TopDown(walk)
 
     def decode(self, z, *, condition=None):
         return DiagonalGaussian(z[1] * 0, torch.tensor(1.0))
@@ -54,6 +60,8 @@ def test_rate_and_distortion_by_hand_in_every_group():
     assert found["rate of group 1 of 2"].value == pytest.approx(first.mean().item(), rel=1e-5)
     assert found["rate of group 2 of 2"].value == pytest.approx(second.mean().item(), rel=1e-5)
     assert found["rate"].value == pytest.approx((first + second).mean().item(), rel=1e-5)
+    assert found["negative ELBO"].value == pytest.approx(found["rate"].value + found["distortion"].value)
+    assert found["negative ELBO"].kind == "bound on a density"
     assert found["rate"].error == pytest.approx(((first + second).std() / math.sqrt(1000)).item(), rel=1e-4)
     distortion = (0.5 * x**2).sum(1).mean().item() + math.log(2 * math.pi)
     assert found["distortion"].value == pytest.approx(distortion, rel=1e-5)
@@ -78,7 +86,7 @@ def test_rate_and_distortion_add_up_to_the_bound(name):
     model = toys.make(name)
     x = toys.data_for(model)
     found = figures(model, x)
-    elbo = model.elbo(x, generator=for_draws(torch.Generator().manual_seed(0)))
+    elbo = model.elbo(x, generator=fork(torch.Generator().manual_seed(0)))
     assert found["rate"].value + found["distortion"].value == pytest.approx(-elbo.total.mean().item(), rel=1e-5)
     assert found["distortion"].kind == "mass"
     bits = found["rate, bits/dim"].value + found["distortion, bits/dim"].value
@@ -87,6 +95,31 @@ def test_rate_and_distortion_add_up_to_the_bound(name):
     assert len(groups) == (0 if name == "vae" else 2)
     if groups:
         assert found["rate of group 2 of 2"].value == pytest.approx(elbo.kl[:, 1].mean().item(), rel=1e-5)
+
+
+def test_a_learned_prior_has_the_codes_as_its_rate():
+    torch.manual_seed(0)
+    medium = Images(1, 8, 8, 2)
+    x = torch.where(torch.rand(30, *medium.shape) < 0.5, 1.0, -1.0)
+    vq = VQVAE(medium, codes=8, dimensions=4, downsampling=4, width=4, blocks=0)
+    codes = GatedPixelCNN(vq.latents(), 4, 1, 3, 3, 4, likelihood="categorical", embedding=4)
+    model = LatentPrior(vq, codes).eval()
+    found = figures(model, x, batch_size=8)
+    with torch.no_grad():
+        codes = vq.to_latents(vq.encode(x))
+        rate, distortion = -model.learned.log_prob(codes), -vq.decode(vq.from_latents(codes)).log_prob(x)
+    assert found["rate"].value == pytest.approx(rate.mean().item(), rel=1e-5)
+    assert found["distortion"].value == pytest.approx(distortion.mean().item(), rel=1e-5)
+    assert found["negative ELBO"].value == pytest.approx(-model.log_prob(x, samples=3).mean().item(), rel=1e-5)
+    assert (found["rate"].kind, found["negative ELBO"].kind) == ("", "bound on a mass")
+    vae = VAE(medium, latent=2, width=4, blocks=0, hidden=8)
+    model = LatentPrior(vae, MADE(vae.latents(), width=8, layers=1)).eval()
+    with torch.no_grad():
+        elbo, bound = (f(x, generator=torch.Generator().manual_seed(5)) for f in (model.elbo, model.log_prob))
+        z = model.encode(x).rsample(generator=torch.Generator().manual_seed(5))
+        expected = model.encode(x).log_prob(z) - model.learned.log_prob(z)
+    torch.testing.assert_close(elbo.kl, expected.double()[:, None])
+    assert torch.equal(elbo.total, bound)
 
 
 def test_a_unit_that_ignores_its_item_is_not_active():
@@ -108,26 +141,26 @@ def test_labels_go_to_a_conditional_model():
     assert found["rate"].value == pytest.approx(elbo.kl.sum(1).mean().item(), rel=1e-5)
     assert (found["rate"].kind, found["distortion"].kind) == ("class known", "mass, class known")
     assert (figures(toys.make("vae"), x)["rate"].kind, figures(toys.make("vae"), x)["distortion"].kind) == ("", "mass")
-    with pytest.raises(ValueError, match="ToyVAE is class-conditional and the data have no labels"):
+    with pytest.raises(ValueError, match="ToyVAE is told a class and the data have no labels"):
         figures(model, x)
 
 
 def test_the_items_do_not_depend_on_what_the_model_draws(monkeypatch):
     x = torch.rand(30, 1, 4, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
     data = Arrays(x, noise=binarise)
-    expected = torch.cat(list(batches(data, 8, torch.Generator().manual_seed(0))))
+    expected = torch.cat([batch.x for batch in batches(data, 8, torch.Generator().manual_seed(0))])
     for name in ("vae", "hierarchy"):
         model, seen = toys.make(name), []
         elbo = model.elbo
         monkeypatch.setattr(
             model, "elbo", lambda x, elbo=elbo, seen=seen, **options: seen.append(x) or elbo(x, **options)
         )
-        evaluate(model, data, "toys", batch_size=8, generator=torch.Generator().manual_seed(0))
+        measure(model, data, "toys", batch_size=8, generator=torch.Generator().manual_seed(0))
         assert torch.equal(torch.cat(seen), expected)
 
 
 def test_models_without_a_bound_and_single_items_are_refused():
-    with pytest.raises(ValueError, match="ToyPixelCNN is not trained by a bound"):
+    with pytest.raises(ValueError, match="ToyPixelCNN is not scored by a bound"):
         figures(toys.make("pixelcnn"), torch.ones(4, 1, 4, 3))
-    with pytest.raises(ValueError, match="at least 2 are needed"):
+    with pytest.raises(ValueError, match="at least 2 items, got 1"):
         figures(toys.make("vae"), torch.ones(4, 1, 4, 3), limit=1)

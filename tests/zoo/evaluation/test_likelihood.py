@@ -8,8 +8,9 @@ from scipy.ndimage import gaussian_filter
 
 from modalities.data import Arrays, batches
 from modalities.images import Images, binarise
+from modalities.signals import Signals
 from tests import toys
-from zoo.evaluation.likelihood import advantage, evaluate, structural_similarity
+from zoo.evaluation.likelihood import advantage, measure, structural_similarity
 from zoo.linear.pca import PCA
 
 
@@ -17,7 +18,7 @@ def figures(name, **options):
     model = toys.make(name)
     x = toys.data_for(model)
     generator = torch.Generator().manual_seed(0)
-    return model, x, {f.metric: f for f in evaluate(model, Arrays(x), "toys", generator=generator, **options)}
+    return model, x, {f.metric: f for f in measure(model, Arrays(x), "toys", generator=generator, **options)}
 
 
 def seeded():
@@ -48,17 +49,17 @@ def test_the_items_depend_neither_on_the_model_nor_on_its_draws(given):
         model = toys.make(name)
         seen = record(model)
         torch.manual_seed(5)
-        evaluate(model, grey(), "toys", samples=samples, batch_size=8, generator=seeded() if given else None)
+        measure(model, grey(), "toys", samples=samples, batch_size=8, generator=seeded() if given else None)
         found.append(torch.cat([x for x, _ in seen]))
     assert all(torch.equal(x, found[0]) for x in found)
     if given:  # those that exact models have seen all along
-        assert torch.equal(found[0], torch.cat(list(batches(grey(), 8, seeded()))))
+        assert torch.equal(found[0], torch.cat([batch.x for batch in batches(grey(), 8, seeded())]))
 
 
 def test_the_draws_follow_the_generator():
     model = toys.make("vae")
     values = [
-        evaluate(model, grey(), "toys", samples=1, batch_size=8, generator=generator)[0].value
+        measure(model, grey(), "toys", samples=1, batch_size=8, generator=generator)[0].value
         for generator in (seeded(), seeded(), seeded().manual_seed(1), None, None)
     ]
     assert values[0] == values[1] and len(set(values)) == 4
@@ -101,7 +102,7 @@ def test_the_signal_to_noise_ratio_is_of_pictures_that_can_be_shown():
     medium = Images(channels=1, height=4, width=3)
     x = torch.where(torch.rand(60, *medium.shape, generator=seeded()) < 0.5, 1.0, -1.0)
     model = PCA.fit(x, medium, components=9)
-    found = {f.metric: f.value for f in evaluate(model, Arrays(x), "toys")}
+    found = {f.metric: f.value for f in measure(model, Arrays(x), "toys")}
     rebuilt = model.reconstruct(x)
     assert rebuilt.abs().max() > 1.1
 
@@ -114,6 +115,18 @@ def test_the_signal_to_noise_ratio_is_of_pictures_that_can_be_shown():
     assert expected > 10 * torch.log10(4 / error(rebuilt, x)).mean().item() + 0.1
 
 
+def test_series_have_the_root_of_the_squared_error_in_their_unit():
+    medium = Signals(channels=1, length=8, unit="mV")
+    x = torch.randn(50, 1, 8, generator=seeded())
+    model = PCA.fit(x, medium, components=3)
+    (found,) = measure(model, Arrays(x), "toys")
+    errors = (model.reconstruct(x) - x).double().square().mean((1, 2))
+    assert (found.metric, found.unit) == ("reconstruction RMSE", "mV")
+    assert found.value == pytest.approx(errors.mean().sqrt().item())
+    # By the delta method: the deviation of the root is that of the square, over twice the root.
+    assert found.error == pytest.approx((errors.std() / math.sqrt(50) / (2 * errors.mean().sqrt())).item())
+
+
 def test_the_limit_takes_the_first_items():
     _, x, found = figures("pixelcnn", limit=10, batch_size=4)
     model = toys.make("pixelcnn")
@@ -124,14 +137,14 @@ def test_labels_go_to_a_conditional_model_and_only_there():
     model = toys.make("conditional-vae")
     x = toys.data_for(model)
     labels = torch.arange(len(x)) % 3
-    found = {f.metric: f for f in evaluate(model, Arrays(x, labels), "toys")}
+    found = {f.metric: f for f in measure(model, Arrays(x, labels), "toys")}
     mse = (model.reconstruct(x, condition=labels) - x).square().mean().item()
     assert found["reconstruction MSE"].value == pytest.approx(mse)
     assert found["NLL"].kind == found["bits/dim"].kind == "bound on a mass, class known"
     assert found["reconstruction MSE"].kind == ""
-    assert {f.kind for f in evaluate(toys.make("pixelcnn"), Arrays(x, labels), "toys")} == {"mass"}
-    with pytest.raises(ValueError, match="ToyVAE is class-conditional and the data have no labels; .* from 0 to 2"):
-        evaluate(model, Arrays(x), "toys")
+    assert {f.kind for f in measure(toys.make("pixelcnn"), Arrays(x, labels), "toys")} == {"mass"}
+    with pytest.raises(ValueError, match="ToyVAE is told a class and the data have no labels"):
+        measure(model, Arrays(x), "toys")
 
 
 def test_the_advantage_is_paired():
@@ -150,10 +163,10 @@ def test_the_advantage_is_paired():
 
 def test_the_advantage_is_of_the_same_binarised_items_by_as_many_samples():
     models = toys.make("vae"), toys.make("hierarchy")
-    alone = [evaluate(m, grey(), "toys", samples=7, batch_size=8, generator=seeded())[0].value for m in models]
+    alone = [measure(m, grey(), "toys", samples=7, batch_size=8, generator=seeded())[0].value for m in models]
     seen = [record(model) for model in models]
     found = advantage(*models, grey(), "toys", samples=7, batch_size=8, generator=seeded())
-    items = torch.cat(list(batches(grey(), 8, seeded())))
+    items = torch.cat([batch.x for batch in batches(grey(), 8, seeded())])
     for calls in seen:
         assert torch.equal(torch.cat([x for x, _ in calls]), items)
         assert {samples for _, samples in calls} == {7}
@@ -171,7 +184,7 @@ def test_the_advantage_of_conditional_models_is_by_the_labels_of_the_items():
         )
     advantage(*models, Arrays(x, labels), "toys", batch_size=4)
     assert all(torch.equal(torch.cat(conditions), labels) for conditions in seen)
-    with pytest.raises(ValueError, match="class-conditional and the data have no labels"):
+    with pytest.raises(ValueError, match="told a class and the data have no labels"):
         advantage(*models, Arrays(x), "toys")
 
 
@@ -183,7 +196,7 @@ def test_an_advantage_over_what_cannot_be_compared_is_refused():
         advantage(model, toys.make("ppca"), data, "toys")
     told, labelled = toys.make("conditional-vae"), Arrays(data.x, torch.arange(len(data)) % 3)
     for pair in ((model, told), (told, model)):
-        with pytest.raises(ValueError, match="ToyVAE is given the class of an item and ToyPixelCNN is not"):
+        with pytest.raises(ValueError, match="is told .* their likelihoods cannot be compared"):
             advantage(*pair, labelled, "toys")
 
 
@@ -218,10 +231,10 @@ def test_images_that_are_large_enough_have_a_structural_similarity():
     medium = Images(channels=1, height=12, width=11)
     x = torch.rand(40, *medium.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     model = PCA.fit(x, medium, components=20)
-    found = {f.metric: f for f in evaluate(model, Arrays(x), "toys")}
+    found = {f.metric: f for f in measure(model, Arrays(x), "toys")}
     expected = structural_similarity(model.reconstruct(x).clamp(-1, 1), x)
     assert found["SSIM"].value == pytest.approx(expected.mean().item()) and 0.1 < found["SSIM"].value < 0.9
     assert found["SSIM"].unit == ""
     small = Images(channels=1, height=12, width=10)
-    found = evaluate(PCA.fit(x[..., :10], small, components=5), Arrays(x[..., :10]), "toys")
+    found = measure(PCA.fit(x[..., :10], small, components=5), Arrays(x[..., :10]), "toys")
     assert [figure.metric for figure in found] == ["reconstruction MSE", "PSNR"]

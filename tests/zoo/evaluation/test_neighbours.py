@@ -1,12 +1,16 @@
-"""Nearest neighbours against all distances at once."""
+"""Nearest neighbours against all distances at once; a generator that copies is found out, and unseen data are not."""
 
 import math
 
 import pytest
 import torch
 
+from modalities.data import Arrays
+from modalities.images import Images
 from tests.zoo.linear.data import Listed, images
-from zoo.evaluation.neighbours import nearest
+from zoo.evaluation.neighbours import NeighbourTest, compare_neighbours, nearest
+
+MEDIUM = Images(channels=1, height=6, width=6)
 
 
 def test_the_nearest_neighbour_is_the_closest_item_across_blocks():
@@ -32,3 +36,85 @@ def test_items_are_their_own_neighbours_unless_these_are_left_out():
     assert torch.equal(others.index, between[10:20].argmin(1))
     with pytest.raises(ValueError, match="one index a sample"):
         nearest(x[:7], x, leave_out=torch.arange(3))
+
+
+def pictures(n, seed):
+    return torch.rand(n, *MEDIUM.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_copies_with_a_hundredth_of_noise_are_found():
+    training, held_out = pictures(500, 0), pictures(300, 1)
+    noise = torch.randn(300, *MEDIUM.shape, generator=torch.Generator().manual_seed(2))
+    copies = training[100:400] + 0.01 * noise
+    found = compare_neighbours(copies, held_out, Arrays(training))
+    assert found.share == 1 and found.probability == 1 and found.p < 1e-20
+    assert torch.equal(
+        found.neighbours[0], training[100 + (copies == found.closest[0]).flatten(1).all(1).nonzero()[0]][0]
+    )
+    expected = (found.closest - found.neighbours).flatten(1).norm(dim=1).double()
+    torch.testing.assert_close(expected, found.generated.sort().values[:10], rtol=1e-5, atol=0)
+
+
+def test_unseen_items_pass():
+    training = pictures(500, 0)
+    found = [compare_neighbours(pictures(300, seed), pictures(300, seed + 10), training) for seed in range(1, 7)]
+    assert sum(one.share for one in found) / 6 < 0.03
+    assert sum(one.probability for one in found) / 6 == pytest.approx(0.5, abs=0.03)
+    assert sorted(one.p for one in found)[3] > 0.05
+
+
+def test_some_copies_among_many_samples_are_found():
+    training, fresh = pictures(500, 0), pictures(300, 2)
+    fresh[:30] = training[:30]
+    found = compare_neighbours(fresh, pictures(300, 1), training)
+    assert 0.1 <= found.share < 0.14
+    assert found.p < 0.1  # the rest lie as they should
+
+
+def test_a_copyist_is_not_acquitted_by_numbers_that_are_none():
+    training, held_out = pictures(50, 0), pictures(20, 1)
+    broken = training[:30].clone()
+    broken[7, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match="1 of 30 generated items hold NaN or infinite values"):
+        compare_neighbours(broken, held_out, training)
+    held_out[3] = float("inf")
+    with pytest.raises(ValueError, match="1 of 20 unseen items hold NaN or infinite values"):
+        compare_neighbours(training[:30], held_out, training)
+
+
+def test_the_share_of_few_unseen_items_is_no_figure():
+    distances = torch.rand(4000, 220, generator=torch.Generator().manual_seed(0)).double()
+
+    def found(m):
+        return NeighbourTest(distances[0, :20], distances[0, 20 : 20 + m], torch.zeros(0), torch.zeros(0))
+
+    assert [figure.unit for figure in found(200).figures("toys")] == ["%", "", ""]
+    assert [figure.unit for figure in found(199).figures("toys")] == ["", ""]
+    # Where samples and unseen items are alike, it is what the property says.
+    for m in (20, 200):
+        shares = [NeighbourTest(row[:20], row[20 : 20 + m], torch.zeros(0), torch.zeros(0)).share for row in distances]
+        assert sum(shares) / len(shares) == pytest.approx((1 + 0.01 * (m - 1)) / (m + 1), rel=0.07)
+
+
+def test_the_figures_by_hand():
+    near, far = torch.tensor([1.0, 2.0, 3.0, 10.0]).double(), torch.tensor([2.0, 4.0, 5.0]).double()
+    found = NeighbourTest(near, far, torch.zeros(0), torch.zeros(0))
+    # The percentile is 2.04; pairs: 1 beats three, 2 ties one and beats two, 3 beats two, 10 none.
+    assert found.share == 0.5
+    assert found.probability == pytest.approx((3 + 2.5 + 2) / 12)
+    assert 0.1 < found.p < 0.5
+    assert [figure.value for figure in found.figures("toys")] == [found.probability, found.p]
+    assert {figure.data for figure in found.figures("toys")} == {"toys: 3 real, 4 generated"}
+    # A hundred times as many unseen items have nearly the same percentile.
+    many = found._replace(held_out=far.repeat(100))
+    assert [figure.value for figure in many.figures("toys")] == [50, many.probability, many.p]
+    assert many.figures("toys")[0].unit == "%"
+
+
+def test_the_picture_shows_samples_above_their_neighbours():
+    training = pictures(50, 0)
+    found = compare_neighbours(training[:8], pictures(20, 1), training, shown=4)
+    assert found.closest.shape == found.neighbours.shape == (4, 1, 6, 6)
+    assert torch.equal(found.closest, found.neighbours)
+    picture = found.show(MEDIUM)
+    assert picture.width > 1.5 * picture.height
