@@ -77,6 +77,13 @@ def test_every_recipe_opens_with_its_command_and_time_and_has_the_four_presets(n
     assert tyro.extras.overridable_config_cli(given, args=["smoke"]) == given["smoke"][1]
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_stands_alone_but_for_what_all_share_and_is_read_in_minutes(name):
+    text = (ROOT / "recipes" / f"{name}.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(?:from|import) recipes\.(\w+)", text, re.MULTILINE)) <= {"recipe"}
+    assert len(text.splitlines()) <= 240
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_opens_with_its_command(name):
     tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8"))
@@ -108,4 +115,5 @@ def test_texts_name_no_path_of_a_machine_and_no_package_host():
 
 def test_continuous_integration_runs_the_suite():
     script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK) and "make test" in script.read_text(encoding="utf-8")
+    commands = script.read_text(encoding="utf-8")
+    assert os.access(script, os.X_OK) and "make test" in commands and "make lint" in commands
