@@ -206,10 +206,10 @@ def _check(target: Path, ours: Callable[[Path], Sequence[str]]) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise Refused(f"{target} is a file; a checkpoint is a folder")
+        raise Refused(f"{target} is a file, and a folder is to be written")
     other = foreign(target, ours(target))
     if other is not None:
-        raise Refused(f"{target} holds {other}, which is no part of a checkpoint; choose another folder")
+        raise Refused(f"{target} holds {other}, which this package did not write; choose another folder")
     if target == Path.cwd() or os.path.ismount(target):
         place = "the current folder" if target == Path.cwd() else "the root of a file system"
         raise Refused(f"{target} is {place} and cannot be replaced in one step; name a folder inside it")
@@ -235,7 +235,7 @@ def _put_back(former: Path, target: Path, ours: Callable[[Path], Sequence[str]])
     """
     names = ours(former)
     if not names and any(former.iterdir()):
-        raise Refused(f"{former} is in the way and is no checkpoint; move it elsewhere")
+        raise Refused(f"{former} is in the way, and this package did not write it; move it")
     if not target.exists():
         os.rename(former, target)
         return

@@ -39,6 +39,7 @@ class Modality:
     """
 
     kind: ClassVar[str]
+    """The name of the medium. A class of the user's own program with a new one is known from then on."""
     ragged: ClassVar[bool] = False
     """Whether items differ in length along the last axis."""
     suffix: ClassVar[str] = ""
@@ -54,6 +55,12 @@ class Modality:
     of reconstructions in the medium's unit, in the place of the squared one."""
     task: ClassVar[str | None] = None
     """The Hugging Face Hub's name of what a model of this medium does, if it has one."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        kind = cls.__dict__.get("kind")
+        if kind is not None and kind not in KINDS:
+            OWN[kind] = cls
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -176,8 +183,16 @@ class Modality:
         return [(field.name, getattr(self, field.name)) for field in fields]
 
 
+OWN: dict[str, type[Modality]] = {}
+"""The media of the user's own program."""
+
+
 def adapter(kind: str) -> type[Modality]:
-    """The class of a medium, by its name in `KINDS`."""
+    """The class of a medium, by its name. Raises ValueError for one that is not known; it is never imported."""
+    if kind in OWN:
+        return OWN[kind]
+    if kind not in KINDS:
+        raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted([*KINDS, *OWN]))}")
     module, name = KINDS[kind].split(":")
     return getattr(importlib.import_module(module), name)
 
@@ -203,9 +218,8 @@ def from_config(config: Mapping[str, Any], arrays: "Mapping[str, Tensor] | None"
     """
     fields = {**config, **(arrays or {})}
     kind = fields.pop("kind", None)
-    if kind not in KINDS:
-        raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted(KINDS))}")
+    known = adapter(kind)
     try:
-        return adapter(kind)(**fields)
+        return known(**fields)
     except TypeError as error:
         raise ValueError(f"the configuration of {kind} does not fit: {error}") from error

@@ -12,7 +12,6 @@ faces; what is far apart in them does not always agree. Samples by all three sam
 differs is the time (see docs/autoregressive.md).
 """
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,10 +35,11 @@ from recipes.recipe import (
     settings,
     trained,
 )
-from zoo.autoregressive.chain import Autoregressive, Sampler
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
+from zoo.autoregressive.samplers import Sampler
 from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
 from zoo.hub import load
@@ -151,7 +151,7 @@ def build(design: Any, medium: Modality) -> Autoregressive:
 def time_to_sample(model: Autoregressive, counts: tuple[int, ...]) -> dict[str, str]:
     """How long every sampler takes for so many images, and in how many passes; the naive one by the time of a few."""
     passes: list[None] = []
-    draws, found = math.prod(model.positions) * model.output.turns, {}
+    draws, found = model.draws, {}
     hook = model.get_submodule("last").register_forward_hook(lambda *_: passes.append(None))
     for n in counts:
         passes.clear()

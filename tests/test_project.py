@@ -112,4 +112,5 @@ def test_texts_name_no_path_of_a_machine_and_no_package_host():
 
 def test_continuous_integration_runs_the_suite():
     script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK) and "make test" in script.read_text(encoding="utf-8")
+    commands = script.read_text(encoding="utf-8")
+    assert os.access(script, os.X_OK) and "make test" in commands and "make lint" in commands

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modalities import KINDS, Modality
+from modalities import Modality
 from modalities.images import Images
 from modalities.meshes import Meshes
 from modalities.points import Points
@@ -29,9 +29,6 @@ class Clips(Modality):
     @property
     def shape(self):
         return (1, self.frames, self.side, self.side)
-
-
-KINDS["clips"] = "tests.toys:Clips"
 
 
 class ToyPPCA(Latent, Explicit, Fitted):

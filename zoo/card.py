@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modalities import KINDS, adapter
+from modalities import adapter
 from modalities.files import write_aside
 
 CARD, PICTURE = "README.md", "samples.png"
@@ -129,7 +129,7 @@ def render(card: Card, *, name: str, family: str, medium: str, parameters: int, 
     """The text of README.md: the Hub's metadata, the figures as model-index results, and prose for people."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    task = adapter(medium).task if medium in KINDS else None
+    task = adapter(medium).task if medium else None
     data = ModelCardData(
         license=card.licence,
         library_name="latent-zoo",
@@ -160,22 +160,28 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def read_figures(folder: Path) -> list[Figure]:
-    """The figures of a checkpoint's card; none where it has no card."""
+    """The figures of a checkpoint's card; none where it has no card. Raises ValueError where they cannot be read."""
+    return _read(folder / CARD)[1] if (folder / CARD).is_file() else []
+
+
+def _read(path: Path) -> tuple[Any, list[Figure]]:
+    """A card in the Hub's form, and its figures."""
     from huggingface_hub import ModelCard
 
-    path = folder / CARD
-    return [_from_result(result) for result in ModelCard.load(path).data.eval_results or []] if path.is_file() else []
+    try:
+        card = ModelCard.load(path)
+        return card, [_from_result(result) for result in card.data.eval_results or []]
+    except Exception as error:  # of YAML, and of the Hub's form
+        raise ValueError(f"the header of {path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
     """Put figures into an existing card, each in place of an earlier one of the same metric, kind and data."""
-    from huggingface_hub import ModelCard
-
     path = folder / CARD
     if not path.is_file():
         raise ValueError(f"{folder} has no {CARD} to write figures to; `zoo.save` writes one")
-    card = ModelCard.load(path)
-    known = {(f.metric, f.kind, f.data): f for f in [*read_figures(folder), *figures]}
+    card, former = _read(path)
+    known = {(f.metric, f.kind, f.data): f for f in [*former, *figures]}
     card.data.eval_results = [_to_result(figure, card.data.pipeline_tag) for figure in known.values()]
     card.data.model_name = card.data.model_name or folder.name
     block = f"<!-- figures -->\n{table(known.values())}\n<!-- /figures -->"

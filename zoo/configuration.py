@@ -29,7 +29,7 @@ ARRAYS = "arguments"
 """What the names of the media's tensors begin with; no parameter's does."""
 
 
-CODECS = {"modality": Modality, "condition": Condition}
+CODECS: dict[str, type[Modality] | type[Condition]] = {"modality": Modality, "condition": Condition}
 """What an argument may be besides JSON values and models: the key it stands under, and its class, with a `config`."""
 MOST_CLASSES = 10**5
 
@@ -160,7 +160,7 @@ def _build(config: Mapping[str, Any], place: str, arrays: dict[str, Tensor], dev
             raise CheckpointError(f"{family} takes no argument {', '.join(sorted(unknown))}")
         if family not in OWN:
             _check_types(cls, arguments)
-        bound = inspect.BoundArguments(signature, {"self": None} | arguments)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(signature, {next(iter(signature.parameters)): None} | arguments)
         with torch.device(device) if device else nullcontext():
             return cls(*bound.args[1:], **bound.kwargs)
     except CheckpointError:

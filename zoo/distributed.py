@@ -65,15 +65,14 @@ def from_main(work: Callable[[], Tensor | None], like: Tensor) -> Tensor | None:
     return broadcast(like.new_empty(rows, columns) if found is None else found)
 
 
-def in_main_process(name: str, work: Callable[[], str]) -> str:
+def in_main_process(name: str, work: Callable[[], str], failure: type[Exception] = RuntimeError) -> str:
     """Do something in the main process alone, and give its result to all that ask for it.
 
     The main process waits for nobody, so that it may also be the only one to ask; the others wait for it.
 
     Arguments:
         name: of what is done, the same in every process.
-
-    Raises what `work` raises, and RuntimeError with its message in the other processes.
+        failure: what the other processes raise, with the message, where `work` raises.
     """
     if process_count() == 1:
         return work()
@@ -83,7 +82,7 @@ def in_main_process(name: str, work: Callable[[], str]) -> str:
     if not is_main():
         answer = json.loads(store.get(key))  # waits for it
         if "error" in answer:
-            raise RuntimeError(f"the main process failed: {answer['error']}")
+            raise failure(f"the main process failed: {answer['error']}")
         return answer["result"]
     try:
         result = work()

@@ -91,7 +91,7 @@ def find(name: str | Path, revision: str | None = None) -> Path:
         if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name) and not folder.exists():
             return _download(name, revision)
         if folder.exists():
-            raise CheckpointError(f"{given!r} is a file of no format that is known; a checkpoint is a folder")
+            raise CheckpointError(f"{given!r} is a file of no format that is known, and a checkpoint is a folder")
         near = difflib.get_close_matches(given, bundled, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` shows the bundled ones"
         raise CheckpointError(f"no bundled model, folder or Hub repository is called {given!r}; {hint}")
@@ -161,7 +161,7 @@ def save(
             (part / CARD).write_text(text, encoding="utf-8")
         return str(folder)
 
-    return Path(in_main_process(f"save {folder}", write))
+    return Path(in_main_process(f"save {folder}", write, CheckpointError))
 
 
 def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | None = None) -> str:
@@ -173,7 +173,7 @@ def push(model: GenerativeModel | str | Path, repo_id: str, *, private: bool | N
     Log in with `hf auth login` before. Raises `CheckpointError` with the reason where the Hub does not take it.
     """
     _check_repo_id(repo_id)
-    return in_main_process(f"push {repo_id}", lambda: _push(model, repo_id, private))
+    return in_main_process(f"push {repo_id}", lambda: _push(model, repo_id, private), CheckpointError)
 
 
 def _push(model: GenerativeModel | str | Path, repo_id: str, private: bool | None) -> str:
@@ -211,7 +211,7 @@ def pull(repo_id: str, folder: str | Path, *, revision: str | None = None) -> Pa
             _copy(source, part)
         return str(folder)
 
-    return Path(in_main_process(f"pull {repo_id} {folder}", write))
+    return Path(in_main_process(f"pull {repo_id} {folder}", write, CheckpointError))
 
 
 def _copy(source: Path, target: Path) -> None:

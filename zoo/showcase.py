@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.autoregressive.chain import Autoregressive
+    from zoo.autoregressive.model import Autoregressive
     from zoo.model import GenerativeModel, Latent
 
 ROWS = 4

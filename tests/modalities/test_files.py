@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from modalities.files import Refused, lock, write_aside
+from modalities.files import Refused, lock, replace_folder, undisturbed, write_aside
 
 
 @pytest.fixture
@@ -84,6 +84,16 @@ class TestLock:
                 pass
         assert os.listdir(tmp_path) == []
 
+    def test_a_forked_child_leaves_it_to_its_parent(self, tmp_path):
+        child = None
+        with lock(tmp_path / "lock", wait=0):
+            child = os.fork()
+            if child:
+                assert os.waitpid(child, 0)[1] == 0 and os.listdir(tmp_path) == ["lock"]
+        if child == 0:
+            os._exit(0)
+        assert os.listdir(tmp_path) == []
+
     def test_where_there_are_no_locks_this_goes_on_and_says_so(self, tmp_path, monkeypatch):
         import fcntl
 
@@ -96,3 +106,45 @@ class TestLock:
         monkeypatch.setattr(fcntl, "flock", refuse)
         with lock(tmp_path / "lock", wait=0) as locked:
             assert not locked
+
+
+class TestUndisturbed:
+    """Reading a folder while somebody replaces it."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        self.write(tmp_path / "folder", "1")
+        return tmp_path / "folder"
+
+    def write(self, folder, text):
+        with replace_folder(folder, lambda folder: ["a", "b"]) as part:
+            (part / "a").write_text(text)
+            (part / "b").write_text(text)
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_what_was_read_of_two_folders_is_read_again(self, fails, folder):
+        read = []
+
+        def work(found):
+            first = (found / "a").read_text()
+            if not read:
+                self.write(folder, "2")
+            read.append((first, (found / "b").read_text()))
+            if fails and len(read) == 1:
+                raise ValueError("they do not fit")
+            return read[-1]
+
+        assert undisturbed(lambda: folder, work) == ("2", "2") and read[0] == ("1", "2")
+
+    def test_what_fails_in_peace_fails_once(self, folder):
+        calls = []
+
+        def work(found):
+            calls.append(found)
+            raise ValueError("broken")
+
+        with pytest.raises(ValueError, match="broken"):
+            undisturbed(lambda: folder, work)
+        with pytest.raises(ValueError, match="broken"):
+            undisturbed(lambda: folder.with_name("nowhere"), work)
+        assert len(calls) == 2

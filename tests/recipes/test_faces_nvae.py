@@ -24,7 +24,7 @@ def test_smoke_measures_draws_and_saves(tmp_path):
     assert figures["bits/dim (bound on a mass)"] in card and "not comparable" not in card
     assert "nearest neighbour: p-value of that (Mann-Whitney), test pictures: 20 real, 20 generated, means" in figures
     model = load(smoke.output / smoke.name)
-    assert model.observation.likelihood == "logistic-mixture"
+    assert model.likelihood_head.name == "logistic-mixture"
     assert model.sample(2, temperature=0.5).shape == (2, 3, 16, 16)
 
 

@@ -53,7 +53,7 @@ def test_flags_are_the_arguments_of_the_constructor(monkeypatch):
     start(monkeypatch, found.append, "--latent", "5", "--output", str(Path.cwd()), "--likelihood", "gaussian")
     start(monkeypatch, found.append, "smoke", "--output", str(Path.cwd()))
     assert [(config.latent, config.width) for config in found] == [(5, 4), (1, 4)]
-    assert VAE(Points(2), **arguments(VAE, found[0])).observation.likelihood == "gaussian"
+    assert VAE(Points(2), **arguments(VAE, found[0])).likelihood_head.name == "gaussian"
     assert not hasattr(found[0], "beta") and not hasattr(found[0], "condition")
     assert arguments(Signals, Config()) == {}
     with pytest.raises(TypeError, match="VAE has no arguments widht"):

@@ -82,7 +82,7 @@ def test_bounds_are_compared_series_by_series():
 def test_every_preset_builds_a_model_that_trains(name):
     config = recipe.PRESETS[name][1]
     model = build(dataclasses.replace(config, length=32, width=4, groups=(1, 1), latent=2)).train()
-    assert model.observation.likelihood == config.likelihood and len(model.groups) == 2
+    assert model.likelihood_head.name == config.likelihood and len(model.groups) == 2
     loss = model.loss(Batch(torch.randn(8, 1, 32)), generator=seeded())["loss"]
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import zoo
-from modalities import KINDS, Modality
+from modalities import Modality
 from modalities.points import Points
 from tests import toys
 from zoo.catalog import OWN
@@ -55,6 +55,14 @@ class Precise(Own):
     def __init__(self, modality: Modality, width: int = 4):
         super().__init__(modality)
         self.steps = torch.linspace(0, 1, width).tolist()
+
+
+class Wide(Own):
+    """A model with much that is computed and not saved."""
+
+    def __init__(self, size: int = 4):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(size), persistent=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,7 +194,6 @@ class TestFiles:
         assert hub.requests == []
 
     def test_the_tensors_of_a_medium_are_there_before_the_model_is_built(self, tmp_path, monkeypatch, families):
-        monkeypatch.setitem(KINDS, "surfaces", f"{__name__}:Surface")
         triangles = torch.tensor([[0, 1, 2], [2, 1, 3]])
         folder = zoo.save(Own(Surface(triangles, "cm")), tmp_path / "own", half=True)
         assert load_file(folder / WEIGHTS).keys() == {"mean", "arguments/modality/triangles"}
@@ -199,6 +206,9 @@ class TestFiles:
             Own.from_pretrained(folder)
         save_file(weights | {"arguments/start/colours": torch.zeros(1)}, folder / WEIGHTS)
         with pytest.raises(CheckpointError, match="arguments/start/colours, which belongs to no medium"):
+            Own.from_pretrained(folder)
+        save_file(weights | {"arguments/modality/triangles": torch.full((2, 3), torch.nan)}, folder / WEIGHTS)
+        with pytest.raises(CheckpointError, match="arguments/modality/triangles holds NaN"):
             Own.from_pretrained(folder)
         save_file({"mean": torch.zeros(4, 3)}, folder / WEIGHTS)
         with pytest.raises(CheckpointError, match="do not build.*triangles"):
@@ -315,6 +325,14 @@ class TestStrictReading:
             zoo.load(folder)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
         assert time.monotonic() - start < 20
+
+    def test_nor_what_is_not_in_the_file(self, tmp_path, families):
+        zoo.register("wide", Wide)
+        folder = zoo.save(Wide(size=1000), tmp_path / "model")
+        assert zoo.load(folder).table.shape == (1000,)
+        change(folder, lambda config: config | {"arguments": {"size": 10**10}})
+        with pytest.raises(CheckpointError, match="describes 10,000,000,002 numbers, far more than"):
+            zoo.load(folder)
 
 
 class TestVersion010:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import get_session
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -82,6 +83,14 @@ class TestFolders:
         assert "79 nats" in text and "81.25" not in text and "Made up." in text
         write_figures(folder, [newer])
         assert (folder / "README.md").read_text() == text
+
+    @pytest.mark.parametrize("header", ["a: [", "- a", "model-index:\n- name: x\n  results:\n  - task: {}"])
+    def test_a_broken_header_is_one_sentence(self, header, folder):
+        (folder / "README.md").write_text(f"---\n{header}\n---\n# Toy\n")
+        for use in (read_figures, lambda folder: write_figures(folder, [FIGURE])):
+            with pytest.raises(ValueError, match="the header of .*README.md cannot be read") as error:
+                use(folder)
+            assert "\n" not in str(error.value)
 
     def test_figures_are_finite(self):
         with pytest.raises(ValueError, match="NLL = nan"):
@@ -297,6 +306,7 @@ def test_a_server_that_does_not_answer(folder, tmp_path, monkeypatch):
         for ask in (lambda: load("org/toy"), lambda: push(folder, "org/toy")):
             with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
                 ask()
+    assert len(get_session().event_hooks["request"]) == 1  # the client's own
 
 
 def _flip(data: bytes) -> bytes:

@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ def photographs(place, checkpoint):
     (place / "photos").mkdir()
     for name in ("a.png", "b.png"):
         PICTURE.save(place / "photos" / name)
-    return place / "photos", "holds a.png, which is no part of a checkpoint"
+    return place / "photos", "holds a.png, which this package did not write"
 
 
 def project(place, checkpoint):
@@ -86,12 +88,12 @@ def claim(place, checkpoint):
 def former(place, checkpoint):
     (place / ".new.former").mkdir()
     (place / ".new.former" / "thesis.tex").write_text("years of work")
-    return place / "new", "is in the way and is no checkpoint"
+    return place / "new", "is in the way, and this package did not write it"
 
 
 def file(place, checkpoint):
     (place / "thesis.tex").write_text("years of work")
-    return place / "thesis.tex", "is a file; a checkpoint is a folder"
+    return place / "thesis.tex", "is a file, and a folder is to be written"
 
 
 FOREIGN = [photographs, project, configuration, picture, hidden, subfolder, link, claim, former, file]
@@ -228,6 +230,38 @@ class TestSafety:
                     writers.remove(writer)
         assert seen >= {1.0, 2.0}
         assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+TOGETHER = """
+import os, sys, torch, zoo
+from tests import toys
+torch.distributed.init_process_group("gloo")
+model, main = toys.make("vae"), torch.distributed.get_rank() == 0
+model.encoder.bias.data.fill_(torch.distributed.get_rank())
+for _ in range(3):
+    zoo.save(model, "toy")
+    assert (zoo.load("toy").encoder.bias == 0).all()
+if main:
+    zoo.save(model, "alone")
+os.makedirs("project", exist_ok=True)
+open("project/README.md", "w").close()
+try:
+    zoo.save(model, "project")
+except zoo.checkpoint.CheckpointError as error:
+    assert ("the main process failed" in str(error)) != main and "holds README.md" in str(error)
+else:
+    sys.exit("saved over a project")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_processes_of_one_program_save_once(tmp_path):
+    (tmp_path / "script.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in tmp_path.iterdir()} == {"script.py", "toy", "alone", "project"}
 
 
 def contents(folder):

@@ -5,6 +5,7 @@ Decoders", 2016. Where the paper leaves it open: the residual of the first layer
 convolutions after ReLUs, and a pixel's colours are blocks of channels.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -12,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalities import Modality
-from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
+from zoo.autoregressive.model import Autoregressive
+from zoo.autoregressive.samplers import Incremental
 from zoo.conditions import Classes
-from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+from zoo.nn.layout import channels_last
+from zoo.nn.likelihood import ChainLikelihood
+from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
 
 class GatedPixelCNN(Autoregressive):
@@ -27,7 +31,7 @@ class GatedPixelCNN(Autoregressive):
         kernel, first_kernel: sizes of the (square, before halving) kernels of the later layers and of the first; odd.
         head: feature maps between the two last convolutions.
         condition: `Classes`, if samples shall be conditioned on one.
-        likelihood, components: see `Output`.
+        likelihood, components: see `ChainHead`.
         embedding: the length of a learned vector for every level that enters the network in place of the value; for
             codes, whose levels have no order. None feeds the values as they are.
     """
@@ -41,7 +45,7 @@ class GatedPixelCNN(Autoregressive):
         first_kernel: int = 7,
         head: int = 64,
         condition: Classes | None = None,
-        likelihood: Likelihood | None = None,
+        likelihood: ChainLikelihood | None = None,
         components: int = 10,
         embedding: int | None = None,
     ):
@@ -54,24 +58,16 @@ class GatedPixelCNN(Autoregressive):
             )
         if embedding is not None and not self.discrete:
             raise ValueError("embedding is for values of levels: real numbers have no vectors to look up")
-        self.condition, self.groups = condition, self.output.turns
+        self.condition, groups = condition, self.likelihood_head.groups
         classes = None if condition is None else len(condition)
         self.embedding = None if embedding is None else nn.Embedding(modality.levels or 0, embedding)
-        inputs = self.output.channels * (embedding or 1)
-        self.layers = nn.ModuleList(
-            GatedLayer(
-                inputs if index == 0 else width,
-                width,
-                (first_kernel if index == 0 else kernel) // 2,
-                first=index == 0,
-                groups=self.groups,
-                classes=classes,
-            )
-            for index in range(layers)
-        )
-        self.hidden = MaskedConv2d(width, head, 0, 0, "B", self.groups)
-        self.last = MaskedConv2d(head, self.output.size, 0, 0, "B", self.groups)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inputs = self.likelihood_head.channels * (embedding or 1)
+        first = GatedLayer(inputs, width, first_kernel // 2, True, groups, classes)
+        others = (GatedLayer(width, width, kernel // 2, False, groups, classes) for _ in range(layers - 1))
+        self.layers = cast(Sequence[GatedLayer], nn.ModuleList([first, *others]))
+        self.hidden = MaskedConv2d(width, head, 0, 0, "B", groups)
+        self.last = MaskedConv2d(head, self.likelihood_head.size, 0, 0, "B", groups)
+        channels_last(self)
 
     def embed(self, x: Tensor) -> Tensor:
         """Values [batch, channels, ...] as the network's input, [batch, channels * embedding, ...]."""
@@ -121,12 +117,12 @@ class GatedLayer(nn.Module):
         above = vertical[:, :, : rows - 1] if self.first else vertical
         v = self.vertical(F.pad(above, (self.reach, self.reach, top, 0)))
         h = self.horizontal(horizontal) + self.link(v) + across
-        y = self.residual(gate(h))
-        return gate(v + down), y if self.first else horizontal + y
+        y = self.residual(gated_tanh(h))
+        return gated_tanh(v + down), y if self.first else horizontal + y
 
 
-def gate(h: Tensor) -> Tensor:
-    """tanh(a) sigmoid(b), of the two halves of the channels."""
+def gated_tanh(h: Tensor) -> Tensor:
+    """The gated activation tanh(a) sigmoid(b) of the two halves of the channels."""
     a, b = h.chunk(2, 1)
     return torch.tanh(a) * torch.sigmoid(b)
 
@@ -136,12 +132,11 @@ class _Rows(Incremental):
 
     def __init__(self, model: GatedPixelCNN, n: int, condition: Tensor | None):
         self.model, self.width = model, model.positions[1]
-        layers: list[GatedLayer] = list(model.layers)  # type: ignore[arg-type]
-        self.layers = layers
+        self.layers = layers = model.layers
         self.conditions = [layer.conditions(condition) for layer in layers]
         self.horizontal = [RowConv2d(layer.horizontal, n, self.width) for layer in layers]
         self.residual = [PointConv2d(layer.residual, n) for layer in layers]
-        self.head = PointConv2d(model.hidden, n), PointConv2d(model.last, n)
+        self.head = PointHead(model.hidden, model.last, n)
         # The rows that each vertical convolution sees, its own the last one.
         self.rows = [
             layer.vertical.weight.new_zeros(
@@ -149,9 +144,7 @@ class _Rows(Incremental):
             )
             for layer in layers
         ]
-
-    def state(self) -> list[Tensor]:
-        return self.rows + [tensor for conv in self.horizontal for tensor in conv.state()]
+        self.state = self.rows + [tensor for conv in self.horizontal for tensor in conv.state]
 
     def begin(self, phase: int) -> None:
         row = self.horizontal[0].inputs()  # the last row's pixels
@@ -162,15 +155,14 @@ class _Rows(Incremental):
             rows[:, :, -1, layer.reach : layer.reach + self.width] = row
             v = layer.vertical(rows)
             horizontal.begin(layer.link(v) + across)
-            row = gate(v + down)[:, :, 0]
+            row = gated_tanh(v + down)[:, :, 0]
 
-    def step(self, column: int, turn: int) -> Tensor:
+    def step(self, column: int, group: int) -> Tensor:
         h = None
         for index, (horizontal, residual) in enumerate(zip(self.horizontal, self.residual, strict=True)):
-            out = self.horizontal[index + 1].slot(column, turn) if index + 1 < len(self.horizontal) else None
-            h = residual(gate(horizontal.step(column, turn)), turn, h, out)
-        hidden, last = self.head
-        return last(F.relu(hidden(F.relu(cast(Tensor, h)), turn)), turn)
+            out = self.horizontal[index + 1].slot(column, group) if index + 1 < len(self.horizontal) else None
+            h = residual(gated_tanh(horizontal.step(column, group)), group, h, out)
+        return self.head(cast(Tensor, h), group)
 
-    def write(self, column: int, turn: int, value: Tensor) -> None:
-        self.horizontal[0].write(column, self.model.embed(value), turn if self.model.groups > 1 else 0)
+    def write(self, column: int, group: int, value: Tensor) -> None:
+        self.horizontal[0].write(column, self.model.embed(value), group)

@@ -7,12 +7,15 @@ order, and the hidden layers are residual blocks, whose blocks of units keep the
 """
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalities import Modality
-from zoo.autoregressive.chain import Autoregressive, Incremental
+from zoo.autoregressive.model import Autoregressive
+from zoo.autoregressive.samplers import Incremental
 from zoo.conditions import Classes
 from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
 
@@ -47,24 +50,24 @@ class MADE(Autoregressive):
         self.condition, hidden = condition, d * width
         # A vector is an image of one pixel, a coordinate a group of its channels.
         self.first = MaskedConv2d(d, hidden, 0, 0, "A", groups=d)
-        self.layers = nn.ModuleList(MaskedBlock(hidden, d, layers) for _ in range(layers))
-        self.last = MaskedConv2d(hidden, d * self.output.size, 0, 0, "B", groups=d)
+        self.layers = cast(Sequence[MaskedBlock], nn.ModuleList(MaskedBlock(hidden, d, layers) for _ in range(layers)))
+        self.last = MaskedConv2d(hidden, d * self.likelihood_head.size, 0, 0, "B", groups=d)
         self.labels = None if condition is None else nn.Embedding(len(condition), hidden)
 
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        h = linear(self.first, x[:, 0].to(self.dtype))
+        h = self.first.pointwise(x[:, 0].to(self.dtype))
         if self.labels is not None:
             h = h + self.labels(condition)
         for layer in self.layers:
             h = layer(h)
-        return linear(self.last, F.silu(h)).unflatten(1, (-1, self.output.size)).transpose(1, 2)
+        return self.last.pointwise(F.silu(h)).unflatten(1, (-1, self.likelihood_head.size)).transpose(1, 2)
 
     def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
         return _Coordinates(self, n, condition)
 
 
 class MaskedBlock(nn.Module):
-    """h + linear(SiLU(linear(SiLU(h)))), a coordinate's units from those of coordinates up to it.
+    """h + linear(SiLU(linear(SiLU(h)))), where a coordinate's units see those of the coordinates up to it.
 
     The last layer starts smaller by the square root of the number of blocks, so that the sum of all keeps its size.
     """
@@ -77,12 +80,7 @@ class MaskedBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Shape [batch, hidden], in and out."""
-        return h + linear(self.second, F.silu(linear(self.first, F.silu(h))))
-
-
-def linear(conv: MaskedConv2d, x: Tensor) -> Tensor:
-    """A 1 x 1 masked convolution of vectors [batch, inputs], which is faster as a matrix product."""
-    return F.linear(x, (conv.weight * conv.mask).flatten(1), conv.bias)
+        return h + self.second.pointwise(F.silu(self.first.pointwise(F.silu(h))))
 
 
 class _Coordinates(Incremental):
@@ -92,22 +90,19 @@ class _Coordinates(Incremental):
         self.width = model.positions[0]
         self.extra = None if model.labels is None else model.labels(condition)[:, :, None, None]
         self.first = RowConv2d(model.first, n, 1)
-        layers: list[MaskedBlock] = list(model.layers)  # type: ignore[arg-type]
-        self.layers = [(PointConv2d(layer.first, n), PointConv2d(layer.second, n)) for layer in layers]
+        self.layers = [(PointConv2d(layer.first, n), PointConv2d(layer.second, n)) for layer in model.layers]
         self.last = PointConv2d(model.last, n)
-
-    def state(self) -> list[Tensor]:
         points = [point for layer in self.layers for point in layer]
-        return [*self.first.state(), *(point.inputs for point in [*points, self.last])]
+        self.state = [*self.first.state, *(point.inputs for point in [*points, self.last])]
 
     def begin(self, phase: int) -> None:
         self.first.begin(self.extra)
 
-    def step(self, column: int, turn: int) -> Tensor:
+    def step(self, column: int, group: int) -> Tensor:
         h = self.first.step(0, column)
         for first, second in self.layers:
             h = h + second(F.silu(first(F.silu(h), column)), column)
         return self.last(F.silu(h), column)
 
-    def write(self, column: int, turn: int, value: Tensor) -> None:
+    def write(self, column: int, group: int, value: Tensor) -> None:
         self.first.write(0, value, column)

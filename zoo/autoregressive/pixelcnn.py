@@ -8,13 +8,19 @@ pixel nothing beyond d columns to the right is seen, but for what the first, lar
 stacks in order to see the rest.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalities import Modality
-from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
-from zoo.nn.masked import MaskedConv2d, PointConv2d, RowConv2d
+from zoo.autoregressive.model import Autoregressive
+from zoo.autoregressive.samplers import Incremental
+from zoo.nn.layout import channels_last
+from zoo.nn.likelihood import ChainLikelihood
+from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
 
 class PixelCNN(Autoregressive):
@@ -26,7 +32,7 @@ class PixelCNN(Autoregressive):
             number.
         blocks: residual blocks, each with one 3 x 3 convolution, after a first one of 7 x 7.
         head: feature maps between the two last convolutions.
-        likelihood, components: see `Output`.
+        likelihood, components: see `ChainHead`.
     """
 
     def __init__(
@@ -35,7 +41,7 @@ class PixelCNN(Autoregressive):
         width: int = 32,
         blocks: int = 15,
         head: int = 32,
-        likelihood: Likelihood | None = None,
+        likelihood: ChainLikelihood | None = None,
         components: int = 10,
     ):
         super().__init__()
@@ -44,12 +50,12 @@ class PixelCNN(Autoregressive):
             raise ValueError(
                 f"expected items [channels, height, width] and at least 1 block, got {modality.shape} and {blocks}"
             )
-        self.groups = self.output.turns
-        self.first = MaskedConv2d(self.output.channels, 2 * width, 3, 3, "A", self.groups)
-        self.blocks = nn.ModuleList(Block(width, self.groups) for _ in range(blocks))
-        self.hidden = MaskedConv2d(2 * width, head, 0, 0, "B", self.groups)
-        self.last = MaskedConv2d(head, self.output.size, 0, 0, "B", self.groups)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        groups = self.likelihood_head.groups
+        self.first = MaskedConv2d(self.likelihood_head.channels, 2 * width, 3, 3, "A", groups)
+        self.blocks = cast(Sequence[Block], nn.ModuleList(Block(width, groups) for _ in range(blocks)))
+        self.hidden = MaskedConv2d(2 * width, head, 0, 0, "B", groups)
+        self.last = MaskedConv2d(head, self.likelihood_head.size, 0, 0, "B", groups)
+        channels_last(self)
 
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         h = self.first(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
@@ -80,30 +86,26 @@ class _Rows(Incremental):
 
     def __init__(self, model: PixelCNN, n: int):
         self.model, self.width = model, model.positions[1]
-        blocks: list[Block] = list(model.blocks)  # type: ignore[arg-type]
         self.first = RowConv2d(model.first, n, self.width)
         self.blocks = [
             (PointConv2d(block.reduce, n), RowConv2d(block.spread, n, self.width), PointConv2d(block.restore, n))
-            for block in blocks
+            for block in model.blocks
         ]
-        self.head = PointConv2d(model.hidden, n), PointConv2d(model.last, n)
-
-    def state(self) -> list[Tensor]:
+        self.head = PointHead(model.hidden, model.last, n)
         convolutions = [self.first, *(spread for _, spread, _ in self.blocks)]
-        return [tensor for conv in convolutions for tensor in conv.state()]
+        self.state = [tensor for conv in convolutions for tensor in conv.state]
 
     def begin(self, phase: int) -> None:
         self.first.begin()
         for _, spread, _ in self.blocks:
             spread.begin()
 
-    def step(self, column: int, turn: int) -> Tensor:
-        h = self.first.step(column, turn)
+    def step(self, column: int, group: int) -> Tensor:
+        h = self.first.step(column, group)
         for reduce, spread, restore in self.blocks:
-            reduce(F.relu(h), turn, out=spread.slot(column, turn)).relu_()
-            h = h + restore(F.relu(spread.step(column, turn)), turn)
-        hidden, last = self.head
-        return last(F.relu(hidden(F.relu(h), turn)), turn)
+            reduce(F.relu(h), group, out=spread.slot(column, group)).relu_()
+            h = h + restore(F.relu(spread.step(column, group)), group)
+        return self.head(h, group)
 
-    def write(self, column: int, turn: int, value: Tensor) -> None:
-        self.first.write(column, value.to(self.model.dtype), turn if self.model.groups > 1 else 0)
+    def write(self, column: int, group: int, value: Tensor) -> None:
+        self.first.write(column, value.to(self.model.dtype), group)

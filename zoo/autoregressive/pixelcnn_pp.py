@@ -5,6 +5,7 @@ Likelihood and Other Modifications", 2017. Where this departs from it: weights a
 initial lengths are computed for inputs of unit variance in place of being measured on a first batch.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -13,25 +14,36 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from modalities import Modality
-from zoo.autoregressive.chain import Autoregressive, Incremental
+from zoo.autoregressive.model import Autoregressive
+from zoo.autoregressive.samplers import Incremental
+from zoo.autoregressive.shifted import (
+    ShiftedConv2d,
+    ShiftedPoint,
+    ShiftedRow,
+    UpsampledPoint,
+    UpsampledRow,
+    copy_columns,
+)
 from zoo.conditions import Classes
+from zoo.nn.layout import channels_last
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 
 LEVELS = 3
 """Resolutions, each half as high and wide as the one before it."""
 UNIT = 1.25
-"""The length of a filter over `concat_elu` of unit normals whose output has unit variance: 0.645 ** -0.5."""
+"""How long a filter over `concat_elu` of standard normals is, for an output of unit variance: 0.645 ** -0.5."""
 
 
 class PixelCNNPlusPlus(Autoregressive):
     """p(x) over the pixels in raster order, a pixel's colours drawn together.
 
-    The stream u sees the rows above a pixel; the stream ul sees those and what is to the left, and takes in u. Both
-    halve their resolution twice on the way down, and take what they were on the way down back in on the way up.
+    The stream u ("upper") sees the rows above a pixel; the stream ul ("upper left") sees those and what is to the left,
+    and takes in u. Both halve their resolution twice on the way down; on the way up they double it, and take in the
+    features of the way down (skip connections).
 
-    No pixel is hidden for good, but far ones need depth: the coarse features are those of even rows, so a pixel of an
-    odd row sees its own row and the one above only up to 4 * blocks + 2 columns away.
+    The receptive field grows with depth: coarse features are those of even rows, so that a pixel of an odd row sees its
+    own row, and the row above it to the right, only up to 4 * blocks + 2 columns away. All else before a pixel is seen.
 
     Arguments:
         modality: images, or other grids [channels, height, width], with height and width divisible by 4. Values of 3
@@ -60,9 +72,10 @@ class PixelCNNPlusPlus(Autoregressive):
                 f"modality must give items [channels, height, width], height and width divisible by {step} since both "
                 f"are halved {LEVELS - 1} times, got {list(modality.shape)}"
             )
-        if self.output.turns > 1:
+        head = self.likelihood_head
+        if head.groups > 1:
             raise ValueError(
-                f"modality has {self.output.channels} channels of 2 levels: PixelCNN++ draws a pixel's channels "
+                f"modality has {head.channels} channels of 2 levels: PixelCNN++ draws a pixel's channels "
                 "together, by a mixture that takes 3 or more levels; use GatedPixelCNN"
             )
         if width < 1 or blocks < 1 or not 0 <= dropout < 1:
@@ -71,15 +84,15 @@ class PixelCNNPlusPlus(Autoregressive):
             )
         self.condition = condition
         classes = None if condition is None else len(condition)
-        inputs = self.output.channels + 1
+        inputs = head.channels + 1
         # No biases here: the channel of ones has that place, and gives exact zeros where a shift leaves nothing.
         self.first_u = normed(nn.Conv2d(inputs, width, (2, 3), bias=False))
         self.first_above = normed(nn.Conv2d(inputs, width, (1, 3), bias=False))
         self.first_left = normed(nn.Conv2d(inputs, width, (2, 1), bias=False))
 
         self.finest = Level(width, blocks, LEVELS - 1, dropout, classes)
-        self.last = normed(nn.Conv2d(width, self.output.size, 1), UNIT)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.last = normed(nn.Conv2d(width, head.size, 1), UNIT)
+        channels_last(self)
 
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         x = F.pad(x.to(self.dtype), (0, 0, 0, 0, 0, 1), value=1.0)  # ones tell the image from the zeros around it
@@ -107,20 +120,13 @@ def normed(conv: Conv, length: float = 1.0) -> Conv:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     weight_norm(conv, dim=1 if isinstance(conv, nn.ConvTranspose2d) else 0)
-    nn.init.constant_(conv.parametrizations.weight.original0, length)  # type: ignore[union-attr,arg-type]
+    nn.init.constant_(conv.get_parameter("parametrizations.weight.original0"), length)
     return conv
 
 
-class ShiftedConv2d(nn.Conv2d):
-    """A convolution that ends at its own row (kernel 2 x 3, for u) or at its own position (kernel 2 x 2, for ul)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape [batch, channels, height, width], in and out, the sizes divided by the stride."""
-        return super().forward(F.pad(x, (1, self.kernel_size[1] - 2, 1, 0)))
-
-
 class GatedResnet(nn.Module):
-    """x + a sigmoid(b), of two shifted convolutions after `concat_elu`, the first of which takes in other features too.
+    """x + a sigmoid(b), a gated linear unit of two shifted convolutions after `concat_elu`, the first of which takes in
+    other features too.
 
     Arguments: `columns` of the kernel, 3 for u and 2 for ul; `others`, how many maps of `width` are taken in.
     """
@@ -137,7 +143,7 @@ class GatedResnet(nn.Module):
             nn.init.normal_(self.classes.weight, std=0.05)
 
     def bias(self, condition: Tensor | None) -> Tensor | float:
-        """What a class adds to the gate, shape [batch, 2 * width, 1, 1]."""
+        """What a class adds to a and b, shape [batch, 2 * width, 1, 1]."""
         return 0.0 if self.classes is None else self.classes(condition)[:, :, None, None]
 
     def forward(self, x: Tensor, others: list[Tensor], condition: Tensor | None) -> Tensor:
@@ -146,17 +152,11 @@ class GatedResnet(nn.Module):
         if self.link is not None:
             h = h + self.link(torch.cat([concat_elu(other) for other in others], 1))
         h = F.dropout(concat_elu(h), self.dropout, self.training)
-        return x + gate(self.outer(h) + self.bias(condition))
-
-
-def gate(h: Tensor) -> Tensor:
-    """a sigmoid(b), of the two halves of the channels."""
-    a, b = h.chunk(2, 1)
-    return a * torch.sigmoid(b)
+        return x + F.glu(self.outer(h) + self.bias(condition), 1)
 
 
 class Pair(nn.Module):
-    """A gated residual block of either stream; with `skip` they take in what the streams were on the way down."""
+    """A gated residual block of either stream; with `skip` they take in the features of the way down."""
 
     def __init__(self, width: int, dropout: float, classes: int | None, skip: bool):
         super().__init__()
@@ -172,8 +172,8 @@ class Pair(nn.Module):
         return u, self.ul(ul, [u, *skip_ul], condition)
 
 
-class Shrink(nn.Module):
-    """Both streams at half the resolution: a coarse feature sees what its block's first pixel may see."""
+class Downsample(nn.Module):
+    """Both streams at half the resolution: a coarse feature sees what the first of its four pixels may see."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -184,8 +184,8 @@ class Shrink(nn.Module):
         return self.u(u), self.ul(ul)
 
 
-class Grow(nn.Module):
-    """Both streams at twice the resolution: a coarse feature serves its block, and in u the pixels beside it."""
+class Upsample(nn.Module):
+    """Both streams at twice the resolution: a coarse feature goes to its four pixels, and in u to those beside them."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -206,11 +206,13 @@ class Level(nn.Module):
 
     def __init__(self, width: int, blocks: int, coarser: int, dropout: float, classes: int | None):
         super().__init__()
-        self.down = nn.ModuleList(Pair(width, dropout, classes, skip=False) for _ in range(blocks))
-        self.shrink = Shrink(width) if coarser else None
+        pairs = [Pair(width, dropout, classes, skip=False) for _ in range(blocks)]
+        self.down = cast(Sequence[Pair], nn.ModuleList(pairs))
+        self.shrink = Downsample(width) if coarser else None
         self.coarser = Level(width, blocks, coarser - 1, dropout, classes) if coarser else None
-        self.grow = Grow(width) if coarser else None
-        self.up = nn.ModuleList(Pair(width, dropout, classes, skip=True) for _ in range(blocks + (coarser > 0)))
+        self.grow = Upsample(width) if coarser else None
+        pairs = [Pair(width, dropout, classes, skip=True) for _ in range(blocks + (coarser > 0))]
+        self.up = cast(Sequence[Pair], nn.ModuleList(pairs))
 
     def forward(self, u: Tensor, ul: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both streams, shape [batch, width, height, width of the grid], in and out."""
@@ -229,48 +231,44 @@ class Level(nn.Module):
 
 class _Rows(Incremental):
     """At the start of a row the stream u, for the whole row, and what ul takes from it and from the row above; then
-    ul pixel by pixel. A coarse feature is computed at the first pixel of its block, and kept for the others.
+    ul pixel by pixel. A coarse feature is computed at the first of its four pixels, and kept for the others.
     """
 
     period = 2 ** (LEVELS - 1)
 
     def __init__(self, model: PixelCNNPlusPlus, n: int, condition: Tensor | None):
         self.width = width = model.positions[1]
-        channels = model.output.channels
         weight = model.first_left.weight
         # A row of pixels, with a column of zeros on either side, and a channel of ones.
-        self.pixels = weight.new_zeros(n, width + 2, channels + 1)
-        self.first_u = _RowConv(model.first_u, n, width)
+        self.pixels = weight.new_zeros(n, width + 2, model.likelihood_head.channels + 1)
+        self.first_u = ShiftedRow(model.first_u, n, width)
         self.first_above = model.first_above.weight.detach()
         self.first_left = weight[:, :, :1].detach()
         self.left = weight[:, :, 1, 0].detach().T.contiguous()
         self.base = weight.new_zeros(width, n, weight.shape[0])
         self.finest = _Level(model.finest, n, width, condition)
-        weight, bias = model.last.weight.detach(), cast(Tensor, model.last.bias).detach()
-        self.last = weight.flatten(1).T.contiguous(), bias
+        assert model.last.bias is not None
+        self.last = model.last.weight.detach().flatten(1).T.contiguous(), model.last.bias.detach()
         self.ones = self.pixels[:, 1:-1, -1]
         self.slots = [self.pixels[:, column + 1, :-1] for column in range(width)]
         self.seen = [self.pixels[:, column] for column in range(width)]
         self.columns = list(self.base)
-        self.phase = 0
-
-    def state(self) -> list[Tensor]:
-        return [self.pixels, *self.first_u.state(), *self.finest.state()]
+        self.state = [self.pixels, *self.first_u.state, *self.finest.state]
 
     def begin(self, phase: int) -> None:
         row = self.pixels.transpose(1, 2).unsqueeze(2)  # the last row's pixels
         u = self.first_u(row[..., 1:-1])
         above = F.conv2d(row, self.first_above) + F.conv2d(row[..., :-2], self.first_left)
-        _to_columns(above, self.base)
+        copy_columns(above, self.base)
         self.ones.fill_(1.0)
         self.finest.begin(phase, u)
 
-    def step(self, column: int, turn: int) -> Tensor:
+    def step(self, column: int, group: int) -> Tensor:
         ul = torch.addmm(self.columns[column], self.seen[column], self.left)
         weight, bias = self.last
         return torch.addmm(bias, F.elu(self.finest.step(column, ul)), weight)
 
-    def write(self, column: int, turn: int, value: Tensor) -> None:
+    def write(self, column: int, group: int, value: Tensor) -> None:
         self.slots[column].copy_(value)
 
 
@@ -278,18 +276,15 @@ class _Level:
     """A `Level`, to be run along rows of `width` features: every other row and column goes on to the coarser one."""
 
     def __init__(self, level: Level, n: int, width: int, condition: Tensor | None):
-        def run(pairs: nn.ModuleList) -> list[tuple[_RowResnet, _PointResnet]]:
-            typed: list[Pair] = list(pairs)  # type: ignore[arg-type]
-            return [(_RowResnet(p.u, n, width, condition), _PointResnet(p.ul, n, width, condition)) for p in typed]
+        def run(pairs: Sequence[Pair]) -> list[tuple[_RowResnet, _PointResnet]]:
+            return [(_RowResnet(p.u, n, width, condition), _PointResnet(p.ul, n, width, condition)) for p in pairs]
 
         self.down, self.up = run(level.down), run(level.up)
         self.coarser: _Coarser | None = None
         if level.shrink is not None and level.coarser is not None and level.grow is not None:
             self.coarser = _Coarser(level.shrink, level.coarser, level.grow, n, width, condition)
-
-    def state(self) -> list[Tensor]:
-        blocks = [tensor for pair in self.down + self.up for block in pair for tensor in block.state()]
-        return blocks if self.coarser is None else blocks + self.coarser.state()
+        self.state = [tensor for pair in self.down + self.up for block in pair for tensor in block.state]
+        self.state += [] if self.coarser is None else self.coarser.state
 
     def begin(self, phase: int, u: Tensor) -> Tensor:
         """The whole row of u, and for ul what is known before its first column; `phase` counts this level's rows."""
@@ -323,119 +318,45 @@ class _Level:
 
 
 class _Coarser:
-    """Down to a coarser `_Level`, run at the first pixel of every block of four, and up again."""
+    """Down to a coarser `_Level`, run at the first of every four pixels, and up again."""
 
-    def __init__(self, shrink: Shrink, level: Level, grow: Grow, n: int, width: int, condition: Tensor | None):
-        self.shrink_u, self.shrink_ul = _RowConv(shrink.u, n, width), _PointConv(shrink.ul, n, width)
+    def __init__(self, down: Downsample, level: Level, up: Upsample, n: int, width: int, condition: Tensor | None):
+        self.down_u, self.down_ul = ShiftedRow(down.u, n, width), ShiftedPoint(down.ul, n, width)
         self.level = _Level(level, n, width // 2, condition)
-        self.grow_u, self.grow_ul = _GrowRow(grow.u, n, width), _GrowPoints(grow.ul, n, width)
+        self.up_u, self.up_ul = UpsampledRow(up.u, n, width), UpsampledPoint(up.ul, n, width)
+        parts = (self.down_u, self.down_ul, self.level, self.up_u, self.up_ul)
+        self.state = [tensor for part in parts for tensor in part.state]
         self.odd = 0
-
-    def state(self) -> list[Tensor]:
-        parts = (self.shrink_u, self.shrink_ul, self.level, self.grow_u, self.grow_ul)
-        return [tensor for part in parts for tensor in part.state()]
 
     def begin(self, phase: int, u: Tensor) -> Tensor:
         self.odd = phase % 2
-        self.shrink_u.take(u)
+        self.down_u.write(u)
         if not self.odd:
-            self.shrink_ul.begin()
-            self.grow_u.write(self.level.begin(phase // 2, self.shrink_u.convolve()))
-        return self.grow_u.rows[self.odd]
+            self.down_ul.begin()
+            self.up_u.write(self.level.begin(phase // 2, self.down_u.convolve()))
+        return self.up_u.rows[self.odd]
 
     def step(self, column: int, ul: Tensor) -> Tensor:
-        self.shrink_ul.own[column].copy_(ul)
+        self.down_ul.own[column].copy_(ul)
         if not self.odd and column % 2 == 0:
-            self.grow_ul.write(column // 2, self.level.step(column // 2, self.shrink_ul.step(column // 2)))
-        return self.grow_ul.pixels[self.odd][column]
-
-
-def _to_columns(row: Tensor, columns: Tensor) -> None:
-    """Copy features [n, channels, 1, width] to a tensor [width, n, channels] that stays where it is."""
-    columns.copy_(row.squeeze(2).permute(2, 0, 1))
-
-
-class _RowConv:
-    """A 2 x 3 convolution along rows: keeps the row above and the present one, zeros on either side."""
-
-    def __init__(self, conv: nn.Conv2d, n: int, width: int):
-        self.weight, self.stride = conv.weight.detach(), conv.stride
-        self.bias = None if conv.bias is None else conv.bias.detach()
-        self.rows = self.weight.new_zeros(n, 2, width + 2, conv.in_channels).permute(0, 3, 1, 2)
-        self.above, self.present = self.rows[:, :, 0], self.rows[:, :, 1]
-        self.inside = self.rows[:, :, 1:, 1:-1]
-
-    def state(self) -> list[Tensor]:
-        return [self.rows]
-
-    def take(self, row: Tensor) -> None:
-        """Take in the next row, shape [n, channels, 1, width]."""
-        self.above.copy_(self.present)
-        self.inside.copy_(row)
-
-    def convolve(self) -> Tensor:
-        """The outputs of the present row, shape [n, outputs, 1, width / stride]."""
-        return F.conv2d(self.rows, self.weight, self.bias, self.stride)
-
-    def __call__(self, row: Tensor) -> Tensor:
-        self.take(row)
-        return self.convolve()
+            self.up_ul.write(column // 2, self.level.step(column // 2, self.down_ul.step(column // 2)))
+        return self.up_ul.pixels[self.odd][column]
 
 
 class _RowResnet:
     """A `GatedResnet` of u, row by row."""
 
     def __init__(self, block: GatedResnet, n: int, width: int, condition: Tensor | None):
-        self.inner, self.outer = _RowConv(block.inner, n, width), _RowConv(block.outer, n, width)
+        self.inner, self.outer = ShiftedRow(block.inner, n, width), ShiftedRow(block.outer, n, width)
         self.link = None if block.link is None else block.link.weight.detach()
         self.bias = block.bias(condition)
-
-    def state(self) -> list[Tensor]:
-        return self.inner.state() + self.outer.state()
+        self.state = self.inner.state + self.outer.state
 
     def __call__(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         h = self.inner(concat_elu(x))
         if skip is not None and self.link is not None:
             h = h + F.conv2d(concat_elu(skip), self.link)
-        return x + gate(self.outer(concat_elu(h)) + self.bias)
-
-
-class _PointConv:
-    """A 2 x 2 convolution along rows: first what the row above gives, all columns at once, then column by column.
-
-    `extra` channels of other features, with weights [outputs, extra], are taken in at the position itself.
-    """
-
-    def __init__(self, conv: nn.Conv2d, n: int, width: int, extra: Tensor | None = None):
-        weight, self.stride = conv.weight.detach(), conv.stride[1]
-        self.bias = None if conv.bias is None else conv.bias.detach()
-        self.above = weight[:, :, :1].contiguous(memory_format=torch.channels_last)
-        others = weight.new_zeros(len(weight), 0) if extra is None else extra
-        left, own = weight[:, :, 1].unbind(2)
-        # A column is the other features, then its own: so those of the column before end next to this one's.
-        self.weight = torch.cat([left, others, own], 1).T.contiguous()
-        inputs, size = conv.in_channels, others.shape[1] + conv.in_channels
-        self.row = weight.new_zeros(n, (width + 1) * size)
-        self.inputs = self.row.unflatten(1, (width + 1, size))[:, :, -inputs:].transpose(1, 2).unsqueeze(2)
-        self.base = weight.new_zeros(width // self.stride, n, len(weight))
-        # Slices of tensors that stay are made once: making them costs as much as the product.
-        ends = [(column + 2) * size for column in range(width)]
-        self.own = [self.row[:, end - inputs : end] for end in ends]
-        self.others = [self.row[:, end - size : end - inputs] for end in ends]
-        self.seen = [self.row[:, end - size - inputs : end] for end in ends[:: self.stride]]
-        self.columns = list(self.base)
-
-    def state(self) -> list[Tensor]:
-        return [self.row]
-
-    def begin(self, addition: Tensor | float = 0.0) -> None:
-        """Start a row; the addition, broadcast to [n, outputs, 1, width], is added to its outputs."""
-        above = F.conv2d(self.inputs, self.above, self.bias, (1, self.stride))
-        _to_columns(above + addition, self.base)
-
-    def step(self, column: int, out: Tensor | None = None) -> Tensor:
-        """The outputs at a column, shape [n, outputs]."""
-        return torch.addmm(self.columns[column], self.seen[column], self.weight, out=out)
+        return x + F.glu(self.outer(concat_elu(h)) + self.bias, 1)
 
 
 class _PointResnet:
@@ -447,72 +368,36 @@ class _PointResnet:
         mine = block.inner.in_channels
         skip = link[:, mine:, 0, 0] if link.shape[1] > mine else None
         self.link = link[:, :mine]
-        self.inner, self.outer = _PointConv(block.inner, n, width, skip), _PointConv(block.outer, n, width)
+        self.inner, self.outer = ShiftedPoint(block.inner, n, width, skip), ShiftedPoint(block.outer, n, width)
         self.bias = block.bias(condition)
         # Where `concat_elu` of the input, of the skip and of what lies between goes: the halves, and both.
         self.input, self.skip, self.hidden = (
             [(*slot.chunk(2, 1), slot) for slot in slots]
             for slots in (self.inner.own, self.inner.others if skip is not None else [], self.outer.own)
         )
-        self.gate = link.new_zeros(n, mine)
-        self.a, self.b = self.gate.chunk(2, 1)
-
-    def state(self) -> list[Tensor]:
-        return self.inner.state() + self.outer.state()
+        self.halves = link.new_zeros(n, mine)
+        self.a, self.b = self.halves.chunk(2, 1)
+        self.state = self.inner.state + self.outer.state
 
     def begin(self, u: Tensor) -> None:
         self.inner.begin(F.conv2d(concat_elu(u), self.link))
         self.outer.begin(self.bias)
 
     def step(self, column: int, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        plus, minus, both = self.input[column]
-        plus.copy_(x)
-        torch.neg(x, out=minus)
-        F.elu_(both)
+        _concat_elu_into(self.input[column], x)
         if skip is not None:
-            plus, minus, both = self.skip[column]
-            plus.copy_(skip)
-            torch.neg(skip, out=minus)
-            F.elu_(both)
+            _concat_elu_into(self.skip[column], skip)
         plus, minus, both = self.hidden[column]
         self.inner.step(column, out=plus)
         torch.neg(plus, out=minus)
         F.elu_(both)
-        self.outer.step(column, out=self.gate)
+        self.outer.step(column, out=self.halves)
         return torch.addcmul(x, self.a, self.b.sigmoid_())
 
 
-class _GrowRow:
-    """The transposed convolution of u: a coarse row gives two, which are kept until the next one."""
-
-    def __init__(self, conv: nn.ConvTranspose2d, n: int, width: int):
-        self.weight, self.bias = conv.weight.detach(), conv.bias
-        self.kept = self.weight.new_zeros(n, conv.out_channels, 2, width)
-        self.rows = self.kept.split(1, 2)
-
-    def state(self) -> list[Tensor]:
-        return [self.kept]
-
-    def write(self, row: Tensor) -> None:
-        """Take in a coarse row, shape [n, channels, 1, width / 2]."""
-        self.kept.copy_(F.conv_transpose2d(row, self.weight, self.bias, stride=2)[..., 1:])
-
-
-class _GrowPoints:
-    """The transposed convolution of ul: a coarse feature gives a block of four, kept for two rows."""
-
-    def __init__(self, conv: nn.ConvTranspose2d, n: int, width: int):
-        weight = conv.weight.detach()
-        self.weight = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
-        self.bias = conv.bias.detach().repeat(4)  # type: ignore[union-attr]
-        self.kept = weight.new_zeros(width // 2, n, 4 * conv.out_channels)
-        self.blocks = list(self.kept)
-        fine = self.kept.unflatten(2, (2, 2, -1))
-        self.pixels = [[fine[column // 2, :, row, column % 2] for column in range(width)] for row in range(2)]
-
-    def state(self) -> list[Tensor]:
-        return [self.kept]
-
-    def write(self, column: int, x: Tensor) -> None:
-        """Take in a coarse feature, shape [n, channels]."""
-        torch.addmm(self.bias, x, self.weight, out=self.blocks[column])
+def _concat_elu_into(slot: tuple[Tensor, ...], x: Tensor) -> None:
+    """Write `concat_elu` of x to its halves and both together."""
+    plus, minus, both = slot
+    plus.copy_(x)
+    torch.neg(x, out=minus)
+    F.elu_(both)

@@ -8,14 +8,19 @@ of companded amplitudes (as in van den Oord et al., "Parallel WaveNet", 2018).
 """
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalities import Modality
-from zoo.autoregressive.chain import Autoregressive, Incremental, Likelihood
+from zoo.autoregressive.model import Autoregressive
+from zoo.autoregressive.samplers import Incremental
 from zoo.conditions import Classes
+from zoo.nn.layout import channels_last
+from zoo.nn.likelihood import ChainLikelihood
 
 
 class WaveNet(Autoregressive):
@@ -28,7 +33,7 @@ class WaveNet(Autoregressive):
         cycles: how often the dilations start anew.
         skip: channels of the sum of skip connections, and of the head.
         condition: `Classes`, if samples shall be conditioned on one.
-        likelihood, components: see `Output`. Series of more than one channel take the mixture alone.
+        likelihood, components: see `ChainHead`. Series of more than one channel take the mixture alone.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class WaveNet(Autoregressive):
         cycles: int = 2,
         skip: int = 64,
         condition: Classes | None = None,
-        likelihood: Likelihood | None = None,
+        likelihood: ChainLikelihood | None = None,
         components: int = 10,
     ):
         super().__init__()
@@ -53,10 +58,11 @@ class WaveNet(Autoregressive):
             raise ValueError(
                 f"expected at most 30 layers, dilations up to 2^29, and 1,000 cycles, got {layers}, {cycles}"
             )
-        if self.output.turns > 1:
+        head = self.likelihood_head
+        if head.groups > 1:
             raise ValueError(
-                f"the channels of a step are drawn together, by the logistic-mixture; the likelihood "
-                f"{self.output.likelihood!r} draws {self.output.turns} channels in turn"
+                f"the channels of a step are drawn together, by the logistic-mixture; the likelihood {head.name!r} "
+                f"draws {head.groups} channels in turn"
             )
         self.condition = condition
         classes = None if condition is None else len(condition)
@@ -64,25 +70,26 @@ class WaveNet(Autoregressive):
         self.receptive_field = sum(dilations) + 1
         """How many steps before its own a step's distribution sees."""
         # A series is an image of one row, channels last: the fastest of the equal forms.
-        self.first = nn.Conv2d(self.output.channels, width, 1)
-        self.layers = nn.ModuleList(
+        self.first = nn.Conv2d(head.channels, width, 1)
+        stack = nn.ModuleList(
             DilatedLayer(width, dilation, classes, len(dilations), last=index == len(dilations) - 1)
             for index, dilation in enumerate(dilations)
         )
+        self.layers = cast(Sequence[DilatedLayer], stack)
         self.skip = nn.Conv2d(width * len(dilations), skip, 1)
         self.hidden = nn.Conv2d(skip, skip, 1)
-        self.last = nn.Conv2d(skip, self.output.size, 1)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.last = nn.Conv2d(skip, head.size, 1)
+        channels_last(self)
 
     def outputs(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         before = F.pad(x.to(self.dtype)[:, :, None, :-1], (1, 0))
         h = self.first(before.contiguous(memory_format=torch.channels_last))
-        gates = []
+        activations = []
         for layer in self.layers:
-            h, gate = layer(h, condition)
-            gates.append(gate)
-        # The sum of the layers' 1 x 1 skip convolutions is one of all their gates side by side.
-        h = self.skip(torch.cat(gates, 1))
+            h, activation = layer(h, condition)
+            activations.append(activation)
+        # The sum of the layers' 1 x 1 skip convolutions is one convolution of all their activations side by side.
+        h = self.skip(torch.cat(activations, 1))
         return self.last(F.relu(self.hidden(F.relu(h))))[:, :, 0]
 
     def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
@@ -90,10 +97,11 @@ class WaveNet(Autoregressive):
 
 
 class DilatedLayer(nn.Module):
-    """tanh(a) sigmoid(b), with a and b from a step and the one `dilation` earlier, and its 1 x 1 residual.
+    """The gated activation tanh(a) sigmoid(b), a and b from a step and the one `dilation` earlier, and a residual.
 
-    The residual's weights start smaller by the square root of the number of layers, so that the sum of all keeps the
-    size of its input. The last layer of a network has none: nothing comes after it but the skip connections.
+    The weights of the residual's 1 x 1 convolution start smaller by the square root of the number of layers, so that
+    the sum of all keeps the size of its input. The last layer of a network has none: nothing comes after it but the
+    skip connections.
     """
 
     def __init__(self, width: int, dilation: int, classes: int | None, depth: int, last: bool):
@@ -106,71 +114,69 @@ class DilatedLayer(nn.Module):
             self.residual.weight.data /= math.sqrt(depth)
 
     def forward(self, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The residual path, shape [batch, width, 1, time], in and out; and the gate, of the same shape."""
+        """The residual path, shape [batch, width, 1, time], in and out; and the activation, of the same shape."""
         both = self.dilated(F.pad(h, (self.dilation, 0)))
         if self.classes is not None:
             both = both + self.classes(condition)[:, :, None, None]
         a, b = both.chunk(2, 1)
-        gate = torch.tanh(a) * torch.sigmoid(b)
-        return h if self.residual is None else h + self.residual(gate), gate
+        activation = torch.tanh(a) * torch.sigmoid(b)
+        return h if self.residual is None else h + self.residual(activation), activation
 
 
 class _Steps(Incremental):
     """Every layer keeps its inputs of the last `dilation` steps in a ring, and what they will give to the next ones.
 
     As soon as a ring is full, the products with the earlier tap are made for all its steps at once, so that a layer's
-    step is two matrix products and the gate. All views are made once: making one costs as much as the gate.
+    step is two matrix products and the activation. All views are made once: one costs as much as the activation.
     """
 
     def __init__(self, model: WaveNet, n: int, condition: Tensor | None):
         self.first, shift = _matrix(model.first)
         skip, bias = _matrix(model.skip)
         self.head = [(skip / 2, bias), _matrix(model.hidden), _matrix(model.last)]
-        self.before = shift.new_zeros(n, model.output.channels)
-        self.gates = shift.new_zeros(n, len(skip))
+        self.before = shift.new_zeros(n, model.likelihood_head.channels)
+        self.activations = shift.new_zeros(n, len(skip))
         self.rings: list[_Ring] = []
-        for layer, gate in zip(model.layers, self.gates.chunk(len(model.layers), 1), strict=True):
-            self.rings.append(_Ring(layer, n, gate, shift, condition))  # type: ignore[arg-type]
+        for layer, activation in zip(model.layers, self.activations.chunk(len(model.layers), 1), strict=True):
+            self.rings.append(_Ring(layer, n, activation, shift, condition))
             if layer.residual is not None:
-                shift = shift + layer.residual.bias.detach()  # type: ignore[union-attr, operator]
+                shift = shift + _matrix(layer.residual)[1]
         # One turn of the longest ring, so that a column's places in all rings are the same in every row.
         self.width = max(ring.dilation for ring in self.rings)
         self.links = list(zip(self.rings, [*self.rings[1:], None], strict=True))
-
-    def state(self) -> list[Tensor]:
-        return [self.before, *(tensor for ring in self.rings for tensor in (ring.inputs, ring.base))]
+        self.state = [self.before, *(tensor for ring in self.rings for tensor in (ring.inputs, ring.base))]
 
     def begin(self, phase: int) -> None:
         pass
 
-    def step(self, column: int, turn: int) -> Tensor:
+    def step(self, column: int, group: int) -> Tensor:
         torch.mm(self.before, self.first, out=self.rings[0].at(column))
         for ring, after in self.links:
             ring.step(column, None if after is None else after.at(column))
-        h = self.gates
+        h = self.activations
         for weight, bias in self.head[:-1]:
             h = torch.addmm(bias, h, weight).relu_()
         weight, bias = self.head[-1]
         return torch.addmm(bias, h, weight)
 
-    def write(self, column: int, turn: int, value: Tensor) -> None:
+    def write(self, column: int, group: int, value: Tensor) -> None:
         self.before.copy_(value)
 
 
 class _Ring:
     """A `DilatedLayer` step by step.
 
-    The residual path runs without its biases: all that have been left out up to a layer are its `shift`, which the
-    layer's own bias takes up. As sigmoid(b) = (1 + tanh(b / 2)) / 2, one tanh serves both halves of a gate, and `gate`
-    receives twice its value; the matrices that it enters are halved.
+    The residual path runs without its biases. The sum of those that a layer's input lacks is its `shift`, and the
+    layer's own bias makes up for it. As sigmoid(b) = (1 + tanh(b / 2)) / 2, one tanh serves both factors of the gated
+    activation; `activation` receives twice its value, and the matrices that it enters are halved.
     """
 
-    def __init__(self, layer: DilatedLayer, n: int, gate: Tensor, shift: Tensor, condition: Tensor | None):
-        self.dilation, self.gate = layer.dilation, gate
+    def __init__(self, layer: DilatedLayer, n: int, activation: Tensor, shift: Tensor, condition: Tensor | None):
+        self.dilation, self.activation = layer.dilation, activation
         width = len(shift)
         halved = torch.cat([torch.ones_like(shift), torch.full_like(shift, 0.5)])
         earlier, present = layer.dilated.weight.detach()[:, :, 0].unbind(2)
-        bias = layer.dilated.bias.detach().expand(n, -1)  # type: ignore[union-attr]
+        bias = _bias(layer.dilated).expand(n, -1)
         if layer.classes is not None:
             bias = bias + layer.classes(condition)
         self.earlier, self.present = (earlier.T * halved).contiguous(), (present.T * halved).contiguous()
@@ -188,17 +194,22 @@ class _Ring:
         return self.slots[column % self.dilation]
 
     def step(self, column: int, output: Tensor | None) -> None:
-        """Take the step's input from its place; write the gate, and the residual path to `output`."""
+        """Take the step's input from its place; write the activation, and the residual path to `output`."""
         place = column % self.dilation
         torch.addmm(self.bases[place], self.slots[place], self.present, out=self.both).tanh_()
         a, b = self.halves
-        torch.addcmul(a, a, b, out=self.gate)
+        torch.addcmul(a, a, b, out=self.activation)
         if place == self.dilation - 1:
             torch.addmm(self.bias, self.inputs, self.earlier, out=self.base)
         if output is not None and self.residual is not None:
-            torch.addmm(self.slots[place], self.gate, self.residual, out=output)
+            torch.addmm(self.slots[place], self.activation, self.residual, out=output)
 
 
 def _matrix(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """A 1 x 1 convolution as a matrix [inputs, outputs] and a vector."""
-    return conv.weight.detach()[:, :, 0, 0].T.contiguous(), conv.bias.detach()  # type: ignore[union-attr]
+    return conv.weight.detach()[:, :, 0, 0].T.contiguous(), _bias(conv)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias.detach()

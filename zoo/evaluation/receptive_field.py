@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.autoregressive.chain import Autoregressive
+from zoo.autoregressive.model import Autoregressive
 
 if TYPE_CHECKING:
     from PIL.Image import Image

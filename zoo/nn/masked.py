@@ -1,7 +1,5 @@
 """Masked convolutions over images, whole or row by row."""
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,8 +33,9 @@ class MaskedConv2d(nn.Module):
         self.groups, self.parts = groups, parts
         self.own = 1 if mask == "B" else 0
         right = reach if above else 0
-        kernel = nn.Conv2d(inputs, outputs, (above + 1, reach + 1 + right))  # its initialisation is what is taken
-        self.weight, self.bias = kernel.weight, cast(nn.Parameter, kernel.bias)
+        drawn = nn.Conv2d(inputs, outputs, (above + 1, reach + 1 + right))  # for its initialisation
+        assert drawn.bias is not None
+        self.weight, self.bias = drawn.weight, drawn.bias
         last = torch.zeros(outputs, inputs, 1, reach + 1 + right)
         last[..., :reach] = 1
         into = torch.arange(outputs) % (outputs // parts) // (outputs // parts // groups)
@@ -52,7 +51,15 @@ class MaskedConv2d(nn.Module):
         """Shape [batch, channels, height, width], in and out."""
         right = self.reach if self.above else 0
         x = F.pad(x, (self.reach, right, self.above, 0)) if self.above or self.reach else x
-        return F.conv2d(x, self.weight * self.mask, self.bias)
+        return F.conv2d(x, self.masked(), self.bias)
+
+    def pointwise(self, x: Tensor) -> Tensor:
+        """A 1 x 1 kernel over features [..., channels], which is faster as a matrix product."""
+        return F.linear(x, self.masked().flatten(1), self.bias)
+
+    def masked(self) -> Tensor:
+        """The weights that are left, shape [outputs, inputs, height, width]."""
+        return self.weight * self.mask
 
 
 class RowConv2d:
@@ -64,7 +71,7 @@ class RowConv2d:
 
     def __init__(self, conv: MaskedConv2d, n: int, width: int):
         self.conv, self.n, self.width = conv, n, width
-        weight = (conv.weight * conv.mask).detach()
+        weight = conv.masked().detach()
         reach, groups, own = conv.reach, conv.groups, conv.inputs // conv.groups
         self.upper = weight[:, :, : conv.above].contiguous()
         self.bias = conv.bias.detach()
@@ -82,10 +89,8 @@ class RowConv2d:
         at = [reach * conv.inputs + start for start in starts]
         self.slots = [[self.row[:, a + g * own : a + (g + 1) * own] for g in range(groups)] for a in at]
         self.above_columns = [list(column.unbind(0)) for column in self.base.unbind(0)]
-
-    def state(self) -> list[Tensor]:
+        self.state = [self.row] if self.rows is None else [self.row, self.rows]
         """What is carried on, zero at the start."""
-        return [self.row] if self.rows is None else [self.row, self.rows]
 
     def inputs(self) -> Tensor:
         """The inputs of the present row, shape [n, inputs, width]."""
@@ -127,7 +132,7 @@ class PointConv2d:
 
     def __init__(self, conv: MaskedConv2d, n: int):
         groups, own = conv.groups, conv.inputs // conv.groups
-        weight = (conv.weight * conv.mask).detach().flatten(1).unflatten(0, (conv.parts, groups, -1))
+        weight = conv.masked().detach().flatten(1).unflatten(0, (conv.parts, groups, -1))
         sizes = [(group + conv.own) * own for group in range(groups)]
         self.weights = [weight[:, group, :, :size].flatten(0, 1).T.contiguous() for group, size in enumerate(sizes)]
         self.biases = list(conv.bias.detach().unflatten(0, (conv.parts, groups, -1)).transpose(0, 1).flatten(1))
@@ -147,3 +152,14 @@ class PointConv2d:
             value = self.seen[group]
         base = self.biases[group] if residual is None else residual + self.biases[group]
         return torch.addmm(base, value, self.weights[group], out=out)
+
+
+class PointHead:
+    """Two 1 x 1 `MaskedConv2d`, each after a ReLU, run group by group at a single position."""
+
+    def __init__(self, hidden: MaskedConv2d, last: MaskedConv2d, n: int):
+        self.hidden, self.last = PointConv2d(hidden, n), PointConv2d(last, n)
+
+    def __call__(self, h: Tensor, group: int) -> Tensor:
+        """The outputs of a group, given its inputs [n, inputs / groups]."""
+        return self.last(F.relu(self.hidden(F.relu(h), group)), group)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.nn.layout import channels_last
+
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -98,7 +100,7 @@ class Encoder(nn.Module):
         self.hidden = nn.Linear(plan.flat, hidden)
         self.classes = nn.Embedding(classes, hidden) if classes else None
         self.output = nn.Linear(hidden, outputs)
-        self.to(memory_format=plan.memory_format)  # type: ignore[call-overload]
+        channels_last(self, plan.memory_format)
 
     def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The last hidden layer, shape [batch, hidden]."""
@@ -147,7 +149,7 @@ class Decoder(nn.Module):
         fine = max(16, channels // 2)
         self.refine = plan.convolution(channels, fine, plan.kernel, padding="same")
         self.output = plan.convolution(fine, outputs, plan.kernel, padding="same")
-        self.to(memory_format=plan.memory_format)  # type: ignore[call-overload]
+        channels_last(self, plan.memory_format)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Vectors [batch, inputs] to [batch, outputs, ...], the positions of an item last; for vectors [batch,

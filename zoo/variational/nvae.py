@@ -29,8 +29,8 @@ from zoo.hierarchy import TopDown
 from zoo.model import ELBO, Variational, check_count, check_temperature
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
 from zoo.nn.flows import Flow, FlowedGaussian
+from zoo.nn.likelihood import DecoderHead, DecoderLikelihood, update_sigma
 from zoo.nn.normalisation import Standardise
-from zoo.nn.observation import Likelihood, Observation, follow
 
 Normalisation = Literal["none", "batch"]
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
@@ -303,7 +303,7 @@ class NVAE(Variational):
         cells: int = 2,
         expansion: int = 6,
         normalisation: Normalisation = "none",
-        likelihood: Likelihood | None = None,
+        likelihood: DecoderLikelihood | None = None,
         components: int = 10,
         flows: int = 0,
         spectral: float = 0.0,
@@ -338,10 +338,10 @@ class NVAE(Variational):
         self.modality, self.condition, self.recompute = modality, condition, recompute
         self.spectral, self.spectral_start, self.warmup = spectral, spectral_start, warmup
         self.progressive = progressive
-        self.observation = Observation(modality, likelihood, components)
-        self.discrete = self.observation.discrete
+        self.likelihood_head = DecoderHead(modality, likelihood, components)
+        self.discrete = self.likelihood_head.discrete
         self.standardise = Standardise(shape)
-        self.register_buffer("sigma", torch.ones(()) if self.observation.likelihood == "optimal-gaussian" else None)
+        self.register_buffer("sigma", torch.ones(()) if self.likelihood_head.name == "optimal-gaussian" else None)
 
         scales = len(groups)
         halvings = blocks + scales - 1
@@ -399,7 +399,7 @@ class NVAE(Variational):
             layers.append(DecoderCell(channels, channels // 2, *arguments, steps[block]))
             channels //= 2
             layers += [DecoderCell(channels, channels, *arguments) for _ in range(block_cells - 1)]
-        layers += [nn.ELU(), Convolution(channels, self.observation.outputs, 3, grids[0], normalised)]
+        layers += [nn.ELU(), Convolution(channels, self.likelihood_head.size, 3, grids[0], normalised)]
         self.postprocess = nn.Sequential(*layers)
         self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
         of_group = [scale / max(1, scales - 1) for scale, count in enumerate(groups) for _ in range(count)]
@@ -432,8 +432,8 @@ class NVAE(Variational):
         h = self._run(self.postprocess, s)
         if any(self._margins()):  # else it would be a copy
             h = F.pad(h, [-margin for margin in self._margins()])
-        h = h.reshape(len(h), self.observation.outputs, *self.modality.shape[1:])
-        return self.observation(h, self.standardise, self.sigma, self.training)
+        h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
+        return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
     def _begin(self, n: int, condition: Any) -> Tensor:
         """The state before the first group."""
@@ -558,7 +558,7 @@ class NVAE(Variational):
             loss = loss + weight * (largest.sum() + sum(scales))
             terms["singular_value"] = largest.detach().max()
         if isinstance(likelihood, OptimalGaussian) and self.sigma is not None:
-            terms["sigma"] = follow(self.sigma, likelihood, x)
+            terms["sigma"] = update_sigma(self.sigma, likelihood, x)
         return {"loss": loss} | terms
 
     def balance(self, kl: Tensor, beta: float) -> Tensor:

@@ -17,8 +17,8 @@ from modalities.data import Batch
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, OptimalGaussian, full_precision
 from zoo.model import Variational
+from zoo.nn.likelihood import DecoderHead, DecoderLikelihood, update_sigma
 from zoo.nn.normalisation import Standardise
-from zoo.nn.observation import Likelihood, Observation, follow
 from zoo.nn.residual import Decoder, Encoder
 
 
@@ -51,7 +51,7 @@ class VAE(Variational):
         self,
         modality: Modality,
         latent: int = 32,
-        likelihood: Likelihood | None = None,
+        likelihood: DecoderLikelihood | None = None,
         condition: Classes | None = None,
         beta: float = 1.0,
         warmup: float = 0.1,
@@ -64,17 +64,15 @@ class VAE(Variational):
         super().__init__()
         self.modality, self.latent, self.condition = modality, latent, condition
         self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
-        self.observation = Observation(modality, likelihood, components)
-        self.discrete = self.observation.discrete
+        self.likelihood_head = DecoderHead(modality, likelihood, components)
+        self.discrete = self.likelihood_head.discrete
         shape = modality.shape if modality.grid else (modality.elements,)
         self.standardise = Standardise(modality.shape, by_element=not modality.grid)
-        self.register_buffer("sigma", torch.ones(()) if self.observation.likelihood == "optimal-gaussian" else None)
+        self.register_buffer("sigma", torch.ones(()) if self.likelihood_head.name == "optimal-gaussian" else None)
         classes = None if condition is None else len(condition)
         self.encoder = Encoder(shape, 2 * latent, width, blocks, hidden, classes)
         # Off a grid, all elements are channels of one position.
-        outputs = (
-            self.observation.outputs if modality.grid else self.observation.outputs * math.prod(modality.shape[1:])
-        )
+        outputs = self.likelihood_head.size * (1 if modality.grid else math.prod(modality.shape[1:]))
         self.decoder = Decoder(shape, latent, outputs, width, blocks, hidden, classes)
 
     def adapt(self, data: Any) -> None:
@@ -96,8 +94,8 @@ class VAE(Variational):
     def decode(self, z: Tensor, *, condition: object = None) -> Any:
         """p(x given z), event the shape of an item, in the medium's units."""
         h = self.decoder(z, condition)
-        h = h.reshape(len(h), self.observation.outputs, *self.modality.shape[1:])
-        return self.observation(h, self.standardise, self.sigma, self.training)
+        h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
+        return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
     def loss(
         self,
@@ -121,5 +119,5 @@ class VAE(Variational):
         weight = self.beta * (min(1.0, progress / self.warmup) if self.warmup else 1.0)
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum()}
         if isinstance(likelihood, OptimalGaussian) and self.sigma is not None:
-            terms["sigma"] = follow(self.sigma, likelihood, x)
+            terms["sigma"] = update_sigma(self.sigma, likelihood, x)
         return {"loss": reconstruction + weight * kl.clamp(min=self.free_bits).sum()} | terms

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from zoo.distributions import Bernoulli, DiscretizedLogistic, Point, full_precision, uniform_noise
+from zoo.distributions import Event, Point, full_precision, uniform_noise
 from zoo.model import Latent, Trainable
+from zoo.nn.layout import channels_last
+from zoo.nn.likelihood import DecoderHead
 from zoo.nn.residual import ResidualBlock
 
 
@@ -87,16 +89,16 @@ class VQVAE(Latent, Trainable):
             nn.SiLU(),
             nn.Conv2d(width, dimensions, 1),
         )
-        outputs = channels if modality.levels == 2 else 2 * channels
+        self.likelihood_head = DecoderHead(modality)
         up: list[nn.Module] = []
-        for before, after in zip(widths[::-1], [*widths[-2::-1], outputs], strict=True):
+        for before, after in zip(widths[::-1], [*widths[-2::-1], self.likelihood_head.size], strict=True):
             up += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
         self.decoder = nn.Sequential(
             nn.Conv2d(dimensions, width, 3, padding=1),
             *[ResidualBlock(width, (3, 3), blocks) for _ in range(blocks)],
             *up,
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(self)
 
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Any:
         """All codes alike at every position, event [dimensions, *grid]: a stand-in until a prior is learned.
@@ -110,17 +112,14 @@ class VQVAE(Latent, Trainable):
         h = self.check_items(x).to(self.dtype).contiguous(memory_format=torch.channels_last)
         return Point(self.encoder(h))
 
-    def decode(self, z: Tensor, *, condition: object = None) -> Bernoulli | DiscretizedLogistic:
+    def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given the codes nearest to z), for z of shape [batch, dimensions, *grid]; gradients go straight to z."""
         rounded = self.embed(self.nearest(z))
         return self._likelihood(rounded + (z - z.detach()))
 
-    def _likelihood(self, rounded: Tensor) -> Bernoulli | DiscretizedLogistic:
+    def _likelihood(self, rounded: Tensor) -> Event:
         h = self.decoder(rounded.to(self.dtype).contiguous(memory_format=torch.channels_last))
-        if self.modality.levels == 2:
-            return Bernoulli(h)
-        mean, log_scale = full_precision(h).chunk(2, 1)
-        return DiscretizedLogistic(mean, log_scale - 2, self.modality.levels or 256)
+        return self.likelihood_head(h)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

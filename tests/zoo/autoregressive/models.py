@@ -97,6 +97,9 @@ MODELS = {
 }
 """Height and width differ, so that a swap of the two cannot pass."""
 
+REAL = ["wavenet", "wavenet-classes", "made", "made-classes"]
+"""Those of real numbers; the others have levels."""
+
 ENUMERABLE = {
     "gated": lambda: _gated(binary(3, 3)),
     "gated-colours": lambda: _gated(binary(2, 2, 3)),
@@ -136,4 +139,4 @@ def items(model, n, seed=1):
 
 
 def condition(model):
-    return 1 if model.classes else None
+    return None if model.condition is None else 1

@@ -11,11 +11,12 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests.zoo.autoregressive.models import Steps, generator, make
 from zoo.autoregressive.made import MADE
+from zoo.conditions import Classes
 from zoo.distributions import LogisticMixture
 
 
-def line(classes=None):
-    return make(lambda: MADE(Points(1), width=5, layers=2, components=3, classes=classes))
+def line(condition=None):
+    return make(lambda: MADE(Points(1), width=5, layers=2, components=3, condition=condition))
 
 
 def plane():
@@ -37,7 +38,7 @@ def mixture(batch=1, channels=2, seed=0):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("classes, condition", [(None, None), (3, 2)])
+@pytest.mark.parametrize("classes, condition", [(None, None), (Classes.numbered(3), 2)])
 def test_a_density_on_the_line_integrates_to_one(classes, condition):
     x = torch.linspace(-300, 300, 60_001, dtype=torch.float64)
     density = line(classes).log_prob(x[:, None], condition=condition).exp()
@@ -59,7 +60,7 @@ def test_draws_of_the_plane_follow_the_density():
     """Both conditional distribution functions of a draw are uniform and independent where sampler and score agree."""
     model = plane()
     x = model.to_unit(model.sample(2000, generator=generator(1)))[0]
-    d = model.output.distribution(model.outputs(x))
+    d = model.likelihood_head(model.outputs(x))
     z = (x.unsqueeze(1) - d.location) * torch.exp(-d.log_scale)  # [batch, components, channel, coordinate]
     u = (torch.softmax(d.logits, 1) * torch.sigmoid(z[:, :, 0])).sum(1)
     for coordinate in range(2):
@@ -76,7 +77,7 @@ def test_the_conditionals_are_those_of_the_joint_density():
         points = torch.stack([torch.full_like(y, value), y], 1)
         joint = torch.trapezoid(model.log_prob(points).exp(), y)
         x, log_volume = model.to_unit(points[:1])
-        d = model.output.distribution(model.outputs(x)[:, :, :1])
+        d = model.likelihood_head(model.outputs(x)[:, :, :1])
         alone = (d.log_prob(x[:, :, :1]) - model.standardise.std[0].log()).exp()
         assert joint.item() == pytest.approx(alone.item(), rel=1e-4)
 

@@ -6,7 +6,8 @@ import torch
 from modalities.data import Batch
 from modalities.images import Images
 from tests.zoo.autoregressive.models import binary, generator, items, make
-from zoo.autoregressive.pixelrnn import Fronts, LSTMLayer, PixelRNN
+from zoo.autoregressive.pixelrnn import LSTMLayer, PixelRNN
+from zoo.autoregressive.wavefront import Wavefronts
 
 HEIGHT, WIDTH = 4, 6
 SHAPES = [(4, 6), (6, 4), (1, 5), (5, 1), (3, 3)]
@@ -24,12 +25,12 @@ def sees(model):
 @pytest.mark.parametrize("kind", ["row", "diagonal"])
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_laying_pixels_out_and_back_is_a_round_trip(kind, height, width):
-    fronts = Fronts(height, width, kind)
+    fronts = Wavefronts(height, width, kind)
     x = torch.arange(2.0 * 3 * height * width).reshape(2, 3, height, width)
     laid = fronts.lay_out(x)
     assert laid.shape == (height * width, 2, 3)
     assert torch.equal(fronts.lay_back(laid), x)
-    assert torch.equal(fronts.lay_back(laid[fronts.reverse]), x.flip(3))
+    assert torch.equal(fronts.lay_back(fronts.mirror(laid)), x.flip(3))
     if kind == "diagonal":
         column = laid[:, 0, 0].long() % width
         front = laid[:, 0, 0].long() // width + column
@@ -37,9 +38,9 @@ def test_laying_pixels_out_and_back_is_a_round_trip(kind, height, width):
 
 
 def cell(sums, c):
-    out, forget, let, content = sums.chunk(4, -1)
-    c = forget.sigmoid() * c + let.sigmoid() * content.tanh()
-    return out.sigmoid() * c.tanh(), c
+    output_gate, forget_gate, input_gate, candidate = sums.chunk(4, -1)
+    c = forget_gate.sigmoid() * c + input_gate.sigmoid() * candidate.tanh()
+    return output_gate.sigmoid() * c.tanh(), c
 
 
 def slow_row(layer, x):
@@ -84,7 +85,7 @@ def slow_diagonal(layer, x):
 @pytest.mark.parametrize(("kind", "slow"), [("row", slow_row), ("diagonal", slow_diagonal)])
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_a_layer_and_its_gradients_are_those_of_loops_over_pixels(kind, slow, height, width):
-    fronts = Fronts(height, width, kind)
+    fronts = Wavefronts(height, width, kind)
     layer = make(lambda: LayerAlone(LSTMLayer(3, kind, 1))).layer
     x = torch.randn(2, 6, height, width, generator=generator(), dtype=torch.float64, requires_grad=True)
     up = layer.residual

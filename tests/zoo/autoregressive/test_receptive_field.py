@@ -3,6 +3,8 @@
 `sees` measures any network; a new one is one more line of `CONES`, or calls it in a file of its own.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -87,6 +89,12 @@ def test_the_gated_network_sees_every_earlier_pixel_once_deep_enough():
     middle = HEIGHT // 2 * WIDTH + WIDTH // 2
     assert torch.equal(sees(gated_model(4))[middle], pixels(every)[middle])
     assert torch.equal(sees(gated_model(10)), pixels(every))
+
+
+def test_the_last_pixel_of_the_bundled_networks_sees_as_many_as_the_page_says():
+    page = (Path(__file__).parents[3] / "docs" / "autoregressive.md").read_text(encoding="utf-8")
+    for name, rule in (("pixelcnn-mnist", plain(15)), ("gated-pixelcnn-mnist", gated(8, 5, 7))):
+        assert f"| `{name}` | {pixels(rule, 28, 28)[-1].sum()} of 783 |" in page
 
 
 def test_the_plain_network_has_a_blind_spot_at_any_depth():

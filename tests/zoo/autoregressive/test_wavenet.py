@@ -44,12 +44,12 @@ def test_the_state_stays_where_it_is_and_holds_all_that_is_carried_on():
     model = make(lambda: WaveNet(Signals(1, 24), width=5, layers=3, cycles=2, skip=6, components=3))
     x = model.to_unit(items(model, 2))[0]
     one, other = model.incremental(2), model.incremental(2)
-    places = [tensor.data_ptr() for tensor in one.state()]
+    places = [tensor.data_ptr() for tensor in one.state]
     for position in range(13):
         one.step(position % one.width, 0)
         one.write(position % one.width, 0, x[:, :, position])
-    assert places == [tensor.data_ptr() for tensor in one.state()]
-    for mine, theirs in zip(other.state(), one.state(), strict=True):
+    assert places == [tensor.data_ptr() for tensor in one.state]
+    for mine, theirs in zip(other.state, one.state, strict=True):
         mine.copy_(theirs)
     for position in range(13, 24):
         assert torch.equal(one.step(position % one.width, 0), other.step(position % one.width, 0))

@@ -9,9 +9,9 @@ from scipy.stats import chisquare
 from torch.utils.flop_counter import FlopCounterMode
 
 from modalities import MediaError
+from modalities.data import Batch
 from modalities.images import Images
-from tests.zoo.autoregressive.models import ENUMERABLE, MODELS, condition, generator, items, make
-from zoo.autoregressive.chain import Output
+from tests.zoo.autoregressive.models import ENUMERABLE, MODELS, REAL, condition, generator, items, make
 
 
 @pytest.fixture(params=MODELS)
@@ -24,7 +24,7 @@ def draws(model, **arguments):
 
 
 def numbers(model, x):
-    """The output's numbers at every position, for items in the network's own form."""
+    """The likelihood head's numbers at every position, for items in the network's own form."""
     return model.outputs(model.to_unit(x)[0], model.prepare_condition(condition(model), len(x)))
 
 
@@ -45,18 +45,16 @@ def test_incremental_numbers_are_those_of_the_full_pass(model):
     x = model.to_unit(items(model, 2))[0]
     labels = model.prepare_condition(condition(model), 2)
     full = model.outputs(x, labels).flatten(2)
-    run, output, flat = model.incremental(2, labels), model.output, x.flatten(2)
-    per_turn = output.size // output.turns
+    run, head, flat = model.incremental(2, labels), model.likelihood_head, x.flatten(2)
+    size = head.size // head.groups
     for position in range(flat.shape[2]):
         row, column = divmod(position, run.width)
         if column == 0:
             run.begin(row % run.period)
-        for turn in range(output.turns):
-            found = run.step(column, turn)
-            expected = full[:, turn * per_turn : (turn + 1) * per_turn, position]
-            assert torch.allclose(found, expected, atol=1e-9, rtol=1e-9)
-            channels = slice(turn, turn + 1) if output.turns > 1 else slice(None)
-            run.write(column, turn, flat[:, channels, position])
+        for group, channels in enumerate(head.slices):
+            expected = full[:, group * size : (group + 1) * size, position]
+            assert torch.allclose(run.step(column, group), expected, atol=1e-9, rtol=1e-9)
+            run.write(column, group, flat[:, channels, position])
 
 
 @torch.no_grad()
@@ -73,21 +71,21 @@ def test_the_incremental_sampler_multiplies_no_more_than_one_full_pass(model):
 def test_numbers_depend_on_earlier_values_alone(model):
     """Causality, exactly: changing a value moves no number before it in the order, nor its own."""
     x = items(model, 1)
-    output, total = model.output, math.prod(model.positions)
-    per_turn = output.size // output.turns
+    head, total = model.likelihood_head, math.prod(model.positions)
+    size = head.size // head.groups
     inward = model.to_unit(x)[0]
     labels = model.prepare_condition(condition(model), 1)
     before = model.outputs(inward, labels).flatten(2)
     for position in range(total):
-        for channel in range(output.channels):
+        for channel in range(head.channels):
             moved = inward.clone().flatten(2)
             moved[0, channel, position] *= -1
-            moved[0, channel, position] += 0.0 if model.output.levels else 0.37
+            moved[0, channel, position] += 0.0 if head.levels else 0.37
             after = model.outputs(moved.reshape(inward.shape), labels).flatten(2)
             changed = ~torch.isclose(after, before, rtol=0, atol=0)[0]
-            turn = channel if output.turns > 1 else 0
+            group = channel if head.groups > 1 else 0
             assert not changed[:, :position].any()
-            assert not changed[: (turn + 1) * per_turn, position].any()
+            assert not changed[: (group + 1) * size, position].any()
 
 
 def test_gradients_of_the_loss_are_finite_for_values_at_the_edges(model):
@@ -98,8 +96,7 @@ def test_gradients_of_the_loss_are_finite_for_values_at_the_edges(model):
         steps = torch.tensor([0, min(1, levels - 1), levels - 1])
         x = (steps.double() * 2 / (levels - 1) - 1).reshape(3, *[1] * len(model.modality.shape))
         x = x.expand(3, *model.modality.shape).clone()
-    batch = x if model.classes is None else (x, torch.zeros(len(x), dtype=torch.long))
-    model.loss(batch)["loss"].backward()
+    model.loss(Batch(x, model.prepare_condition(condition(model), len(x))))["loss"].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
@@ -128,9 +125,8 @@ def test_completions_of_items_that_the_noise_would_not_give_go_on_from_them(mode
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("model", REAL, indirect=True)
 def test_densities_follow_the_scale_of_the_data(model):
-    if model.discrete:
-        return
     x = items(model, 2)
     before = model.log_prob(x, condition=condition(model))
     model.standardise.mean *= 2
@@ -152,9 +148,8 @@ def test_what_is_known_must_be_a_prefix(model):
         model.complete(x, torch.ones((7, 7, 7, 7), dtype=torch.bool))
 
 
+@pytest.mark.parametrize("model", sorted(set(MODELS) - set(REAL)), indirect=True)
 def test_values_off_the_grid_are_refused(model):
-    if not model.discrete:
-        return
     for wrong in (items(model, 2) * 1.5, torch.full_like(items(model, 2), 0.01)):
         with pytest.raises(MediaError, match="levels"):
             model.log_prob(wrong, condition=condition(model))
@@ -168,12 +163,24 @@ def test_unknown_samplers_and_temperatures_are_refused(model):
             model.sample(1, temperature=temperature)
 
 
+def passes(model, sampler):
+    """How often a sampler runs the whole network."""
+    outputs, count = model.outputs, []
+    model.outputs = lambda *arguments: count.append(1) or outputs(*arguments)
+    draws(model, sampler=sampler)
+    model.outputs = outputs
+    return len(count)
+
+
+def test_a_fixed_point_takes_at_most_one_pass_a_draw_and_the_naive_sampler_just_that(model):
+    assert 1 <= passes(model, "fixed-point") <= passes(model, "naive") == model.draws
+
+
 @torch.no_grad()
-def test_a_fixed_point_takes_at_most_one_pass_a_draw(model):
-    noise = torch.rand(2, model.output.noise, *model.positions, generator=generator()).double()
-    labels = model.prepare_condition(condition(model), 2)
-    _, passes = model._solve(noise, labels, 1.0, None, None)
-    assert 1 <= passes <= math.prod(model.positions) * model.output.turns
+def test_the_fixed_point_is_known_as_soon_as_nothing_changes():
+    model = make(MODELS["gated"])
+    model.last.weight.zero_()  # no position depends on another, so that the second pass changes nothing
+    assert passes(model, "fixed-point") == 2
 
 
 @pytest.fixture(params=ENUMERABLE)
@@ -204,32 +211,6 @@ def test_samples_are_as_frequent_as_the_likelihood_says(small):
     predicted = torch.cat([expected[~rare], expected[rare].sum()[None]])
     kept = predicted > 0
     assert chisquare(observed[kept], predicted[kept] * observed[kept].sum() / predicted[kept].sum()).pvalue > 1e-3
-
-
-def test_uniform_models_have_the_bits_that_arithmetic_says():
-    x = torch.zeros(2, 1, 28, 28)
-    flat = Output(1, 256, "categorical").distribution(torch.zeros(2, 256, 28, 28)).log_prob(x - 1 / 255)
-    assert torch.allclose(-flat / (784 * math.log(2)), torch.full((2,), 8.0))
-    coin = Output(1, 2).distribution(torch.zeros(2, 1, 28, 28)).log_prob(torch.ones(2, 1, 28, 28))
-    assert torch.allclose(-coin, torch.full((2,), 784 * math.log(2)))
-
-
-def test_a_temperature_divides_logits_and_multiplies_scales():
-    for levels in (None, 32):
-        numbers = torch.randn(2, 3 * (1 + 2 * 3 + 3), 4)
-        warm, cool = (Output(3, levels, components=3).distribution(numbers, t) for t in (1.0, 0.5))
-        assert torch.allclose(cool.logits, 2 * warm.logits) and torch.equal(cool.location, warm.location)
-        assert torch.allclose(cool.log_scale, warm.log_scale - math.log(2))
-    for likelihood in ("bernoulli", "categorical"):
-        numbers = torch.randn(2, 3 * (2 if likelihood == "categorical" else 1), 4)
-        warm, cool = (Output(3, 2, likelihood).distribution(numbers, t) for t in (1.0, 0.5))
-        assert torch.allclose(cool.logits, 2 * warm.logits)
-
-
-def test_a_likelihood_that_does_not_suit_is_refused():
-    for levels, likelihood in ((256, "bernoulli"), (2, "logistic-mixture"), (None, "categorical"), (2, "gaussian")):
-        with pytest.raises(ValueError, match="is one of"):
-            Output(1, levels, likelihood)
 
 
 def test_the_model_of_another_bit_depth_refuses_the_pixels():
