@@ -121,6 +121,17 @@ class Files(Dataset):
         return x if self.noise is None else self.noise(x, generator)
 
 
+def hold(dataset: Any, medium: Modality, most: int = 2**31) -> Any:
+    """A data set of unlabelled files with its items in memory, where they take at most so many bytes; else as it is.
+
+    Broken files are left out with a warning. Noise of the data set stays fresh at every visit.
+    """
+    if not isinstance(dataset, Files) or dataset.labels is not None or 4 * len(dataset) * medium.elements > most:
+        return dataset
+    plain = Files(dataset.read, dataset.names)
+    return Arrays(torch.cat([batch.x for batch in batches(plain, 64)]), noise=dataset.noise)
+
+
 def as_dataset(data: Any) -> Any:
     """A data set of what people have at hand: a map-style data set or a list of items as it is; a tensor or an array
     [items, ...], a pair of items and labels, a `TensorDataset`.

@@ -50,6 +50,22 @@ def beside(pictures: "Sequence[Image]", gap: int = 24) -> "Image":
     return row
 
 
+def labelled_sheet(tiles: "Sequence[Sequence[Image]]", rows: Sequence[str], columns: Sequence[str]) -> "Image":
+    """Pictures in rows and columns, with a name before each row and above each column."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.1 * len(columns) + 1, 1.2 * len(rows) + 0.3), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for (row, column), axis in np.ndenumerate(grid):
+        axis.imshow(tiles[row][column].convert("RGB"))
+        axis.set(xticks=[], yticks=[])
+    for axis, name in zip(grid[:, 0], rows, strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    for axis, name in zip(grid[0], columns, strict=True):
+        axis.set_title(name, fontsize=9)
+    return render(figure)
+
+
 def save_picture(picture: "Image", path: Path) -> None:
     """Write a picture in the format of the path's suffix, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

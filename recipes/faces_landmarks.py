@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalities import MediaError
+from modalities.drawing import beside, contact_sheet, render
+from modalities.face_sets import LANDMARKS, read_landmarks
 from modalities.images import Images
 from modalities.meshes.alignment import align
-from recipes.common import run, write_figures
-from zoo.hub import load
+from recipes.recipe import report, run, seeded
 from zoo.morphable.camera import Camera, rotation_matrix
 from zoo.morphable.colour import colour_coefficients, read_colours
 from zoo.morphable.evaluation import vertex_distance
-from zoo.morphable.landmarks import LandmarkFit, fit_landmarks
+from zoo.morphable.landmarks import fit_landmarks
 from zoo.morphable.model import MorphableModel
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ SETS = {
 """Landmarks of iBUG's 68 by their number: corners of eyes, nose and mouth first, the outline of the face last."""
 PIXELS_A_MILLIMETRE = 1.0
 """The scale of generated pictures: a face is some 150 pixels wide."""
-
 COLOUR_NOISE = 0.3
 """How far a picture's light, glasses and hair may take colours from the model's, of [0, 1]."""
 HEIGHT, WIDTH = 240, 400
 """Of a face's two views on the sheet of pictures, in pixels."""
+Errors = dict[tuple[int, int], float]
+"""Mean vertex errors in mm by the number of landmarks and of pictures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,73 +79,62 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure what landmarks tell of a face's shape, and make meshes of faces out of pictures."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    model = load(config.model)
-    if not isinstance(model, MorphableModel) or len(model.landmarks) != 68:
-        raise ValueError(f"{config.model} is no morphable model with 68 landmarks")
-    errors, prior = measure(model, config)
-    figures: dict[str, Any] = {"faces": config.faces, "mean vertex error of the mean face, mm": prior}
+    model = MorphableModel.from_pretrained(config.model)
+    errors, prior = fit_generated(model, config)
+    notes: dict[str, Any] = {"faces": config.faces, "mean vertex error of the mean face, mm": prior}
     for (landmarks, views), error in errors.items():
-        figures[f"mean vertex error, {landmarks} landmarks, {views} pictures, mm"] = error
-    draw_errors(errors, prior, config).save(config.output / "errors.png")
+        notes[f"mean vertex error, {landmarks} landmarks, {views} pictures, mm"] = error
+    pictures = {"errors": draw_errors(errors, prior, config.views)}
     if config.data is not None:
-        figures |= fit_pictures(model, config.data, config)
-    write_figures(figures, config.output)
+        pictures["pictures"], found = fit_pictures(model, Path(config.data).expanduser(), config)
+        notes |= found
+    report(config.output, [], notes, pictures)
 
 
 @torch.no_grad()
-def measure(model: MorphableModel, config: Config) -> tuple[dict[tuple[int, int], float], float]:
-    """The mean vertex error in mm by the number of landmarks and of pictures, on neutral faces that are generated; and
-    that of the mean face, which knows nothing.
+def fit_generated(model: MorphableModel, config: Config) -> tuple[Errors, float]:
+    """The errors on neutral faces that are generated, and that of the mean face, which knows nothing.
 
     A face is turned by up to 40 degrees to the sides and 15 up or down. Pictures do not tell a face's size or place:
     all errors are those after the similarity that fits best.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    z = model.prior(n=config.faces).sample(generator=generator)
-    truth = model.decode(model.join(model.split(z).shape)).mean[..., :3]
+    generator, marks = seeded(config.seed), model.face_landmarks
+
+    def neutral(z: Tensor) -> Tensor:
+        return model.decode(model.join(model.split(z).shape)).mean[..., :3]
+
+    def distance(x: Tensor, truth: Tensor) -> Tensor:
+        return vertex_distance(align(x.expand_as(truth), truth, scale=True), truth).mean()
+
+    def seen(face: Tensor) -> Tensor:
+        """Where a random camera sees the landmarks, with noise, in pixels, shape [68, 2]."""
+        yaw, pitch = ((2 * torch.rand(2, generator=generator) - 1) * torch.tensor([40.0, 15.0])).tolist()
+        scale, centre = torch.tensor(PIXELS_A_MILLIMETRE).double(), torch.tensor([128.0, 128.0]).double()
+        points = Camera(rotation_matrix(yaw, pitch), scale, centre).project(face[marks].double())
+        return points + config.noise * torch.randn(points.shape, generator=generator).double()
+
+    truth = neutral(model.prior(n=config.faces).sample(generator=generator))
     errors: dict[tuple[int, int], list[float]] = {}
     for face in truth:
-        points = [picture_landmarks(model, face, config.noise, generator) for _ in range(max(config.views))]
+        points = [seen(face) for _ in range(max(config.views))]
         for (count, chosen), views in ((item, views) for item in SETS.items() for views in config.views):
             rows = list(chosen)
-            fit = fit_landmarks(
-                model, [p[rows] for p in points[:views]], model.landmarks[rows].long(), noise=config.noise
-            )
-            errors.setdefault((count, views), []).append(error_of(model, fit, face))
-    mean = model.mean[None, :, :3].expand_as(truth)
-    prior = vertex_distance(align(mean, truth, scale=True), truth).mean().item()
+            fit = fit_landmarks(model, [p[rows] for p in points[:views]], marks[rows], noise=config.noise)
+            error = distance(neutral(fit.coefficients[:1]), face[None]).item()
+            errors.setdefault((count, views), []).append(error)
+    prior = distance(model.mean[None, :, :3], truth).item()
     return {key: statistics.mean(values) for key, values in errors.items()}, prior
 
 
-def picture_landmarks(model: MorphableModel, face: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Where a random camera sees the landmarks of a face, with noise, in pixels, shape [68, 2]."""
-    yaw, pitch = ((2 * torch.rand(2, generator=generator) - 1) * torch.tensor([40.0, 15.0])).tolist()
-    camera = Camera(
-        rotation_matrix(yaw, pitch), torch.tensor(PIXELS_A_MILLIMETRE).double(), torch.tensor([128.0, 128.0]).double()
-    )
-    points = camera.project(face[model.landmarks.long()].double())
-    return points + noise * torch.randn(points.shape, generator=generator).double()
-
-
-def error_of(model: MorphableModel, fit: LandmarkFit, face: Tensor) -> float:
-    """The mean vertex distance of a fitted shape, without its expression, from the true face."""
-    z = model.join(model.split(fit.coefficients[:1]).shape)
-    return vertex_distance(align(model.decode(z).mean[..., :3], face[None], scale=True), face[None]).item()
-
-
-def draw_errors(errors: dict[tuple[int, int], float], prior: float, config: Config) -> "Image":
+def draw_errors(errors: Errors, prior: float, numbers: tuple[int, ...]) -> "Image":
     """Errors against the number of landmarks, a line for each number of pictures."""
     from matplotlib.figure import Figure as Drawing
 
-    from modalities.drawing import render
-
     drawing = Drawing(figsize=(6, 3.6), layout="constrained")
     axis = drawing.subplots()
-    for views in config.views:
-        counts = [count for count, n in errors if n == views]
+    for views in numbers:
         label = f"{views} pictures" if views > 1 else "1 picture"
-        axis.plot(counts, [errors[count, views] for count in counts], marker="o", label=label)
+        axis.plot(list(SETS), [errors[count, views] for count in SETS], marker="o", label=label)
     axis.axhline(prior, color="grey", linestyle="--", label="the mean face")
     axis.set(xlabel="landmarks", ylabel="mean vertex error, mm", ylim=(0, None))
     axis.grid(alpha=0.3)
@@ -153,73 +143,49 @@ def draw_errors(errors: dict[tuple[int, int], float], prior: float, config: Conf
 
 
 @torch.no_grad()
-def fit_pictures(model: MorphableModel, folder: str, config: Config) -> dict[str, Any]:
+def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[Image, dict[str, Any]]":
     """Fit pictures of a folder: a sheet of each beside its face from two sides, and the meshes as GLB files."""
-    from PIL import Image, ImageOps
-
-    from modalities.drawing import contact_sheet
-
-    pictures, landmarks = read_pictures(Path(folder).expanduser(), config)
-    show = model.modality.show
-    rows, meshes, residuals, shares = [], [], [], []
-    for picture, points in zip(pictures, landmarks, strict=True):
-        noise = config.picture_noise * picture.shape[2] / 128
-        fit = fit_landmarks(model, points, noise=noise)
-        z, camera = fit.coefficients[:1], fit.cameras[0]
-        mesh = model.decode(z).mean[0]
-        positions = mesh[:, :3]
-        seen = read_colours(picture, positions, camera, model.modality.triangles)
+    data: Any = Images(3, config.size, config.size).dataset(folder, "all")
+    landmarks = read_landmarks(folder / LANDMARKS, len(data))
+    meshes, tiles, residuals, shares = [], [], [], []
+    for i in torch.randperm(len(data), generator=seeded(config.seed))[: config.pictures].tolist():
+        picture = data[i]
+        fit = fit_landmarks(model, landmarks[i], noise=config.picture_noise * config.size / 128)
+        mesh, camera = model.decode(fit.coefficients[:1]).mean[0], fit.cameras[0]
+        seen = read_colours(picture, mesh[:, :3], camera, model.modality.triangles)
+        marked = draw_landmarks(picture, camera.project(mesh[model.face_landmarks, :3]))
         if model.modality.colours:
             tints = colour_coefficients(model, seen.colours, seen.weights, COLOUR_NOISE)
-            shape, expression, _ = model.split(z)
+            shape, expression, _ = model.split(fit.coefficients[:1])
             mesh = model.decode(model.join(shape, expression, tints[None])).mean[0]
             # The picture where it shows the face well, the model where it does not, smooth in between.
             mesh[:, 3:].lerp_(seen.colours, ((seen.weights - 0.3) / 0.3).clamp(0, 1)[:, None])
         meshes.append(mesh)
+        tiles.append(np.asarray(beside([marked, draw_face(model, mesh)], gap=0)))
         residuals.append(fit.residuals.nanmean().item())
         shares.append((seen.weights > 0).double().mean().item())
-        rows.append((picture, camera, positions))
-    batch = torch.stack(meshes)
-    model.modality.save(batch, config.output / "meshes" / ".glb")
-    sheet = []
-    for (picture, camera, positions), mesh in zip(rows, batch, strict=True):
-        face = show(mesh[None]).convert("RGB")
-        marked = draw_landmarks(picture, camera.project(positions[model.landmarks.long()]), HEIGHT)
-        pair = Image.new("RGB", (HEIGHT + WIDTH, HEIGHT), "white")
-        pair.paste(marked, (0, 0))
-        pair.paste(ImageOps.pad(face, (WIDTH, HEIGHT), color="white"), (HEIGHT, 0))
-        sheet.append(np.asarray(pair))
-    contact_sheet(np.stack(sheet), 2).save(config.output / "pictures.png")
-    return {
-        "pictures": len(batch),
+    model.modality.save(torch.stack(meshes), config.output / "meshes" / ".glb")
+    return contact_sheet(np.stack(tiles), 2), {
+        "pictures": len(meshes),
         "mean distance of fitted landmarks, pixels": statistics.mean(residuals),
         "share of vertices that a picture shows": statistics.mean(shares),
     }
 
 
-def read_pictures(folder: Path, config: Config) -> tuple[list[Tensor], list[Tensor]]:
-    """Some pictures of a folder, each [3, height, width], and their landmarks [68, 2]."""
-    file = folder / "landmarks68.npy"
-    try:
-        points = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{file} cannot be read as an array of landmarks: {error}") from error
-    data: Any = Images(3, config.size, config.size).dataset(folder, "all")
-    if points.shape != (len(data), 68, 2) or points.dtype.kind != "f":
-        raise MediaError(f"{file}: expected landmarks of shape [{len(data)}, 68, 2], got {list(points.shape)}")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(config.seed))[: config.pictures].tolist()
-    return [data[i] for i in order], [torch.from_numpy(points[i]).double() for i in order]
+def draw_face(model: MorphableModel, mesh: Tensor) -> "Image":
+    """The two views of a face, in the size that all have."""
+    from PIL import ImageOps
+
+    return ImageOps.pad(model.modality.show(mesh[None]).convert("RGB"), (WIDTH, HEIGHT), color="white")
 
 
-def draw_landmarks(x: Tensor, points: Tensor, height: int) -> "Image":
-    """A picture [3, height, width] at another height, with points [n, 2] on it."""
-    from PIL import Image, ImageDraw
+def draw_landmarks(x: Tensor, points: Tensor) -> "Image":
+    """A picture [3, size, size] as large as a face is drawn, with points [n, 2] on it."""
+    from PIL import ImageDraw
 
-    scale = height / x.shape[1]
-    pixels = ((x.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
-    large = Image.fromarray(pixels).resize((round(x.shape[2] * scale), height))
+    large = Images(*x.shape).show(x[None]).convert("RGB").resize((HEIGHT, HEIGHT))
     draw = ImageDraw.Draw(large)
-    for right, down in (points * scale).tolist():
+    for right, down in (points * HEIGHT / x.shape[1]).tolist():
         draw.ellipse((right - 2, down - 2, right + 2, down + 2), fill=(90, 220, 255))
     return large
 

@@ -44,3 +44,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"there is no folder {folder} with real data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 120 drawn faces of 16 x 16 with labels and landmarks, every fifth for tests."""
+    from tests.faces import draw_faces
+
+    return draw_faces(tmp_path_factory.mktemp("faces"))

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tyro
 
 from modalities import KINDS
 from zoo import catalog
@@ -72,6 +73,8 @@ def test_every_recipe_opens_with_its_command_and_time_and_has_the_four_presets(n
         assert explanation and isinstance(config, recipe.Config)
         assert hasattr(config, "data")
         assert hasattr(config, "push") == hasattr(recipe, "publish"), "what makes a model can publish it"
+    given = dict(recipe.PRESETS)
+    assert tyro.extras.overridable_config_cli(given, args=["smoke"]) == given["smoke"][1]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -217,7 +217,7 @@ class Meshes(Modality):
         path, selector = split_source(source, NAMED)
         if selector is not None:
             raise MediaError(f"{source}: meshes have no selector after a colon")
-        if path.suffix.lower() == ".npz" or (path / ict.FACE_FILE).is_file():
+        if path.suffix.lower() == ".npz" or ict.is_face_model(path):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
             return self._generated(ict.generated_faces(path, self.vertices, _checked(split, source)), labels, source)

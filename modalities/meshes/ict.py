@@ -45,6 +45,12 @@ class FaceModel(NamedTuple):
     FaceKit none, if it does not say them."""
 
 
+def is_face_model(path: str | Path) -> bool:
+    """Whether a path is that of `ict_face_model_full.npz`, or of the folder that holds it."""
+    path = Path(path).expanduser()
+    return path.name == FACE_FILE or (path / FACE_FILE).is_file()
+
+
 def read_face_model(path: str | Path, vertices: int = 6706) -> FaceModel:
     """Read `ict_face_model_full.npz`, or the folder that holds it, cut to its first `vertices`.
 

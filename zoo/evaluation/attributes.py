@@ -1,13 +1,17 @@
 """Attributes in a latent space: a direction for each, the others partialled out, and a linear probe beside them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from modalities.drawing import labelled_sheet
 from zoo.model import Latent
 from zoo.walks import Z
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Probe = Callable[[Tensor], dict[str, Tensor]]
 """Reads attributes off items [n, ...]: n numbers each."""
@@ -132,3 +136,12 @@ def measure_directions(
             round(value, 3) for value in read.unflatten(0, along.shape[:2]).mean(0).tolist()
         ]
     return found
+
+
+@torch.no_grad()
+def show_sliders(model: Latent, directions: Mapping[str, Z], x: Tensor) -> "Image":
+    """Items [n, ...] as they go along directions, a row for each item and direction; first the item itself."""
+    moved = model.traverse(x.to(model.device), along=list(directions.values()), values=VALUES).flatten(0, 1).cpu()
+    rows = torch.cat([x.repeat_interleave(len(directions), 0)[:, None], moved], 1)
+    tiles = [[model.modality.show(item[None]) for item in row] for row in rows]
+    return labelled_sheet(tiles, len(x) * list(directions), ["given", *(f"{value:g}" for value in VALUES)])

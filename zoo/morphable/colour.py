@@ -1,15 +1,19 @@
 """The colours of faces: read off pictures, completed where no picture shows them, and as coefficients of a model."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modalities.meshes.geometry import harmonic_interpolation, vertex_normals
+from zoo.linear.principal import principal_axes
 from zoo.morphable.camera import Camera, check_picture, sample_picture
 from zoo.morphable.landmarks import fit_landmarks
 from zoo.morphable.model import MorphableModel
+from zoo.morphable.modes import Axes
 from zoo.morphable.visibility import visible
 
 SEEN = 0.45
@@ -97,6 +101,20 @@ def colour_coefficients(model: MorphableModel, colours: Tensor, weights: Tensor,
     return torch.linalg.solve(gram, modes @ (colours - model.mean[:, 3:]).flatten()[seen])
 
 
+def learn_colours(model: MorphableModel, colours: Tensor, modes: int) -> MorphableModel:
+    """A model of shape and expression with so many modes of colour besides, the principal ones of whole faces' colours,
+    shape [n, vertices, 3]; at most n - 1 of them. `count` becomes n."""
+    axes = principal_axes(colours, tuple(colours.shape[1:]), min(modes, len(colours) - 1))
+    steps = zip(model.attributes, model.directions, strict=True)
+    return model.with_parts(
+        medium=dataclasses.replace(model.modality, colours=True),
+        mean=torch.cat([model.mean, axes.mean.unflatten(0, (-1, 3)).to(model.mean)], 1),
+        colour=Axes(axes.basis, axes.variance),
+        attributes={name: F.pad(step, (0, len(axes.basis))) for name, step in steps},
+        count=len(colours),
+    )
+
+
 def mirror(positions: Tensor) -> Tensor:
     """The vertex on the other side of a symmetric face [vertices, 3] for each vertex, shape [vertices]."""
     from scipy.spatial import KDTree
@@ -145,7 +163,7 @@ def complete_colours(
 def hair_mask(colours: Tensor, model: MorphableModel) -> Tensor:
     """Vertices of the forehead and the temples that are far darker than the face is, shape [n, vertices]."""
     brightness = colours.mean(2)
-    height, landmarks = model.mean[:, 1], model.landmarks.long()
+    height, landmarks = model.mean[:, 1], model.face_landmarks
     skin = model.weights[model.segments.index("surrounding")] > 0.5
     cheeks = skin & (height < height[landmarks[28]]) & (height > height[landmarks[33]])
     return skin & (height > height[landmarks[28]]) & (brightness < DARK * brightness[:, cheeks].median(1, True).values)

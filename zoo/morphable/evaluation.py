@@ -91,6 +91,16 @@ def vertex_distance(x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x[..., :3] - y[..., :3], dim=-1).mean(-1)
 
 
+@torch.no_grad()
+def reconstruction_error(model: MorphableModel, x: Tensor) -> Tensor:
+    """The mean vertex distance of meshes from what the model makes of them, mm, shape [batch].
+
+    x is of shape [batch, vertices, 3 or 6]; a model with colours takes those of its mean where x has none.
+    """
+    missing = model.mean[:, x.shape[2] :].expand(len(x), -1, -1)
+    return vertex_distance(x, model.reconstruct(torch.cat([x, missing], 2)))
+
+
 def compactness(model: MorphableModel, modes: Sequence[int] | None = None) -> Tensor:
     """The share of the variance of shape in the first modes, shape [modes]; the whole includes the model's noise."""
     numbers = torch.tensor(_numbers(modes, model.sizes.shape))

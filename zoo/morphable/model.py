@@ -211,6 +211,16 @@ class MorphableModel(Latent, Fitted):
         parts = zip((shape, expression, colour), self.sizes, strict=True)
         return torch.cat([shape.new_zeros(*shape.shape[:-1], k) if part is None else part for part, k in parts], -1)
 
+    @property
+    def face_landmarks(self) -> Tensor:
+        """The vertices of a face's 68 landmarks, those of iBUG in their order, shape [68], int64.
+
+        Raises ValueError where the model marks others, or none.
+        """
+        if len(self.landmarks) != 68:
+            raise ValueError(f"this needs a model with the 68 landmarks of a face, and it has {len(self.landmarks)}")
+        return self.landmarks.long()
+
     def axes(self, part: str) -> Axes:
         """The modes of "shape", "expression" or "colour"."""
         _choose(part, PARTS, "part")

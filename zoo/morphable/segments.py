@@ -10,6 +10,12 @@ from modalities.meshes.geometry import heat_diffusion
 
 REST = "surrounding"
 """The segment of the vertices that no region names."""
+FACE: dict[str, tuple[list[int], float]] = {
+    "eyes": ([*range(17, 27), *range(36, 48)], 16.0),
+    "nose": ([*range(27, 36)], 14.0),
+    "mouth": ([*range(48, 68)], 14.0),
+}
+"""Regions of a face: which of iBUG's 68 landmarks lie in each, and how far it goes from them, millimetres."""
 
 
 def check_vertices(numbers: Tensor, vertices: int, name: str) -> Tensor:
@@ -37,6 +43,16 @@ def vertex_mask(chosen: Tensor, vertices: int, name: str) -> Tensor:
     if not mask.any():
         raise MediaError(f"{name} has no vertex")
     return mask
+
+
+def face_regions(mean: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
+    """The vertices near the eyes, the nose and the mouth of a face, each in the nearest region only, as masks by name.
+
+    The mean is of shape [vertices, 3], the landmarks are those of iBUG by their vertices, shape [68].
+    """
+    away = [torch.cdist(mean, mean[landmarks[marks]]).min(1).values / reach for marks, reach in FACE.values()]
+    distance, nearest = torch.stack(away).min(0)
+    return {name: (nearest == i) & (distance < 1) for i, name in enumerate(FACE)}
 
 
 def segment_weights(regions: Mapping[str, Tensor], mean: Tensor, faces: Tensor, width: float) -> dict[str, Tensor]:

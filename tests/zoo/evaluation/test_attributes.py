@@ -15,6 +15,7 @@ from zoo.evaluation.attributes import (
     measure_directions,
     partial_out,
     project,
+    show_sliders,
 )
 from zoo.hierarchy import TopDown
 from zoo.linear.pca import PCA
@@ -77,6 +78,8 @@ def test_directions_of_hierarchies_hold_the_other_attributes():
     levels = found["level: level as its slider goes from -3 to 3"]
     assert levels[-1] - levels[0] == pytest.approx(6 * level.std().item(), rel=0.02)
     assert found["level: that of a linear probe of the items"] > 0.99 and len(found) == 6
+    one, three = (show_sliders(model, directions, x[:n]) for n in (1, 3))
+    assert three.height > 2 * one.height and three.width == one.width and len(three.getcolors(10**6)) > 20
 
 
 def test_what_is_left_of_an_attribute_does_not_depend_on_the_others():

@@ -2,9 +2,10 @@
 
 import torch
 
+from modalities.face_sets import read_portraits
 from modalities.meshes import Meshes
 from zoo import load
-from zoo.morphable.colour import colour_coefficients, complete_colours, hair_mask
+from zoo.morphable.colour import colour_coefficients, complete_colours, hair_mask, learn_colours, read_faces
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
@@ -64,3 +65,27 @@ def test_colour_coefficients_are_those_of_the_vertices_that_are_seen():
     colours[weights == 0] = 5.0
     found = colour_coefficients(model, colours, weights, noise=1e-3)
     torch.testing.assert_close(found, z[0, 130:], atol=0.05, rtol=0)
+
+
+def test_modes_of_colour_are_those_of_whole_faces():
+    medium, mean, colours = heads(5)
+    plain = MorphableModel.assemble(
+        medium, mean, Axes(torch.eye(1, 2400), torch.ones(1)), attributes={"wide": torch.ones(1)}
+    )
+    model = learn_colours(plain, colours, 9)
+    assert tuple(model.sizes) == (1, 0, 4) and model.count == 5 and model.modality.faces is medium.faces
+    torch.testing.assert_close(model.direction("wide"), torch.tensor([1.0, 0, 0, 0, 0]))
+    faces = torch.cat([mean.expand(5, -1, -1), colours], 2)
+    torch.testing.assert_close(model.reconstruct(faces), faces, atol=1e-3, rtol=0)
+    few = learn_colours(plain, colours, 1)
+    assert 0.01 < (few.reconstruct(faces) - faces).abs().max() < 0.1
+
+
+def test_portraits_give_colours_where_a_face_is_seen(shared_data):
+    portraits, model = read_portraits(shared_data / "london_faces_256"), load("morphable-faces")
+    readings = read_faces(model, portraits.pictures[:2], portraits.landmarks[:2], 2.0)
+    assert readings.residuals.max() < 3
+    tip = int(model.face_landmarks[30])
+    x, y = readings.cameras[0].project(model.decode(readings.coefficients).mean[0, tip, :3]).round().long().tolist()
+    torch.testing.assert_close(readings.colours[0, tip], (portraits.pictures[0, :, y, x] + 1) / 2, atol=0.1, rtol=0)
+    assert readings.weights[0, tip] > 0.5

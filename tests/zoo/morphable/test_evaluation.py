@@ -136,3 +136,13 @@ def test_what_does_not_fit_is_refused(model, meshes):
         shape.leave_one_out(meshes[0][:1].expand(4, -1, -1))
     with pytest.raises(ValueError, match="samples"):
         shape.specificity(model, meshes[0], samples=0)
+
+
+def test_the_error_of_a_reconstruction_is_of_shape_alone(meshes, model):
+    x = meshes[1]
+    error = shape.reconstruction_error(model, x)
+    torch.testing.assert_close(error, shape.vertex_distance(x, model.reconstruct(x)))
+    assert NOISE < error.mean() < 2.5 * NOISE
+    grey = torch.cat([model.mean, torch.full_like(SHEET, 0.5)], 1)
+    painted = model.with_parts(medium=Meshes(len(SHEET), colours=True).on(FACES), mean=grey)
+    torch.testing.assert_close(shape.reconstruction_error(painted, x), error, atol=1e-4, rtol=0)

@@ -13,6 +13,7 @@ import torch
 from modalities import MediaError
 from modalities.meshes import Meshes
 from modalities.meshes.files import read_mesh
+from modalities.meshes.ict import face_weights, read_face_model
 from tests.zoo.morphable.model_files import (
     BLENDSHAPES,
     DEVIATION,
@@ -48,6 +49,7 @@ from tests.zoo.morphable.model_files import (
 )
 from zoo.morphable import formats
 from zoo.morphable.formats import read_model, write_model
+from zoo.morphable.formats.ict import from_face_model
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
@@ -563,3 +565,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert (tmp_path / "model.glb").read_bytes() == b"old"
     with pytest.raises(MediaError, match=r"written to .h5, .bin, .glb, got '.npz'"):
         write_model(toy(), tmp_path / "model.npz")
+
+
+def test_expressions_of_the_face_model_open_the_jaw_and_leave_the_neutral_face(shared_data):
+    source = read_face_model(shared_data / "ict_facekit")
+    model = from_face_model(source, 100, 20)
+    torch.testing.assert_close(model.decode(torch.zeros(1, 120)).mean[0], source.mean)
+    x = source.mean + 1.5 * source.identity[3] - source.identity[70]
+    assert (model.reconstruct(x[None]) - x).norm(dim=2).max() < 0.05
+    opened = model.edit(x[None], "jawOpen", 1.0)[0] - x
+    wanted = source.expressions[source.expression_names.index("jawOpen")]
+    assert (opened - wanted).norm(dim=1).mean() < 0.1 * wanted.norm(dim=1).mean()
+    offsets = face_weights(source.expression_names, "train")[:, 100:] @ source.expressions.flatten(1)
+    assert 0.95 < model.expression_variance.sum() / offsets.square().sum(1).mean() < 1
+    assert model.segments == ("eyes", "nose", "mouth", "surrounding")
+    assert model.weights[2, model.face_landmarks[57]] > 0.9

@@ -1,1 +1,0 @@
-from zoo.linear.principal import PrincipalAxes, principal_axes  # noqa: F401
