@@ -30,7 +30,7 @@ def test_smoke_writes_pictures_figures_and_a_model(done):
     assert float(bits.split()[0]) < 8.5
     model = load(done.output / "vae-photographs")
     assert model.modality == Images(3, 16, 16) and model.sample(2).shape == (2, 3, 16, 16)
-    assert model.observation.likelihood == "logistic-mixture"
+    assert model.likelihood_head.name == "logistic-mixture"
     card = (done.output / "vae-photographs" / "README.md").read_text()
     assert "Kingma" in card and bits in card
 
