@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modalities import MediaError, Modality
-from recipes.common import machine, run, write_figures
+from recipes.recipe import machine, report, run
 from zoo.configuration import CONFIG, family_name
 from zoo.evaluation.classifier import TRAINING, feature_network
 from zoo.evaluation.compare import TIMED, TIMES, Entry, common_medium, compare
@@ -97,11 +97,9 @@ def main(config: Config) -> None:
     if missing:
         found.notes.append(f"Not in this table, for want of a checkpoint: {', '.join(missing)}.")
 
-    config.output.mkdir(parents=True, exist_ok=True)
-    write_figures(found.figures(), config.output)
     text, picture = found.table(), found.show()
+    report(config.output, [], found.figures(), {"samples": picture})
     (config.output / "table.md").write_text(f"{text}\n", encoding="utf-8")
-    picture.save(config.output / "samples.png")
     if config.page is not None:
         shown = config.page.parent / f"{config.page.stem}-{config.name}.png"
         picture.save(shown)

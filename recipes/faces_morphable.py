@@ -32,8 +32,8 @@ from modalities.meshes.alignment import align
 from modalities.meshes.files import SUFFIXES
 from modalities.meshes.ict import is_face_model, read_face_model
 from modalities.sources import is_number, list_files
-from recipes.recipe import Recipe, machine, publish, report, run, script, seeded
-from zoo.card import Figure
+from recipes.recipe import Pictures, Recipe, finish, made, run, seeded
+from zoo.card import Card, Figure
 from zoo.hub import save
 from zoo.morphable.colour import Readings, colour_coefficients, complete_colours, learn_colours, read_faces
 from zoo.morphable.evaluation import Curves, measure, reconstruction_error, vertex_distance
@@ -125,20 +125,17 @@ def main(config: Config) -> None:
     for metric in ("compactness", "generalization", "specificity"):
         values = zip(curves.modes, getattr(curves, metric).tolist(), strict=True)
         notes[f"{metric} by modes"] = {count: round(value, 3) for count, value in values}
-    pictures |= {"curves": curves.show()} | draw(model, seeded(config.seed))
-    report(config.output, figures, notes, pictures)
+    pictures = draw(model, seeded(config.seed)) | pictures | {"curves": curves.show()}
     for suffix in (".glb", ".h5"):
         write_model(model, config.output / f"{name}{suffix}")
-    publish(
-        config,
-        model,
-        "morphable",
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"Morphable model of {medium.vertices:,} vertices with {modes} modes of shape, expression and colour.",
+        data="",
+        figures=tuple(figures),
         paper="Blanz, Vetter, A Morphable Model for the Synthesis of 3D Faces, 1999.",
-        trained=f"In {seconds:.0f} s with {script(config)} on {machine()}.",
+        trained=made(config, "Made", seconds, config.seed),
     )
+    finish(config, model, "morphable", card, notes, pictures)
 
 
 def medium_of(source: str, vertices: int) -> Meshes:
@@ -185,7 +182,7 @@ def shape_curves(
     return measure(model, training, test, samples=config.meshes, generator=seeded(config.seed))
 
 
-def draw(model: MorphableModel, generator: torch.Generator) -> "dict[str, Image]":
+def draw(model: MorphableModel, generator: torch.Generator) -> Pictures:
     """Samples, a walk between two, one exaggerated, the first modes of each part at -3, 0 and 3 standard deviations,
     segments of one face in another, and attributes, a row each."""
     show = model.modality.show

@@ -18,7 +18,7 @@ That choice was made after five minutes of each, by 300 of the same unseen faces
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import tyro
@@ -27,7 +27,8 @@ from torch import Tensor
 from modalities.data import batches, hold
 from modalities.face_sets import brightness, read_attributes
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from zoo.card import Card
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions, show_sliders
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw, scales
@@ -35,9 +36,6 @@ from zoo.linear.pca import PCA
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 from zoo.walks import Z
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 COLUMNS = 8
 """How many pictures a row shows."""
@@ -104,20 +102,17 @@ def main(config: Config) -> None:
     pictures = draw(model, directions, next(batches(test, 2 * COLUMNS)).x)
     if found.neighbours is not None:
         pictures["copies"] = found.neighbours.show(medium)
-    report(config.output, found.figures, notes, pictures)
-    publish(
-        config,
-        model,
-        "nvae",
-        found.figures,
-        pictures["samples"],
+    card = Card(
         summary=f"NVAE, {sum(config.groups)} groups of latents, on colour pictures of {config.size} x {config.size}.",
+        data="",
+        figures=tuple(found.figures),
         paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020.",
         trained=trained(config, config.nvae, done),
     )
+    finish(config, model, "nvae", card, notes, pictures)
 
 
-def draw(model: NVAE, directions: Mapping[str, Z], real: Tensor) -> "dict[str, Image]":
+def draw(model: NVAE, directions: Mapping[str, Z], real: Tensor) -> Pictures:
     """Samples at 0.7, the same at several temperatures, two rows each, what every scale codes, reconstructions, walks
     between pictures, and sliders."""
     show, some, half = model.modality.show, real[:COLUMNS], len(real[:COLUMNS]) // 2

@@ -22,8 +22,8 @@ from torch import Tensor
 from modalities.data import batches
 from modalities.drawing import render
 from modalities.images import Images
-from recipes.recipe import Recipe, machine, publish, report, run, script, seeded
-from zoo.card import Figure
+from recipes.recipe import Pictures, Recipe, made, publish, report, run, seeded
+from zoo.card import Card, Figure
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.linear.principal import principal_axes
@@ -84,27 +84,24 @@ def main(config: Config) -> None:
     likelihood = [figure for figure in scores if figure.kind]
     report(config.output, [*figures, *likelihood], notes, pictures)
 
-    trained = f"{axes.count:,} pictures in {axes.seconds:.0f} s with {script(config)} on {machine()}."
-    publish(
-        config,
-        pca,
-        "pca",
-        figures,
-        pictures["samples"],
+    trained = made(config, f"{axes.count:,} pictures", axes.seconds, config.seed)
+    card = Card(
         summary=f"Principal components of pictures: {config.components} directions, normal scores.",
+        data="",
+        figures=tuple(figures),
         paper="Hotelling, Analysis of a Complex of Statistical Variables into Principal Components, 1933.",
         trained=trained,
     )
-    publish(
-        dataclasses.replace(config, name=f"probabilistic-{config.checkpoint('pca')}", push=None),
-        probabilistic,
-        "probabilistic-pca",
-        [kept, *scores],
-        pictures["samples"],
+    publish(config, pca, "pca", card, pictures["samples"])
+    card = Card(
         summary=f"Probabilistic principal components of pictures: {config.components} directions and noise.",
+        data="",
+        figures=(kept, *scores),
         paper="Tipping, Bishop, Probabilistic Principal Component Analysis, 1999.",
         trained=trained,
     )
+    beside = dataclasses.replace(config, name=f"probabilistic-{config.checkpoint('pca')}", push=None)
+    publish(beside, probabilistic, "probabilistic-pca", card, pictures["samples"])
 
 
 @torch.no_grad()
@@ -120,7 +117,7 @@ def errors_by_components(pca: PCA, test: Any) -> Tensor:
     return left / (count * pca.mean.numel())
 
 
-def draw(pca: PCA, real: Tensor, seed: int) -> "dict[str, Image]":
+def draw(pca: PCA, real: Tensor, seed: int) -> Pictures:
     """Samples at three temperatures, a row each, of the same scores, so that a column shows one face; and the parts of
     the model."""
     show, axes = pca.modality.show, pca.basis[: 3 * COLUMNS].unflatten(1, pca.modality.shape)

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import tyro
@@ -22,7 +22,8 @@ from torch import Tensor
 from modalities.data import batches, hold
 from modalities.face_sets import brightness, read_attributes
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from zoo.card import Card
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions, show_sliders
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
@@ -30,9 +31,6 @@ from zoo.linear.principal import principal_axes
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 from zoo.walks import Z
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 COLUMNS = 8
 """How many pictures a row shows."""
@@ -84,20 +82,17 @@ def main(config: Config) -> None:
     notes |= {"training pictures": axes.count, "minutes of training": done.seconds / 60}
     notes |= measure_directions(vae, directions, unseen, truth, probe, known={"brightness": brightness})
     pictures = draw(vae, pca, directions, next(batches(test, 2 * COLUMNS)).x)
-    report(config.output, figures, notes, pictures)
-    publish(
-        config,
-        vae,
-        "vae",
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"VAE with residual convolutions on colour pictures of {config.size} x {config.size}.",
+        data="",
+        figures=tuple(figures),
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
         trained=trained(config, config.vae, done),
     )
+    finish(config, vae, "vae", card, notes, pictures)
 
 
-def draw(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> "dict[str, Image]":
+def draw(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> Pictures:
     """The VAE's pictures, and those of the principal components: in "temperatures" to the right, in "reconstructions"
     below."""
     show, some, half = vae.modality.show, real[:COLUMNS], len(real[:COLUMNS]) // 2

@@ -27,15 +27,16 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities.data import Arrays, Batch, batches
+from modalities.drawing import render
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, publish, report, run, seeded, settings, trained
-from zoo.card import Figure
+from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from zoo.card import Card, Figure
 from zoo.evaluation.classifier import Classifier
 from zoo.evaluation.probe import choose_labelled, linear_probe, standardise
 from zoo.evaluation.suite import evaluate
@@ -43,9 +44,6 @@ from zoo.linear.pca import PCA
 from zoo.model import Latent
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIZES: Any = settings(Autoencoder)
 SCRATCH, TUNED = "network from scratch", "network fine-tuned"
@@ -93,7 +91,6 @@ def main(config: Config) -> None:
     notes = {
         "training pictures": len(data.x),
         "test pictures": len(test.x),
-        **{f"{figure.metric}, autoencoder": figure.value for figure in measured},
         **{f"{figure.metric}, PCA": figure.value for figure in beside},
         "standard deviation of a code's elements (the stand-in prior's: 1)": spread,
         "test accuracies, one a seed": accuracies,
@@ -103,19 +100,16 @@ def main(config: Config) -> None:
     pictures = {
         "samples": show(autoencoder.sample(30, generator=seeded()), 10),
         "reconstructions": show(torch.cat([real, autoencoder.reconstruct(real)]), len(real)),
-        "accuracy": draw_accuracies(accuracies),
     }
-    report(config.output, [], notes, pictures)
-    publish(
-        config,
-        autoencoder,
-        "autoencoder",
-        [*measured, *transferred(config, accuracies, name)],
-        pictures["samples"],
+    pictures |= draw_accuracies(accuracies)
+    card = Card(
         summary=f"Autoencoder of pictures: a code of {config.latent} numbers, trained without labels.",
+        data="",
+        figures=(*measured, *transferred(config, accuracies, name)),
         paper="Hinton, Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006.",
         trained=trained(config, config.autoencoder, done),
     )
+    finish(config, autoencoder, "autoencoder", card, notes, pictures)
 
 
 def read(data: Any) -> Batch:
@@ -195,11 +189,9 @@ def transferred(config: Config, accuracies: Accuracies, name: str) -> Iterator[F
             yield Figure(label, mean, f"{name}, {count:,} labels", unit="%", error=error)
 
 
-def draw_accuracies(accuracies: Accuracies) -> "Image":
+def draw_accuracies(accuracies: Accuracies) -> Pictures:
     """Test accuracy against the number of labels, with the standard deviation over the seeds."""
     from matplotlib.figure import Figure as Drawing
-
-    from modalities.drawing import render
 
     drawing = Drawing(figsize=(7, 4.5), layout="constrained")
     axis = drawing.subplots()
@@ -209,7 +201,7 @@ def draw_accuracies(accuracies: Accuracies) -> "Image":
         axis.errorbar(list(by_count), means, deviations, fmt=style, capsize=4, markersize=4, label=method)
     axis.set(xscale="log", xlabel="labels", ylabel="test accuracy, per cent")
     axis.legend()
-    return render(drawing)
+    return {"accuracy": render(drawing)}
 
 
 SHORT = TrainingConfig(steps=60, batch_size=50, warmup_steps=10, ema=0.9)

@@ -13,23 +13,21 @@ images: a slight advantage.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, publish, published, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seeded, settings, trained
+from zoo.card import Card
 from zoo.evaluation.likelihood import advantage
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw, scales
 from zoo.hub import load
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIZES: Any = settings(
     NVAE, groups=(4, 4), latent=8, width=12, block_cells=1, cells=1, expansion=2, normalisation="batch", warmup=0.2
@@ -77,21 +75,17 @@ def main(config: Config) -> None:
         notes[f"nats less than {config.beside} needs, by image"] = less.measured
     notes |= {"minutes of training": done.seconds / 60, "steps left out": done.skipped}
     pictures = draw(model.cpu(), next(batches(test, 20, seeded())).x)
-    report(config.output, figures, notes, pictures)
-    publish(
-        config,
-        model,
-        "nvae",
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"NVAE, {sum(config.groups)} groups of latents, on binary {config.size} x {config.size} images.",
+        data="Binarised anew at every visit.",
+        figures=tuple(figures),
         paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020.",
         trained=trained(config, config.nvae, done),
-        data="Binarised anew at every visit.",
     )
+    finish(config, model, "nvae", card, notes, pictures)
 
 
-def draw(model: NVAE, real: Tensor) -> "dict[str, Image]":
+def draw(model: NVAE, real: Tensor) -> Pictures:
     """Samples, the same at several temperatures, what every scale codes, reconstructions, and walks between images."""
     show, some, half = model.modality.show, real[:10], len(real[:10]) // 2
     hot = [model.sample(10, temperature=t, mean=True, generator=seeded()) for t in TEMPERATURES]

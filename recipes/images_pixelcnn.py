@@ -14,7 +14,7 @@ differs is the time (see docs/autoregressive.md).
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -22,32 +22,17 @@ from torch import Tensor
 from modalities import Modality
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import (
-    Recipe,
-    arguments,
-    machine,
-    publish,
-    published,
-    report,
-    run,
-    seconds,
-    seeded,
-    settings,
-    trained,
-)
+from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seconds, seeded, settings, trained
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_pp import PixelCNNPlusPlus
 from zoo.autoregressive.samplers import Sampler
+from zoo.card import Card
 from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
 from zoo.hub import load
 from zoo.training import TrainingConfig, train
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 OORD = "Van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks, 2016."
 HOTAJ = "all test images, binarised anew at every visit, the best epoch on them; Hotaj, pytorch-generative, 2020"
@@ -124,21 +109,17 @@ def main(config: Config) -> None:
     found = evaluate(model, test, name, limit=config.test_items, batch_size=100)
     figures = published(found.figures, config, design.published)
     notes: dict[str, Any] = {f"published {figure.metric}": figure.reference for figure in figures if figure.reference}
-    notes |= {"minutes of training": done.seconds / 60, "machine": machine()}
+    notes |= {"minutes of training": done.seconds / 60}
     notes |= {f"time_to_sample, {key}": value for key, value in time_to_sample(model, config.batches).items()}
     pictures = draw(config, model, next(batches(test, 64, seeded())).x)
-    report(output, figures, notes, pictures)
-    publish(
-        config,
-        model,
-        design.name,
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"{design.title} on {'colour' if colour else 'binary'} {medium.height} x {medium.width} images.",
+        data="" if colour else "Binarised anew at every visit.",
+        figures=tuple(figures),
         paper=design.paper,
         trained=trained(config, design.training, done),
-        data="" if colour else "Binarised anew at every visit.",
     )
+    finish(config, model, design.name, card, notes, pictures, folder=output)
 
 
 def build(design: Any, medium: Modality) -> Autoregressive:
@@ -170,7 +151,7 @@ def sample(model: Autoregressive, n: int, sampler: Sampler) -> Tensor:
     return model.sample(n, sampler=sampler, generator=seeded())
 
 
-def draw(config: Config, model: Autoregressive, real: Tensor) -> "dict[str, Image]":
+def draw(config: Config, model: Autoregressive, real: Tensor) -> Pictures:
     """Samples; images, their hidden halves and four completions of each; receptive fields of two designs."""
     show, some = model.modality.show, real[:10]
     known = torch.arange(some.shape[2])[:, None] < some.shape[2] // 2

@@ -13,22 +13,20 @@ of faces, and no more; it wants far longer.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, machine, publish, published, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seeded, settings, trained
 from zoo.autoregressive.pixelrnn import PixelRNN
+from zoo.card import Card
 from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
 from zoo.hub import load
 from zoo.training import TrainingConfig, train
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIZES: Any = settings(PixelRNN, width=16, layers=3, head=32)
 NAMES = {"row": "row-lstm", "diagonal": "diagonal-bilstm"}
@@ -72,22 +70,17 @@ def main(config: Config) -> None:
     found = evaluate(model, test, name, limit=config.test_items, batch_size=100)
     figures = published(found.figures, config, PUBLISHED[config.kind])
     notes: dict[str, Any] = {f"published {figure.metric}": figure.reference for figure in figures if figure.reference}
-    notes |= {"minutes of training": done.seconds / 60, "machine": machine()}
+    notes |= {"minutes of training": done.seconds / 60}
     pictures = draw(config, model, next(batches(test, 64, seeded())).x)
-    report(folder, figures, notes, pictures)
     side = medium.shape[1]
-    publish(
-        config,
-        model,
-        NAMES[config.kind],
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"PixelRNN ({TITLES[config.kind]}) on {'binary' if binary else 'colour'} {side} x {side} images.",
+        data="Binarised anew at every visit." if binary else "",
+        figures=tuple(figures),
         paper=PAPER,
         trained=trained(config, config.training, done),
-        data="Binarised anew at every visit." if binary else "",
-        half=False,
     )
+    finish(config, model, NAMES[config.kind], card, notes, pictures, folder=folder, half=False)
 
 
 def build(config: Config) -> PixelRNN:
@@ -98,7 +91,7 @@ def build(config: Config) -> PixelRNN:
     return PixelRNN(medium, **arguments(PixelRNN, config))
 
 
-def draw(config: Config, model: PixelRNN, real: Tensor) -> "dict[str, Image]":
+def draw(config: Config, model: PixelRNN, real: Tensor) -> Pictures:
     """Samples; images, their hidden halves and four completions of each; receptive fields of both kinds."""
     show, some = model.modality.show, real[:10]
     known = torch.arange(some.shape[2])[:, None] < some.shape[2] // 2

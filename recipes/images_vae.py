@@ -12,7 +12,7 @@ move the slant, the width of strokes and the bar of a 7, and one turns it into a
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,14 +20,12 @@ from torch import Tensor
 from modalities.data import batches
 from modalities.drawing import beside
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, publish, published, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seeded, settings, trained
+from zoo.card import Card
 from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIZES: Any = settings(VAE)
 BURDA = "one stochastic layer, 5,000 samples; Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2016"
@@ -72,18 +70,14 @@ def main(config: Config) -> None:
         "minutes of training, autoencoder": other.seconds / 60,
     }
     pictures = draw(autoencoder, vae, next(batches(test, 40, seeded())).x)
-    report(config.output, figures, notes, pictures)
-    publish(
-        config,
-        vae,
-        "vae",
-        figures,
-        pictures["samples_vae"],
+    card = Card(
         summary=f"VAE with residual convolutions on binary {config.size} x {config.size} images.",
+        data="Binarised anew at every visit.",
+        figures=tuple(figures),
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
         trained=trained(config, config.vae, done),
-        data="Binarised anew at every visit.",
     )
+    finish(config, vae, "vae", card, notes, pictures)
 
 
 @torch.no_grad()
@@ -102,15 +96,15 @@ def compare_codes(autoencoder: Autoencoder, vae: VAE, test: Any) -> dict[str, st
     }
 
 
-def draw(autoencoder: Autoencoder, vae: VAE, real: Tensor) -> "dict[str, Image]":
+def draw(autoencoder: Autoencoder, vae: VAE, real: Tensor) -> Pictures:
     """Samples of both, the VAE's at several temperatures, reconstructions of both, walks and traversals."""
     show, some, half = vae.modality.show, real[:10], len(real[:10]) // 2
     hot = [vae.sample(10, temperature=t, mean=True, generator=seeded()) for t in (0.5, 0.7, 1.0, 1.3)]
     walk = vae.interpolate(some[:half], some[half : 2 * half], 10)
     swept = vae.traverse(real[:1], values=torch.linspace(-3, 3, 10).tolist())
     pictures = {
-        "samples_autoencoder": show(autoencoder.sample(60, generator=seeded()), 10),
         "samples_vae": show(vae.sample(60, mean=True, generator=seeded()), 10),
+        "samples_autoencoder": show(autoencoder.sample(60, generator=seeded()), 10),
         "temperatures": show(torch.cat(hot), 10),
         "reconstructions": show(torch.cat([some, autoencoder.reconstruct(some), vae.reconstruct(some)]), len(some)),
         "interpolations": show(walk.flatten(0, 1), 10),

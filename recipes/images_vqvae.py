@@ -13,7 +13,7 @@ codes are specks. Where the data have labels, the prior is conditioned on them; 
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +22,15 @@ from modalities import MediaError
 from modalities.data import batches
 from modalities.drawing import beside
 from modalities.images import Images
-from recipes.recipe import Recipe, arguments, machine, publish, report, run, script, seeded, settings
+from recipes.recipe import Pictures, Recipe, arguments, finish, made, run, seeded, settings
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.card import Card
 from zoo.conditions import Classes
 from zoo.evaluation.samples import head
 from zoo.evaluation.suite import evaluate
 from zoo.latent_prior import LatentPrior
 from zoo.training import TrainingConfig, train
 from zoo.variational.vq import VQVAE
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIZES: Any = settings(VQVAE, codes=256, width=64, blocks=1)
 TERMS = {"distortion": "NLL given its codes", "rate": "NLL of the codes"}
@@ -89,22 +87,17 @@ def main(config: Config) -> None:
     found = evaluate(model, test, name, data, limit=config.test_items)
     figures = [replace(f, metric=TERMS.get(f.metric, f.metric)) for f in found.figures if "units" not in f.metric]
     notes = use_of_codes(vq, test, config.test_items)
-    minutes = {"vq": first.seconds / 60, "prior": second.seconds / 60}
-    notes |= {f"minutes of training, {part}": time for part, time in minutes.items()}
-    sheets = draw(model.cpu(), vq, next(batches(test, 20, seeded())).x)
-    report(config.output, figures, notes, sheets)
-    publish(
-        config,
-        model,
-        "vq-vae",
-        figures,
-        sheets["samples_prior"],
+    notes |= {"minutes of training, vq": first.seconds / 60, "minutes of training, prior": second.seconds / 60}
+    steps = f"{config.vq.steps:,} steps of {config.vq.batch_size} for the VQ-VAE and {config.prior.steps:,} of "
+    card = Card(
         summary=f"VQ-VAE on {config.size} x {config.size} images and a gated PixelCNN of its codes.",
+        data="",
+        figures=tuple(figures),
         paper="Van den Oord, Vinyals, Kavukcuoglu, Neural Discrete Representation Learning, 2017.",
-        trained=f"{config.vq.steps:,} steps of {config.vq.batch_size} for the VQ-VAE and {config.prior.steps:,} of "
-        f"{config.prior.batch_size} for the prior with {script(config)} in {sum(minutes.values()):.0f} minutes on "
-        f"{machine()}, seed {config.vq.seed}.",
+        trained=made(config, f"{steps}{config.prior.batch_size} for the prior", first.seconds + second.seconds),
     )
+    sheets = draw(model.cpu(), vq, next(batches(test, 20, seeded())).x)
+    finish(config, model, "vq-vae", card, notes, sheets)
 
 
 def labelled(medium: Images, config: Config) -> tuple[Any, Any, Classes | None]:
@@ -130,7 +123,7 @@ def use_of_codes(vq: VQVAE, test: Any, limit: int) -> dict[str, Any]:
     }
 
 
-def draw(model: LatentPrior, vq: VQVAE, real: Tensor) -> "dict[str, Image]":
+def draw(model: LatentPrior, vq: VQVAE, real: Tensor) -> Pictures:
     """Samples of uniform codes and of the prior, a class a column; reconstructions, codes, and walks."""
     show, half = vq.modality.show, len(real) // 2
     walk = vq.interpolate(real[:half], real[half : 2 * half], 10, method="linear")
@@ -138,8 +131,8 @@ def draw(model: LatentPrior, vq: VQVAE, real: Tensor) -> "dict[str, Image]":
     columns = 10 if classes is None else len(dict.fromkeys(classes))
     told = None if classes is None else classes[:columns] * 6
     pictures = {
-        "samples_uniform": show(vq.sample(6 * columns, mean=True, generator=seeded()), columns),
         "samples_prior": show(model.sample(6 * columns, condition=told, mean=True, generator=seeded()), columns),
+        "samples_uniform": show(vq.sample(6 * columns, mean=True, generator=seeded()), columns),
         "reconstructions": show(torch.cat([real, vq.reconstruct(real)]), len(real)),
         "codes": vq.latents().show(vq.to_latents(vq.encode(real)), len(real)),
         "interpolations": show(walk.flatten(0, 1), 10),

@@ -11,22 +11,20 @@ second's may jump where the first moves on.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modalities.densities import DENSITIES
+from modalities.drawing import render
 from modalities.points import Points, draw_densities
-from recipes.recipe import Recipe, arguments, machine, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, publish, report, run, seeded, settings, trained
 from zoo.autoregressive.made import MADE
-from zoo.card import Figure
+from zoo.card import Card, Figure
 from zoo.evaluation.suite import evaluate
 from zoo.training import Run, TrainingConfig, train
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIZES: Any = settings(MADE, components=16)
 SAMPLES = 2000
@@ -69,22 +67,18 @@ def main(config: Config) -> None:
             true = -DENSITIES[part.config.data]().log_prob(part.test).mean().item()
             notes[f"the truth, {part.figures[0].data}"] = f"{true:.4g} nats"
         notes[f"seconds of training, {part.config.source}"] = part.done.seconds
-    report(config.output, figures, notes | {"machine": machine()}, {"densities": draw(fits)})
+    report(config.output, figures, notes, draw(fits))
 
     first = fits[0]
-    publish(
-        first.config,
-        first.model,
-        "made",
-        first.figures,
-        medium.show(sample(first)),
+    card = Card(
         summary="MADE with mixtures of logistics on points of the plane.",
+        data=f"{len(first.train):,} points to train.",
+        figures=tuple(first.figures),
         paper="Germain, Gregor, Murray, Larochelle, MADE: Masked Autoencoder for Distribution Estimation, 2015; the "
         "mixtures: Uria, Murray, Larochelle, RNADE, 2013.",
         trained=trained(config, config.training, first.done),
-        data=f"{len(first.train):,} points to train.",
-        half=False,
     )
+    publish(first.config, first.model, "made", card, medium.show(sample(first)), half=False)
 
 
 def fit(config: Config, data: Any, test: Any) -> Fit:
@@ -102,11 +96,9 @@ def sample(part: Fit) -> Tensor:
 
 
 @torch.no_grad()
-def draw(fits: list[Fit]) -> "Image":
+def draw(fits: list[Fit]) -> Pictures:
     """For each data set the true density, where it is known, above test points, and the model's above samples."""
     from matplotlib.figure import Figure as Drawing
-
-    from modalities.drawing import render
 
     drawing = Drawing(figsize=(6 * len(fits), 6), layout="constrained")
     for column, part in zip(np.ravel(cast(Any, drawing.subfigures(1, len(fits)))), fits, strict=True):
@@ -115,7 +107,7 @@ def draw(fits: list[Fit]) -> "Image":
             densities["the truth"] = lambda x, source=source: DENSITIES[source]().log_prob(x).exp()
         samples = {"the truth" if source in DENSITIES else "data": part.test[:SAMPLES], "MADE": sample(part)}
         draw_densities(column, part.config.source, part.train, densities, samples, part.config.resolution)
-    return render(drawing)
+    return {"densities": render(drawing)}
 
 
 QUICK = TrainingConfig(steps=150, batch_size=256, learning_rate=1e-2, warmup_steps=10, ema=0.95)

@@ -3,12 +3,12 @@
     python -m recipes.points_density
     python -m recipes.points_density --data old_faithful.csv --line old_faithful.csv:waiting
 
-The defaults took 16 minutes on a shared core of an AMD EPYC, nearly all of it to train the three networks. The true
-density gives 2,000 test points of two Gaussians in one dimension 1.419 nats: mixture of 2 at 1.420, kernel density
-1.421, VAE at most 1.437 (bound, 500 draws), one Gaussian 2.131. Those of two moons 0.302: mixture of 32 at 0.309,
-kernel density 0.320, VAE at most 0.501, probabilistic PCA 1.878. In so few dimensions the classical estimators win, and
-cost seconds: the VAE maps one connected normal distribution onto separate pieces and leaves a bridge between them. But
-a code of one number keeps the moons to 0.041 in an autoencoder and to 0.297 in PCA.
+The defaults took 16 minutes on a shared core of an AMD EPYC, nearly all of it for the three networks. The truth gives
+2,000 test points of two Gaussians in one dimension 1.419 nats: mixture of 2 at 1.420, kernel density 1.421, VAE at most
+1.437 (bound, 500 draws), one Gaussian 2.131. Those of two moons 0.302: mixture of 32 at 0.309, kernel density 0.320,
+VAE at most 0.501, probabilistic PCA 1.878. The classical estimators win and cost seconds: the VAE maps one connected
+normal distribution onto separate pieces and leaves a bridge between them. But a code of one number keeps the moons to
+0.041 in an autoencoder and to 0.297 in PCA.
 """
 
 import math
@@ -17,16 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from modalities.densities import DENSITIES
+from modalities.drawing import render
 from modalities.points import Points, draw_densities
-from recipes.recipe import Recipe, arguments, machine, publish, report, run, script, seconds, seeded, settings
+from recipes.recipe import Pictures, Recipe, arguments, made, publish, report, run, seconds, seeded, settings
 from zoo.baselines import Clusters, GaussianMixture, KernelDensity, k_means
-from zoo.card import Figure
+from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
@@ -35,12 +36,8 @@ from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 SIZES: Any = settings(Autoencoder, "latent", width=64, hidden=128)
 SAMPLES = 1000
-"""How many samples are timed and drawn."""
 HEADER = f"data | model | test NLL, nats | NLL is | code | RMSE from the code | fit, s | {SAMPLES:,} samples, ms"
 CARDS = {
     "Gaussian mixture": (
@@ -99,21 +96,15 @@ def main(config: Config) -> None:
     (config.output / "table.md").write_text(table, encoding="utf-8")
     print(table)
     notes = {f"{name}, {f.label}, {f.data}": f.measured for _, name, fit in named for f in fit.figures.values()}
-    report(config.output, [], notes | {"machine": machine()}, {"densities": draw(sets, studies)})
+    report(config.output, [], notes, draw(sets, studies))
     for name, (summary, paper) in CARDS.items():
         fit, family, push = studies[1][name], name.lower().replace(" ", "-"), config.push if name == "VAE" else None
-        publish(
-            replace(config, name=config.name and f"{family}-{config.name}", push=push),
-            fit.model,
-            family,
-            fit.figures.values(),
-            Points(2).show(sample(config, fit, 2 * SAMPLES)),
-            summary=summary,
-            paper=paper,
-            trained=f"{fit.how} with {script(config)} in {fit.seconds:.0f} s on {machine()}, seed {config.vae.seed}.",
-            data=f"{min(config.items, len(sets[1][2])):,} points to train.",
-            half=False,
-        )
+        how, count = made(config, fit.how, fit.seconds, config.vae.seed), min(config.items, len(sets[1][2]))
+        figures = tuple(fit.figures.values())
+        card = Card(summary, f"{count:,} points to train.", figures=figures, paper=paper, trained=how)
+        named = replace(config, name=config.name and f"{family}-{config.name}", push=push)
+        picture = Points(2).show(sample(config, fit, 2 * SAMPLES))
+        publish(named, fit.model, family, card, picture, half=False)
 
 
 def study(config: Config, medium: Points, data: Any, test: Any) -> dict[str, Fit]:
@@ -156,8 +147,8 @@ def measure(config: Config, model: Any, test: Any) -> dict[str, Figure]:
         error = torch.cdist(test.x, model.centres).amin(1).square() / test.x.shape[1]
         found = [mean_figure("reconstruction MSE", error, name)]
     elif isinstance(model, GenerativeModel):
-        options: dict[str, Any] = {"metrics": ["likelihood"], "samples": config.samples, "seed": config.vae.seed}
-        found = evaluate(model, test, name, **options).figures
+        report = evaluate(model, test, name, metrics=["likelihood"], samples=config.samples, seed=config.vae.seed)
+        found = report.figures
     else:
         found = [mean_figure("NLL", -model.log_prob(test.x), name, "nats", "density")]
     return {figure.metric: figure for figure in found}
@@ -182,11 +173,9 @@ def row(config: Config, name: str, fit: Fit) -> str:
 
 
 @torch.no_grad()
-def draw(sets: list[Any], studies: list[dict[str, Fit]]) -> "Image":
+def draw(sets: list[Any], studies: list[dict[str, Fit]]) -> Pictures:
     """Densities of one dimension, of two above samples, and the structure that each kind of model finds."""
     from matplotlib.figure import Figure as Drawing
-
-    from modalities.drawing import render
 
     drawing = Drawing(figsize=(17, 13), layout="constrained")
     line, plane, last = cast(Any, drawing.subfigures(3, 1, height_ratios=(1, 2, 1)))
@@ -197,7 +186,7 @@ def draw(sets: list[Any], studies: list[dict[str, Fit]]) -> "Image":
         densities = {name: partial(density, config, fit) for name, fit in scored.items()}
         draw_densities(part, config.source, data.x[: config.items], densities, samples, config.resolution)
     draw_structure(last.subplots(1, 5), test.x[:SAMPLES], {name: fit.model for name, fit in fits.items()})
-    return render(drawing)
+    return {"densities": render(drawing)}
 
 
 def sample(config: Config, fit: Fit, n: int = SAMPLES) -> Tensor:
@@ -235,13 +224,12 @@ def draw_structure(panels: Any, x: Tensor, models: dict[str, Any]) -> None:
 
 QUICK = TrainingConfig(steps=30, batch_size=64, log_every=10)
 SMALL: dict[str, Any] = {"items": 400, "components": (1, 2, 8), "width": 8, "hidden": 16, "samples": 10}
-
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, resolution=30, vae=QUICK, autoencoder=QUICK)),
     "laptop": ("minutes on two cores", Config()),
     "gpu": (
         "wider networks, a few minutes on any card",
-        Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(steps=30_000, batch_size=2048)),
+        Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048)),
     ),
     "paper": (
         "the width and the batches of Kingma and Welling 2014, who have no points: 500 units, 100 items",

@@ -1,15 +1,7 @@
 """What every recipe shares: its command line, its flags, what is known of the data, and its folder of results.
 
-The flags of a recipe are the fields of its configuration. Those of the model are the arguments of its constructor:
-
-    SIZES: Any = settings(VAE, latent=8)
-
-    @dataclass(frozen=True)
-    class Config(SIZES, Recipe):
-        data: str = "mnist"
-        output: Path = Path("runs/images_vae")
-
-    VAE(medium, **arguments(VAE, config))
+The flags of a recipe are the fields of its `Config`: those of `Recipe`, the arguments of the model's constructor, which
+`settings` makes fields of and `arguments` takes out again, and its own.
 """
 
 import dataclasses
@@ -29,6 +21,7 @@ import torch
 
 from modalities import Modality
 from modalities.densities import DENSITIES
+from modalities.sources import split_source
 from zoo.card import Card, Figure, read_figures
 from zoo.catalog import CHECKPOINTS
 from zoo.checkpoint import CheckpointError
@@ -59,6 +52,8 @@ SETS = {
 """What a card says of the named sets, and the licence of weights that were trained on them."""
 
 Config = TypeVar("Config")
+Pictures = dict[str, "Image"]
+"""Pictures by the names of their files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +108,16 @@ def arguments(family: Callable[..., Any], config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
+def check(config: Any) -> None:
+    """Refuse data that are not there, and make the folder of results."""
+    for source in [config.data] if isinstance(config.data, str) else config.data or []:
+        if source not in SETS:
+            split_source(source, list(SETS))
+    if config.output.exists() and not config.output.is_dir():
+        raise NotADirectoryError(f"{config.output} is a file, and results need a folder: choose another --output")
+    config.output.mkdir(parents=True, exist_ok=True)
+
+
 def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]) -> None:
     """Read the command line, `[preset] [--field value ...]`, and start the recipe; the preset is laptop by default.
 
@@ -127,7 +132,7 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
         words = ["laptop", *words]
     config: Any = tyro.extras.overridable_config_cli(dict(presets), args=words, description=main.__doc__)
     try:
-        _check(config)
+        check(config)
         keep_memory()
         main(config)
     except (ValueError, CheckpointError, TrainingError, OSError) as error:
@@ -139,18 +144,6 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
     finally:
         if torch.distributed.is_initialized():  # or its threads may still run when the interpreter ends, which aborts
             torch.distributed.destroy_process_group()
-
-
-def _check(config: Any) -> None:
-    """Refuse data that are not there, and make the folder of results."""
-    from modalities.sources import split_source
-
-    for source in [config.data] if isinstance(config.data, str) else config.data or []:
-        if source not in SETS:
-            split_source(source, list(SETS))
-    if config.output.exists() and not config.output.is_dir():
-        raise NotADirectoryError(f"{config.output} is a file, and results need a folder: choose another --output")
-    config.output.mkdir(parents=True, exist_ok=True)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -201,56 +194,49 @@ def seconds(work: Callable[..., object], *given: Any) -> float:
     return statistics.median(times)
 
 
+def made(recipe: Recipe, what: str, taken: float, seed: int = 0) -> str:
+    """What the card says of how a model was made, in so many seconds."""
+    script = Path(inspect.getfile(type(recipe))).name
+    duration = f"{taken / 60:.0f} minutes" if taken > 100 else f"{taken:.0f} s"
+    return f"{what} with recipes/{script} in {duration} on {machine()}, seed {seed}."
+
+
 def trained(recipe: Recipe, training: TrainingConfig, done: Run) -> str:
-    """What the card says of a training."""
-    taken = f"{done.seconds / 60:.0f} minutes" if done.seconds > 100 else f"{done.seconds:.0f} s"
-    steps = f"{training.steps:,} steps of {training.batch_size} with {script(recipe)}"
-    return f"{steps} in {taken} on {machine()}, seed {training.seed}."
+    """The same of a training."""
+    return made(recipe, f"{training.steps:,} steps of {training.batch_size}", done.seconds, training.seed)
 
 
-def script(recipe: Recipe) -> str:
-    """The recipe's file."""
-    return f"recipes/{Path(inspect.getfile(type(recipe))).name}"
-
-
-def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: "Mapping[str, Image]") -> None:
-    """Write pictures, and figures.json with the measured figures and whatever else was noted; print the latter."""
+def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: Pictures) -> None:
+    """Write pictures, and figures.json with what was measured and noted, and on what machine; print the latter."""
     output.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(output / f"{name}.png")
-    measured = {f"{figure.label}, {figure.data}": figure.measured for figure in figures} | dict(notes)
+    measured = {f"{figure.label}, {figure.data}": figure.measured for figure in figures}
+    measured |= {**notes, "machine": machine()}
     (output / "figures.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     for name, value in measured.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def publish(
-    recipe: Recipe,
-    model: GenerativeModel,
-    family: str,
-    figures: Iterable[Figure],
-    picture: "Image",
-    *,
-    summary: str,
-    paper: str,
-    trained: str,
-    data: str = "",
-    half: bool = True,
+    recipe: Recipe, model: GenerativeModel, family: str, card: Card, picture: "Image", *, half: bool = True
 ) -> Path:
     """Save the model with its card in the folder of results, and on the Hub where that is asked for.
 
     Arguments:
         family: what the checkpoint's name begins with.
-        figures: the card shows those of the whole model, not of single groups of its latents.
+        card: what the recipe knows. Its licence is that of the data, as is what `data` begins with; figures of single
+            groups of latents are left out.
         picture: samples, which the card shows.
-        summary, paper, trained: as of `Card`.
-        data: what the card says of the data besides: how many, and what was done to them.
         half: store half precision, where that keeps the weights.
     """
     about, licence = SETS.get(recipe.data, ("Files given by the user.", "other"))
-    shown = tuple(figure for figure in figures if " group " not in figure.metric)
-    text = f"{recipe.about or about} {data}".strip()
-    card = Card(summary, text, recipe.licence or licence, shown, paper, trained)
+    card = dataclasses.replace(
+        card,
+        data=f"{recipe.about or about} {card.data}".strip(),
+        licence=recipe.licence or licence,
+        figures=tuple(figure for figure in card.figures if " group " not in figure.metric),
+    )
     folder = recipe.output / recipe.checkpoint(family)
     try:
         save(model, folder, card, picture=picture, half=half)
@@ -261,3 +247,19 @@ def publish(
     if recipe.push:
         print(push(folder, recipe.push))
     return folder
+
+
+def finish(
+    recipe: Recipe,
+    model: GenerativeModel,
+    family: str,
+    card: Card,
+    notes: Mapping[str, Any],
+    pictures: Pictures,
+    *,
+    folder: Path | None = None,
+    half: bool = True,
+) -> None:
+    """Write pictures and figures, to `folder` or the output, and publish the model; the first picture is the card's."""
+    report(folder or recipe.output, card.figures, notes, pictures)
+    publish(recipe, model, family, card, next(iter(pictures.values())), half=half)

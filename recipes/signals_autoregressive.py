@@ -16,21 +16,20 @@ likes. Hence every value is spread evenly over its level, anew at every visit, a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from modalities.drawing import render
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Recipe, arguments, bundled, machine, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, bundled, finish, run, seeded, settings, trained
 from zoo.autoregressive.wavenet import WaveNet
+from zoo.card import Card
 from zoo.evaluation.samples import subset
 from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra, peak_height
 from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SERIES: Any = settings(Signals, length=256, rate=360.0, unit="mV")
 SIZES: Any = settings(WaveNet)
@@ -86,29 +85,24 @@ def main(config: Config) -> None:
     for part, several in completions.items():
         label = f"steps within the range of {COMPLETIONS} completions, {part:.0%} known (expected 90%)"
         notes[label] = f"{within(hidden, several, steps(part, medium)):.1%}"
-    notes |= {"minutes of training": done.seconds / 60, "machine": machine()}
+    notes["minutes of training"] = done.seconds / 60
     rows = {f"{part:.0%} known": (steps(part, medium), several[:5]) for part, several in completions.items()}
     pictures = {
-        "real": medium.show(real["test"][:24], 6),
         "samples": medium.show(drawn["samples"][:24], 6),
+        "real": medium.show(real["test"][:24], 6),
         "completions": draw_ensembles(medium, hidden[:6], rows),
-        "heights": draw_heights(config.unit, {"test": real["test"]} | drawn),
+        **draw_heights(config.unit, {"test": real["test"]} | drawn),
         "spectra": draw_spectra(medium, real | drawn),
     }
-    report(config.output, figures, notes, pictures)
-    publish(
-        config,
-        wavenet,
-        "wavenet",
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"WaveNet with mixtures of logistics on series of {config.length} steps.",
+        data=f"{config.source}: {len(data):,} series to train.",
+        figures=tuple(figures),
         paper="van den Oord, Dieleman, Zen, Simonyan, Vinyals, Graves, Kalchbrenner, Senior, Kavukcuoglu, WaveNet: A "
         "Generative Model for Raw Audio, 2016.",
         trained=trained(config, config.training, done),
-        data=f"{config.source}: {len(data):,} series to train.",
-        half=False,
     )
+    finish(config, wavenet, "wavenet", card, notes, pictures, half=False)
 
 
 def steps(part: float, medium: Signals) -> int:
@@ -129,11 +123,9 @@ def within(x: Tensor, completions: Tensor, known: int) -> float:
     return inside[..., known:].double().mean().item()
 
 
-def draw_heights(unit: str, series: dict[str, Tensor]) -> "Image":
+def draw_heights(unit: str, series: dict[str, Tensor]) -> Pictures:
     """Histograms of the heights of the highest peaks, of heartbeats the R waves, on common bins."""
     from matplotlib.figure import Figure as Drawing
-
-    from modalities.drawing import render
 
     drawing = Drawing(figsize=(6, 3.4), layout="constrained")
     panel = drawing.subplots()
@@ -144,7 +136,7 @@ def draw_heights(unit: str, series: dict[str, Tensor]) -> "Image":
     panel.set(xlabel=f"height of the highest peak {unit and 'in ' + unit}", ylabel="density")
     panel.legend(fontsize=8)
     panel.spines[["top", "right"]].set_visible(False)
-    return render(drawing)
+    return {"heights": render(drawing)}
 
 
 QUICK = TrainingConfig(steps=60, batch_size=32, learning_rate=1e-2, warmup_steps=10, ema=0.9, log_every=20)

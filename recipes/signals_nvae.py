@@ -21,14 +21,15 @@ between: so rare a beat lies far outside of what the prior expects.
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from modalities import MediaError
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Recipe, arguments, bundled, machine, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, bundled, finish, run, seeded, settings, trained
+from zoo.card import Card
 from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.neighbours import nearest
 from zoo.evaluation.samples import one_of_each, subset
@@ -37,9 +38,6 @@ from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SERIES: Any = settings(Signals, length=256, rate=360.0, unit="mV")
 # "gaussian" has a sigma for every step, "optimal-gaussian" one for all, as the VAE.
@@ -103,20 +101,17 @@ def main(config: Config) -> None:
         others[f"samples of {config.beside}"] = rival.sample(config.generated, generator=seeded(seed))
     notes |= told(config, nvae, real["test"]) | compare(real, drawn | others, config.unit)
     pictures = draw(config, nvae, real, drawn)
-    report(config.output, figures, notes | {"minutes of training": done.seconds / 60, "machine": machine()}, pictures)
-    publish(
-        config,
-        nvae,
-        "nvae",
-        figures,
-        pictures["samples"],
+    notes["minutes of training"] = done.seconds / 60
+    card = Card(
         summary=f"NVAE with {len(nvae.groups)} groups of latents at {len(config.groups)} scales on series of "
         f"{config.length} steps.",
+        data=f"{config.source}: {len(data):,} series to train.",
+        figures=tuple(figures),
         paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; without batch normalisation: "
         "Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021.",
         trained=trained(config, config.training, done),
-        data=f"{config.source}: {len(data):,} series to train.",
     )
+    finish(config, nvae, "nvae", card, notes, pictures)
 
 
 @torch.no_grad()
@@ -146,7 +141,7 @@ def told(config: Config, nvae: NVAE, test: Tensor) -> dict[str, str]:
     return found
 
 
-def draw(config: Config, nvae: NVAE, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> "dict[str, Image]":
+def draw(config: Config, nvae: NVAE, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> Pictures:
     """Real series, samples at several temperatures, reconstructions, the nearest training series of samples, what every
     scale codes, spectra, and walks from the commonest class to the others."""
     seed, medium, test = config.training.seed, cast(Signals, nvae.modality), real["test"][:6]
@@ -158,8 +153,8 @@ def draw(config: Config, nvae: NVAE, real: dict[str, Tensor], drawn: dict[str, T
         several = redraw(nvae, z, kept, DRAWS, generator=seeded(seed)).unflatten(0, (DRAWS, -1))
         rows[f"{kept} of {ends[-1]} groups kept"] = (0, several)
     pictures = {
-        "real": show(real["test"][:24], 6),
         "samples": show(drawn["samples"][:24], 6),
+        "real": show(real["test"][:24], 6),
         "temperatures": show(torch.cat(draws), 6),
         "reconstructions": show(torch.cat([test, nvae.reconstruct(test)]), 6),
         "neighbours": show(torch.cat([means, nearest(means, real["training"]).items]), 6),

@@ -14,22 +14,20 @@ beats by 0.1 dB.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from modalities import MediaError
 from modalities.signals import Signals
-from recipes.recipe import Recipe, arguments, machine, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from zoo.card import Card
 from zoo.evaluation.samples import one_of_each, subset
 from zoo.evaluation.signals import compare, draw_spectra
 from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SERIES: Any = settings(Signals, length=256, rate=360.0, unit="mV")
 SIZES: Any = settings(VAE, latent=16, width=16, hidden=128)
@@ -69,31 +67,27 @@ def main(config: Config) -> None:
     }
     notes: dict[str, Any] = {"training series": len(data), "importance samples": config.samples}
     notes |= compare(real, drawn, config.unit)
-    notes |= {"minutes of training": done.seconds / 60, "machine": machine()}
+    notes["minutes of training"] = done.seconds / 60
     pictures = draw(config, vae, real, drawn)
-    report(config.output, figures, notes, pictures)
-    publish(
-        config,
-        vae,
-        "vae",
-        figures,
-        pictures["samples"],
+    card = Card(
         summary=f"VAE with residual convolutions on series of {config.length} steps.",
+        data=f"{config.source}: {len(data):,} series to train.",
+        figures=tuple(figures),
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014; the sigma of the likelihood: Rybkin, "
         "Daniilidis, Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021.",
         trained=trained(config, config.training, done),
-        data=f"{config.source}: {len(data):,} series to train.",
     )
+    finish(config, vae, "vae", card, notes, pictures)
 
 
-def draw(config: Config, vae: VAE, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> "dict[str, Image]":
+def draw(config: Config, vae: VAE, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> Pictures:
     """Real series, samples, reconstructions, traversals, spectra, and walks from the commonest class to the others."""
     medium, test = cast(Signals, vae.modality), real["test"][:6]
     show = medium.show
     swept = vae.traverse(test[:1], values=torch.linspace(-2.5, 2.5, 6).tolist())[0, :6]
     pictures = {
-        "real": show(real["test"][:24], 6),
         "samples": show(drawn["samples"][:24], 6),
+        "real": show(real["test"][:24], 6),
         "reconstructions": show(torch.cat([test, vae.reconstruct(test)]), 6),
         "traversals": show(swept.flatten(0, 1), 6),
         "spectra": draw_spectra(medium, real | drawn),

@@ -17,12 +17,13 @@ from recipes import recipe
 from recipes.recipe import SETS, Recipe, arguments, published, settings
 from tests.recipes import runs
 from zoo import load
-from zoo.card import Figure, read_figures
+from zoo.card import Card, Figure, read_figures
 from zoo.catalog import CHECKPOINTS
 from zoo.training import TrainingError
 from zoo.variational.vae import VAE
 
 SIZES: Any = settings(VAE, "beta", latent=3, width=4)
+PICTURE = Image.new("RGB", (8, 8))
 KNOWN = {("two-moons", "NLL"): (0.5, "a paper")}
 
 
@@ -43,8 +44,7 @@ def start(monkeypatch, main, *words: str) -> None:
 def publish(config: Config, *figures: Figure) -> str:
     """Save an untrained model as a recipe does, and return its card."""
     model = VAE(Points(2), **arguments(VAE, config))
-    texts = {"summary": "A model.", "paper": "A paper.", "trained": "Not at all."}
-    folder = recipe.publish(config, model, "vae", figures, Image.new("RGB", (8, 8)), data="Five points.", **texts)
+    folder = recipe.publish(config, model, "vae", Card("A model.", "Five points.", figures=figures), PICTURE)
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
@@ -145,8 +145,7 @@ def test_weights_that_half_precision_would_lose_are_stored_whole(tmp_path):
     model = VAE(Points(2), **arguments(VAE, Config()))
     with torch.no_grad():
         model.decoder.output.bias.fill_(1e-9)
-    texts = {"summary": "A model.", "paper": "A paper.", "trained": "Not at all."}
-    folder = recipe.publish(Config(output=tmp_path), model, "vae", [], Image.new("RGB", (8, 8)), **texts)
+    folder = recipe.publish(Config(output=tmp_path), model, "vae", Card("A model.", ""), PICTURE)
     assert torch.equal(load(folder).decoder.output.bias, model.decoder.output.bias)
 
 
