@@ -60,10 +60,10 @@ def spectrum(n, d, seed=0, decay=1.0, offset=3.0):
     return left * torch.arange(1, m + 1) ** -decay @ right.T * math.sqrt(n) + offset
 
 
-def low_rank(n, rank, d, seed=0):
-    """Rows that vary in few directions."""
-    directions = torch.randn(rank, d, generator=torch.Generator().manual_seed(seed)).double()
-    return spectrum(n, rank, decay=0.5, offset=0.0) @ directions
+def low_rank(n, rank, d, dtype=torch.float64):
+    """Rows that vary in few directions, and in others by rounding errors alone."""
+    directions = torch.randn(rank, d, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    return spectrum(n, rank, decay=0.5, offset=0.0).to(dtype) @ directions
 
 
 def images(n=60, seed=0):
