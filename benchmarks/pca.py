@@ -13,6 +13,7 @@ run. Run it without other load: a busy core slows threaded products by far more 
 import dataclasses
 import gc
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from zoo.linear import krylov
-from zoo.linear.passes import Image
 from zoo.linear.principal import choose, principal_axes
 
 
@@ -111,14 +111,12 @@ def ceiling(size: int) -> float:
     return max(2 * size**3 / measure(product)[1] for product in products for _ in range(4))
 
 
-class Counted(Image):
-    """Counts the directions that the data are multiplied with."""
-
-    columns = 0
-
-    def __init__(self, directions: Tensor):
-        super().__init__(directions)
-        Counted.columns += directions.shape[1]
+def directions(x: Tensor, components: int) -> int:
+    """How many directions the randomized route multiplies the data with: its last state holds them all."""
+    with tempfile.TemporaryDirectory() as folder:
+        principal_axes(x, (x.shape[1],), components, "randomized", checkpoint=folder)
+        with safe_open(Path(folder) / "fit.safetensors", "pt") as state:
+            return state.get_slice("projected").get_shape()[0]
 
 
 def least_work(route: str, n: int, d: int, k: int, columns: int) -> float:
@@ -140,7 +138,6 @@ def compare(case: Case, runs: int, rate: float) -> list[str]:
     total, least = least_error(x, case.components)
 
     def ours() -> Tensor:
-        Counted.columns = 0
         return principal_axes(x, (d,), case.components).basis
 
     def peer() -> Tensor:
@@ -161,7 +158,8 @@ def compare(case: Case, runs: int, rate: float) -> list[str]:
     ours_s, peer_s = (statistics.median(times[name]) for name in ("ours", "peer"))
     size = x.numel() * x.element_size()
     route = choose(n, d, case.components, in_memory=True)
-    bound = least_work(route, n, d, case.components, Counted.columns) / rate
+    columns = directions(x, case.components) if route == "randomized" else 0
+    bound = least_work(route, n, d, case.components, columns) / rate
     return [
         f"{n} x {d}, {case.components}",
         route,
@@ -182,7 +180,6 @@ def main(config: Config) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    krylov.Image = Counted  # type: ignore[misc]
     rate = ceiling(max(256, round(4096 * config.scale)))
     threads = f"{torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s at most"
     title = f"PCA, medians of {config.runs}; scikit-learn {sklearn.__version__}, {threads}"

@@ -145,6 +145,8 @@ def draw_errors(errors: Errors, prior: float, numbers: tuple[int, ...]) -> "Imag
 @torch.no_grad()
 def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[Image, dict[str, Any]]":
     """Fit pictures of a folder: a sheet of each beside its face from two sides, and the meshes as GLB files."""
+    from PIL import ImageOps
+
     data: Any = Images(3, config.size, config.size).dataset(folder, "all")
     landmarks = read_landmarks(folder / LANDMARKS, len(data))
     meshes, tiles, residuals, shares = [], [], [], []
@@ -161,7 +163,8 @@ def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[
             # The picture where it shows the face well, the model where it does not, smooth in between.
             mesh[:, 3:].lerp_(seen.colours, ((seen.weights - 0.3) / 0.3).clamp(0, 1)[:, None])
         meshes.append(mesh)
-        tiles.append(np.asarray(beside([marked, draw_face(model, mesh)], gap=0)))
+        face = ImageOps.pad(model.modality.show(mesh[None]).convert("RGB"), (WIDTH, HEIGHT), color="white")
+        tiles.append(np.asarray(beside([marked, face], gap=0)))
         residuals.append(fit.residuals.nanmean().item())
         shares.append((seen.weights > 0).double().mean().item())
     model.modality.save(torch.stack(meshes), config.output / "meshes" / ".glb")
@@ -170,13 +173,6 @@ def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[
         "mean distance of fitted landmarks, pixels": statistics.mean(residuals),
         "share of vertices that a picture shows": statistics.mean(shares),
     }
-
-
-def draw_face(model: MorphableModel, mesh: Tensor) -> "Image":
-    """The two views of a face, in the size that all have."""
-    from PIL import ImageOps
-
-    return ImageOps.pad(model.modality.show(mesh[None]).convert("RGB"), (WIDTH, HEIGHT), color="white")
 
 
 def draw_landmarks(x: Tensor, points: Tensor) -> "Image":

@@ -40,20 +40,8 @@ from zoo.walks import Z
 COLUMNS = 8
 """How many pictures a row shows."""
 TEMPERATURES = (0.5, 0.7, 1.0)
-SIZES: Any = settings(
-    NVAE,
-    groups=(3, 3),
-    latent=16,
-    width=12,
-    blocks=3,
-    block_cells=1,
-    cells=1,
-    expansion=3,
-    normalisation="batch",
-    components=1,
-    warmup=0.1,
-    progressive=0.7,
-)
+SMALL: dict[str, Any] = {"latent": 16, "width": 12, "block_cells": 1, "cells": 1, "expansion": 3, "components": 1}
+SIZES: Any = settings(NVAE, groups=(3, 3), blocks=3, normalisation="batch", warmup=0.1, progressive=0.7, **SMALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,51 +123,26 @@ def draw(model: NVAE, directions: Mapping[str, Z], real: Tensor) -> Pictures:
     return pictures
 
 
-PUBLISHED: dict[str, Any] = {"blocks": 1, "block_cells": 2, "cells": 2, "components": 10, "samples": 1000}
+SMOKE = TrainingConfig(40, 32, 3e-3, skip_above=5, ema=0.9, log_every=20)
+GPU = TrainingConfig(40_000, 64, 5e-4, skip_above=5, ema=0.9995, precision="bf16", minutes=9)
+PAPER = TrainingConfig(114_000, 128, 0.01, "adamax", warmup_steps=6_300, weight_decay=3e-4, ema=0.0, precision="bf16")
+TINY: dict[str, Any] = {"size": 16, "groups": (1, 1), "latent": 4, "width": 8, "blocks": 1}
+CELLS: dict[str, Any] = {"blocks": 1, "block_cells": 2, "cells": 2, "components": 10, "samples": 1000}
+WIDE: dict[str, Any] = {"groups": (3, 5, 8, 10), "width": 32, "expansion": 4, "normalisation": "none"}
+PUBLISHED: dict[str, Any] = {"groups": (5, 10, 20), "latent": 20, "width": 64, "expansion": 6, "spectral": 0.1}
 PRESETS = {
     "smoke": (
         "seconds, on patches of photographs",
-        Config(
-            "photographs",
-            size=16,
-            groups=(1, 1),
-            latent=4,
-            width=8,
-            blocks=1,
-            samples=5,
-            test_items=20,
-            nvae=TrainingConfig(40, 32, 3e-3, skip_above=5, ema=0.9, log_every=20),
-        ),
+        Config("photographs", **TINY, samples=5, test_items=20, nvae=SMOKE),
     ),
     "laptop": ("colour faces of 64 x 64, within two hours on one core", Config(tyro.MISSING)),
     "gpu": (
         "latents up to 32 x 32 on one large card in pieces of ten minutes; run again to go on",
-        Config(
-            tyro.MISSING,
-            **PUBLISHED,
-            groups=(3, 5, 8, 10),
-            width=32,
-            expansion=4,
-            normalisation="none",
-            nvae=TrainingConfig(40_000, 64, 5e-4, skip_above=5, ema=0.9995, precision="bf16", minutes=9),
-        ),
+        Config(tyro.MISSING, **CELLS, **WIDE, nvae=GPU),
     ),
     "paper": (
         "as published for CelebA 64, without flows: 35 groups on grids of 8, 16 and 32, 90 epochs in batches of 128",
-        Config(
-            tyro.MISSING,
-            **PUBLISHED,
-            groups=(5, 10, 20),
-            latent=20,
-            width=64,
-            expansion=6,
-            spectral=0.1,
-            warmup=0.3,
-            progressive=0.0,
-            nvae=TrainingConfig(
-                114_000, 128, 0.01, "adamax", warmup_steps=6_300, weight_decay=3e-4, ema=0.0, precision="bf16"
-            ),
-        ),
+        Config(tyro.MISSING, **CELLS, **PUBLISHED, warmup=0.3, progressive=0.0, nvae=PAPER),
     ),
 }
 

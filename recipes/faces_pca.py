@@ -71,12 +71,8 @@ def main(config: Config) -> None:
     errors = errors_by_components(pca, test)
     kept = Figure("variance kept", pca.explained.sum().item(), f"training pictures of {config.source}")
     figures = [kept, *found.figures]
-    notes = {
-        "training pictures": axes.count,
-        "components": len(pca.variance),
-        "squared error of the mean alone": errors[0].item(),
-        "seconds to fit": axes.seconds,
-    }
+    notes = {"training pictures": axes.count, "components": len(pca.variance), "seconds to fit": axes.seconds}
+    notes |= {"squared error of the mean alone": errors[0].item()}
     pictures = draw(pca, next(batches(test, COLUMNS)).x, config.seed)
     pictures["curves"] = draw_curves(pca, errors)
     if found.neighbours is not None:

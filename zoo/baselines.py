@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,15 +122,26 @@ class GaussianMixture(_Mixture):
 
     @classmethod
     def fit(cls, data: "Tensor | Dataset", modality: Modality, *, components: int, seed: int = 0) -> Self:
-        """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed."""
-        from sklearn import mixture
+        """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed.
 
-        x = _gather(data, modality, components)
-        fitted = mixture.GaussianMixture(components, n_init=3, random_state=seed).fit(x.double().flatten(1).numpy())
+        K-means works in the units given; what is added to the diagonals of covariances is 1e-6 of the variance of each
+        element, whatever its unit.
+        """
+        from sklearn import cluster, mixture
+
+        x = _gather(data, modality, max(2, components))
+        flat = x.double().flatten(1)
+        mean, std = flat.mean(0), _deviations(flat)
+        standard, random, fits = ((flat - mean) / std).numpy(), np.random.RandomState(seed), []
+        for _ in range(3):
+            labels = cluster.KMeans(components, n_init=1, random_state=random).fit(flat.numpy()).labels_
+            start = _moments_of_clusters(standard, labels, components)
+            fits.append(mixture.GaussianMixture(components, **start).fit(standard))
+        best = max(fits, key=lambda fitted: fitted.lower_bound_)
         model = cls(modality, components).to(x.dtype)
-        model.weights.copy_(torch.from_numpy(fitted.weights_))
-        model.centres.copy_(torch.from_numpy(fitted.means_))
-        model.scale.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))
+        model.weights.copy_(torch.from_numpy(best.weights_))
+        model.centres.copy_(mean + std * torch.from_numpy(best.means_))
+        model.scale.copy_(std[:, None] * torch.linalg.cholesky(torch.from_numpy(best.covariances_)))
         return model.eval()
 
     @classmethod
@@ -207,10 +219,7 @@ class KernelDensity(_Mixture):
             raise ValueError(f"bandwidth must be above 0, in standard deviations of the data, got {bandwidth!r}")
         x = _gather(data, modality, 10)
         flat = x.double().flatten(1)
-        std = flat.std(0)
-        if not std.max() > 0:
-            raise MediaError("all items are equal, which leaves a kernel density no scale")
-        std = torch.where(std > 0, std, std.max())
+        std = _deviations(flat)
         model = cls(modality, len(x)).to(x.dtype)
         model.centres.copy_(flat)
         model.bandwidth.copy_(std * (bandwidth or _likeliest_bandwidth(flat / std, seed)))
@@ -267,6 +276,25 @@ def _gather(data: "Tensor | Dataset", modality: Modality, least: int) -> Tensor:
     if len(x) < least:
         raise MediaError(f"expected at least {least} items to fit to, got {len(x)}")
     return modality.check(x).detach().cpu()
+
+
+def _moments_of_clusters(x: np.ndarray, labels: np.ndarray, clusters: int) -> dict[str, np.ndarray]:
+    """What expectation-maximisation starts from in scikit-learn, out of the clusters of items [n, d]."""
+    member = np.eye(clusters)[labels]
+    counts = member.sum(0)
+    shares = member / counts.clip(min=1)
+    means = shares.T @ x
+    offsets = x - means[labels]
+    covariances = np.einsum("nk,ni,nj->kij", shares, offsets, offsets) + 1e-6 * np.eye(x.shape[1])
+    return {"weights_init": counts / len(x), "means_init": means, "precisions_init": np.linalg.inv(covariances)}
+
+
+def _deviations(flat: Tensor) -> Tensor:
+    """The standard deviation of every element of items [n, d], the largest one for those that never vary."""
+    std = flat.std(0)
+    if not std.max() > 0:
+        raise MediaError("all items are equal, which leaves a density no scale")
+    return torch.where(std > 0, std, std.max())
 
 
 def _likeliest_bandwidth(x: Tensor, seed: int) -> float:

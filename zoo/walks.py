@@ -59,7 +59,7 @@ def interpolate(
     mix = slerp if method == "spherical" else torch.lerp
     frames = []
     for fraction in torch.linspace(0, 1, steps).tolist():
-        noise = map_latents(lambda s, e, t=fraction: mix(s, e, t), start, end)  # type: ignore[misc]
+        noise = map_latents(lambda s, e, t=fraction: mix(s, e, t), start, end)
         frames.append(decode_noise(model, noise, condition))
     return torch.stack(frames, 1)
 
@@ -140,5 +140,5 @@ def attribute_direction(model: "Latent", x: Tensor, labels: Tensor, condition: o
         part = slice(start, start + AT_ONCE)
         noise = encode_noise(model, x[part], cut(condition, part))
         weight = weights[part]
-        slopes.append(map_latents(lambda group, w=weight: torch.tensordot(w.to(group), group, 1), noise))  # type: ignore[misc]
+        slopes.append(map_latents(lambda group, w=weight: torch.tensordot(w.to(group), group, 1), noise))
     return map_latents(lambda *parts: torch.stack(parts).sum(0), *slopes)

@@ -17,10 +17,11 @@ from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian
 from zoo.hierarchy import TopDown
 from zoo.model import Variational
+from zoo.nn.cells import Downsample, EncoderCell, Upsample
 from zoo.nn.convolution import Convolution, SpectralPenalty
 from zoo.nn.depthwise import depthwise
 from zoo.nn.flows import Flow, FlowedGaussian
-from zoo.variational.nvae import NVAE, Double, EncoderCell, Halve
+from zoo.variational.nvae import NVAE
 
 SMALL = dict(latent=2, width=4, blocks=1, block_cells=2, cells=1, expansion=2)
 
@@ -115,8 +116,8 @@ def test_the_divergence_is_that_of_the_clamped_normals_and_for_small_ones_the_pa
 def test_no_change_told_is_the_prior_itself():
     group = lively(make()).groups[2]
     with torch.no_grad():
-        group.tell.weight.zero_()
-        group.tell.bias.zero_()
+        group.posterior_net.weight.zero_()
+        group.posterior_net.bias.zero_()
     s = torch.randn(2, 8, 2, 2)
     prior, posterior = group.prior(s), group.posterior(s, torch.randn_like(s))
     assert torch.equal(prior.mean, posterior.mean) and torch.equal(prior.std, posterior.std)
@@ -130,7 +131,7 @@ def test_the_item_moves_every_groups_posterior_and_no_prior():
     for a, b in zip(model.encode(x).conditionals(z), model.encode(y).conditionals(z), strict=True):
         assert (a.mean != b.mean).all() and (a.std != b.std).all()
     drawn = model.sample(2, generator=generator())
-    model._read = None  # to sample must not ask the encoder
+    model._bottom_up = None  # to sample must not ask the encoder
     assert torch.equal(model.sample(2, generator=generator()), drawn)
 
 
@@ -180,11 +181,11 @@ def test_the_temperature_scales_every_groups_standard_deviation():
 
 def test_progressive_training_holds_finer_scales_back():
     three = make(groups=(1, 1, 1), progressive=0.5)
-    assert three.hold(0.0).tolist() == pytest.approx([1.0, 30**0.5, 30.0])
+    assert three.progressive_weights(0.0).tolist() == pytest.approx([1.0, 30**0.5, 30.0])
     model = make(groups=(2, 1), warmup=0.0, progressive=0.5)
-    assert model.hold(0.0).tolist() == pytest.approx([1.0, 1.0, 30.0])
-    assert model.hold(0.25).tolist() == pytest.approx([1.0, 1.0, 30**0.5])
-    assert model.hold(0.5).tolist() == model.hold(1.0).tolist() == [1.0, 1.0, 1.0]
+    assert model.progressive_weights(0.0).tolist() == pytest.approx([1.0, 1.0, 30.0])
+    assert model.progressive_weights(0.25).tolist() == pytest.approx([1.0, 1.0, 30**0.5])
+    assert model.progressive_weights(0.5).tolist() == model.progressive_weights(1.0).tolist() == [1.0, 1.0, 1.0]
     x = toys.data_for(model, 8)
     early, late = (model.loss(Batch(x), progress=p, generator=generator()) for p in (0.0, 0.5))
     assert early["kl"] == late["kl"] and late["kl/02"] > 0
@@ -408,14 +409,14 @@ def test_weight_normalised_filters_have_their_learned_lengths():
 
 def test_the_skips_of_cells_that_change_the_grid():
     torch.manual_seed(0)
-    half = Halve(3, 8, (4, 6), (2, 2), False)
+    half = Downsample(3, 8, (4, 6), (2, 2), False)
     x = torch.randn(2, 3, 4, 6)
     out = half(x)
     assert out.shape == (2, 8, 2, 3)
     for index, (i, j) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         expected = half.convolutions[index](F.silu(x)[:, :, i::2, j::2])
         assert torch.allclose(out[:, 2 * index : 2 * index + 2], expected, atol=1e-6)
-    double = Double(3, 2, (4, 6), False)
+    double = Upsample(3, 2, (4, 6), False)
     wide = F.interpolate(x[:, :, ::2, ::2], scale_factor=2, mode="bilinear", align_corners=True)
     assert torch.allclose(double(x[:, :, ::2, ::2]), double.convolution(wide), atol=1e-5)
 

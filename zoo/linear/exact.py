@@ -1,7 +1,4 @@
-"""The exact routes to principal axes: by singular values, by the covariance, by the Gram matrix.
-
-Each returns the moments of all items, the largest eigenvalues of their scatter, falling, and their vectors as rows.
-"""
+"""The exact routes to principal axes: by singular values, by the covariance, by the Gram matrix."""
 
 import torch
 from torch import Tensor
@@ -11,6 +8,7 @@ from zoo.linear.passes import Passes
 from zoo.moments import Moments
 
 Found = tuple[Moments, Tensor, Tensor]
+"""The moments of all items, the largest eigenvalues of their scatter, falling, and their vectors as rows."""
 
 
 def svd(passes: Passes) -> Found:
@@ -20,8 +18,7 @@ def svd(passes: Passes) -> Found:
     centred = (matrix - mean.to(matrix)).sub_(mean - mean.to(matrix))
     moments = passes.check(Moments(len(matrix), mean, torch.linalg.vector_norm(centred, dim=1).double().square().sum()))
     _, singular, basis = torch.linalg.svd(centred, full_matrices=False)
-    k = passes.wanted(moments)
-    return moments, singular.double().square()[:k], basis[:k]
+    return moments, singular.double().square()[: passes.k], basis[: passes.k]
 
 
 @numpy_threads()
@@ -34,7 +31,7 @@ def covariance(passes: Passes) -> Found:
         passes.save(moments, 1, tensors)
     else:
         moments, _, tensors = saved
-    return passes.share(moments, lambda: top_eigenvectors(tensors["scatter"], passes.wanted(moments)))
+    return passes.share(moments, lambda: top_eigenvectors(tensors["scatter"], passes.k))
 
 
 @numpy_threads()
@@ -50,7 +47,7 @@ def gram_matrix(passes: Passes) -> Found:
     products -= products.mean(0)  # the mean may be off by a rounding error; here it is taken off once more
     products -= products.mean(1, keepdim=True)
     moments = passes.check(Moments(len(matrix), torch.cat([mean for _, mean in parts]), products.trace()))
-    values, vectors = top_eigenvectors(products, passes.wanted(moments))
+    values, vectors = top_eigenvectors(products, passes.k)
     vectors = vectors.to(matrix)
     axes = matrix.new_empty(len(values), matrix.shape[1])
     for columns, (part, mean) in zip(axes.split(at_once, 1), parts, strict=True):

@@ -14,19 +14,18 @@ from zoo.moments import Moments
 
 
 @numpy_threads()
-def randomized(passes: Passes, k: int, seed: int, oversampling: int, restart: int) -> Found:
-    """The k best axes in the block Krylov space of random directions and their repeated products with the scatter.
+def randomized(passes: Passes, seed: int, oversampling: int, restart: int) -> Found:
+    """The best axes in the block Krylov space of random directions and their repeated products with the scatter.
 
-    All products are kept, so that few passes reach what many power iterations would. Every pass widens the space by a
-    block; the passes end when the last one lowered the squared error by less than 0.3 percent. A stream is multiplied
-    with more directions in fewer passes than data in memory are. Of several processes the main one keeps the space and
-    tells the others the next directions.
+    Few passes reach what many power iterations would. Every pass widens the space by a block; they end when the last
+    one lowered the squared error by less than 0.3 percent. A stream is multiplied with more directions in fewer passes
+    than data in memory are. Of several processes the main one keeps the space.
 
     Sources: Halko, Martinsson, Tropp, "Finding Structure with Randomness", 2011; Musco, Musco, "Randomized Block Krylov
     Methods for Stronger and Faster Approximate Singular Value Decomposition", 2015; Wu, Simon, "Thick-Restart Lanczos
     Method for Large Symmetric Eigenvalue Problems", 2000.
     """
-    d, saved = passes.rows.width, passes.restore()
+    k, d, saved = passes.k, passes.rows.width, passes.restore()
     space = KrylovSpace(passes.like.new_empty(min(d, restart * (k + oversampling)), d), k, k + oversampling)
     moments, number = None, 0
     if saved is None:

@@ -47,29 +47,24 @@ class ScatterProduct:
         self.total.addr_((step.to(self.directions) @ self.directions).double(), step, alpha=weight)
 
 
-def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Moments, Tensor, Tensor]:
-    """The moments of a block of rows, with the scatter or the total of squares; the rows less their mean as their type
-    rounds it, which stand in the scratch memory; and what the rounding left of the mean."""
+def block_moments(block: Tensor, scatter: bool, scratch: Scratch) -> tuple[Moments, Tensor]:
+    """The moments of a block of rows, with the scatter or the total of squares; and the rows less their mean, which
+    stand in the scratch memory."""
     mean = mean_of(block)
-    rounded = mean.to(block)
-    centred, rest = scratch.centred(block, rounded), mean - rounded
+    centred, rest = scratch.centred(block, mean.to(block)), mean - mean.to(block)
+    if rest.square().sum() > 1e-9 * centred[:16].square().sum(1).mean():  # the mean is far from zero, and rounded
+        centred -= rest.to(centred)
     if scatter:
-        squares = product(centred.T, centred)
-    else:
-        squares = torch.linalg.vector_norm(centred, dim=1).double().square().sum()
-    moments = Moments(len(block), mean, squares.double())
-    moments.spread(rest, -len(block))
-    return moments, centred, rest
+        return Moments(len(block), mean, product(centred.T, centred).double()), centred
+    return Moments(len(block), mean, torch.linalg.vector_norm(centred, dim=1).double().square().sum()), centred
 
 
 class Passes:
-    """The passes of one fit over the rows of all processes, each of which has its own share, for so many `components`,
-    or for all where that is None. The state after each, and the fit's `arguments`, go to the folder `checkpoint`."""
+    """The passes of a fit over the rows of all processes, each with its own share, for k components, or all if k is 0.
+    The state after a pass goes to the folder `checkpoint`, with the `arguments` of the fit."""
 
-    def __init__(
-        self, rows: RowReader, components: int | None, checkpoint: str | Path | None, arguments: Mapping[str, Any]
-    ):
-        self.rows, self.components, self.started = rows, components, time.monotonic()
+    def __init__(self, rows: RowReader, k: int, checkpoint: str | Path | None, arguments: Mapping[str, Any]):
+        self.rows, self.k, self.started = rows, k, time.monotonic()
         first = all_or_none(rows.peek)
         double = all_max(first is not None and first.dtype == torch.float64)
         like = torch.empty(0) if first is None else first.new_empty(0)
@@ -105,11 +100,10 @@ class Passes:
         moments = Moments(0, mean, mean.new_zeros((d, d) if scatter else ()))
 
         def work(block: Tensor) -> None:
-            part, centred, rest = block_moments(block, scatter, scratch)
+            part, centred = block_moments(block, scatter, scratch)
             step, weight = moments.merge(part)
             if scatter_product is not None:
                 scatter_product.add(centred)
-                scatter_product.spread(rest, -len(block))
                 scatter_product.spread(step, weight)
 
         self.read(work, 1)
@@ -119,28 +113,21 @@ class Passes:
         return self.check(moments)
 
     def check(self, moments: Moments) -> Moments:
-        """The same moments. Raises ValueError for too few items, equal ones and more components than there are."""
+        """The moments again. Raises ValueError for too few items, equal ones and more components than there are."""
         count, most = moments.count, min(moments.count - 1, self.rows.width)
         if count < 2:
             raise ValueError(f"principal components need at least 2 items, got {count}")
         rounding = torch.finfo(self.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
         if moments.total <= count * rounding**2:
             raise ValueError(f"all {count} items are equal: they have no principal components")
-        if self.wanted(moments) > most:
-            dimensions = self.rows.width
-            raise ValueError(
-                f"{count} items of {dimensions} dimensions have 1 to {most} components, got {self.components}"
-            )
+        self.k = self.k or most
+        if self.k > most:
+            raise ValueError(f"{count} items of {self.rows.width} dimensions have 1 to {most} components, got {self.k}")
         return moments
-
-    def wanted(self, moments: Moments) -> int:
-        """How many components to look for."""
-        return self.components or min(moments.count - 1, self.rows.width)
 
     def share(self, moments: Moments, axes: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Moments, Tensor, Tensor]:
         """The moments, and to every process what `axes` gives in the main one: eigenvalues, and vectors as rows."""
-        k = self.wanted(moments)
-        others = moments.mean.new_empty(k), self.like.new_empty(k, self.rows.width)
+        others = moments.mean.new_empty(self.k), self.like.new_empty(self.k, self.rows.width)
         values, basis = all_or_none(lambda: axes() if is_main() else others)
         return moments, broadcast(values), broadcast(basis.to(self.like).contiguous())
 
@@ -162,7 +149,7 @@ class Passes:
         if not count:
             return None
         self.started -= seconds
-        moments = Moments(int(count), packed[4:].to(self.like.device), packed.new_tensor(total))
+        moments = self.check(Moments(int(count), packed[4:].to(self.like.device), packed.new_tensor(total)))
         return moments, int(number), {name: tensor.to(self.like.device) for name, tensor in tensors.items()}
 
     def _load(self) -> dict[str, Tensor]:
@@ -178,7 +165,5 @@ class Passes:
         pairs = [(name, then.get(name), self.arguments.get(name)) for name in names]
         changes = ", ".join(f"{name} was {was}, is {now}" for name, was, now in pairs if was != now)
         if changes:
-            raise CheckpointError(
-                f"{self.file} belongs to another fit ({changes}); choose another folder, or remove it"
-            )
+            raise CheckpointError(f"{self.file} is of another fit ({changes}); choose another folder, or remove it")
         return tensors

@@ -16,16 +16,10 @@ from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
 from zoo.model import Explicit, Fitted, Latent, check_count, check_temperature
 
-COLUMNS = 4096  # so many columns of a large basis are in double precision at once
-
 
 class LinearLatent(Latent, Fitted):
-    """What both models share: a mean, k orthonormal directions, and a standard normal prior on whitened scores.
-
-    Arguments:
-        modality: the medium; its `shape` has d elements.
-        components: k, the number of directions.
-    """
+    """What both models share: a mean, k = `components` orthonormal directions of the d elements of an item, and a
+    standard normal prior on whitened scores."""
 
     mean: Tensor
     """The mean of the data, shape of an item."""
@@ -81,17 +75,16 @@ class LinearLatent(Latent, Fitted):
         """Go on fitting with more items, shape [batch, ...], of data that come once; returns the model itself.
 
         The model, PCA(medium, components=64) at first, is that of all items so far as soon as they are more than the
-        components; `count` tells. It is the one that `fit` gives, up to rounding, where an item has up to 1,024
-        numbers; with more it is approximate, as it is where the model was fitted by `fit` or loaded: of earlier items
-        it then knows the directions that it kept. Under torchrun it fits to the batches of its own process.
+        components; `count` tells. Up to rounding it is the one that `fit` gives where an item has up to 1,024 numbers.
+        It is approximate where they are more, and where it was fitted by `fit` or loaded, since of earlier items it
+        then knows the directions alone. Under torchrun it fits to the batches of its own process.
 
         Raises `MediaError` for items of another shape and for NaN; the model is then as it was.
         """
         rows = RowReader(self.modality.check(batch), self.modality.shape).matrix()
         if self._incremental is None:
             known = self.axes() if self.count > 1 else None
-            like = rows[:0] if known is None else self.basis[:0]
-            self._incremental = IncrementalPCA(like, len(self.variance), known)
+            self._incremental = IncrementalPCA(rows[:0], len(self.variance), known)
         self._incremental.add(rows)
         axes = self._incremental.axes()
         return self if axes is None else self._take(axes)
@@ -141,7 +134,7 @@ class LinearLatent(Latent, Fitted):
         check_count(n)
         check_temperature(temperature)
         if not truncation > 0:
-            raise ValueError(f"truncation must be a positive number of standard deviations, got {truncation!r}")
+            raise ValueError(f"truncation must be above 0 standard deviations, got {truncation!r}")
         prior = self.prior(self.prepare_condition(condition, n, generator), n=n, temperature=temperature)
         noise = torch.empty_like(prior.mean, device=None if generator is None else generator.device)
         torch.nn.init.trunc_normal_(noise, a=-truncation, b=truncation, generator=generator)
@@ -260,7 +253,8 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         centred = (self.modality.check(x) - self.mean.double()).flatten(1)
         variance, noise = self.variance.double(), self.noise.double()
         scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
-        pieces = list(zip(centred.split(COLUMNS, 1), self.basis.split(COLUMNS, 1), strict=True))
+        # A large basis is never in double precision as a whole.
+        pieces = list(zip(centred.split(4096, 1), self.basis.split(4096, 1), strict=True))
         for part, basis in pieces:
             scores += part @ basis.double().T
         for part, basis in pieces:

@@ -68,18 +68,16 @@ def principal_axes(
     """The mean and the directions of largest variance.
 
     A stream (anything but a tensor or an array in memory) is read in one pass for its covariance, or in three to six by
-    the randomized solver. Memory is that of the result, some ten times over, or of the covariance, and of a few blocks;
-    it does not grow with the items. Where processes fit together (torchrun, with a group initialised), every one brings
-    its own share, of any size, and all get the axes of all items.
+    the randomized solver, in the memory of the covariance, or of ten times the result. Where processes fit together
+    (torchrun, with a group initialised), every one brings its own share, and all get the axes of all items.
 
     Arguments:
         data: floating-point items of `shape`: a tensor or an array [n, ...], also memory-mapped; a map-style data set;
-            an iterable of items or of batches, of any length; a function that returns one. An iterator can be
-            visited but once, which is enough for a covariance and for what can be held.
+            an iterable of items or of batches; a function that returns one. An iterator can be visited but once, which
+            is enough for a covariance and for what can be held.
         components: how many, at most min(n - 1, d); or the fraction of variance in (0, 1) that the fewest shall exceed.
-        solver: "svd", "covariance" (n >> d) and "gram" (n < d) are exact up to rounding; "randomized" ends with the
-            first pass that lowers the squared error by less than 0.3 percent. "auto" picks by `choose`. "svd" and
-            "gram" are for data in the memory of one process.
+        solver: "covariance" (n >> d), and in the memory of one process "svd" and "gram" (n < d), are exact up to
+            rounding; "randomized" nearly so, for large n and d. "auto" picks by `choose`.
         seed: of the randomized solver, and of the noise of a data set that has some.
         checkpoint: a folder for the state after every pass, from which a killed fit goes on. A finished one reads no
             more than the first items again.
@@ -101,13 +99,13 @@ def principal_axes(
     plan = "about 5 passes" if route == "randomized" else "1 pass", "in memory" if rows.in_memory else "streamed"
     _log.info("PCA of %s items of %d numbers: %s, %s, %s", count or "an unknown number of", rows.width, route, *plan)
     arguments = {"shape": shape, "components": k or components, "solver": route, "seed": seed, "items": count}
-    passes = Passes(rows, k, checkpoint, arguments)
-    if route == "randomized" and k is not None:
-        moments, values, basis = randomized(passes, k, seed, oversampling, restart)
+    arguments |= {"oversampling": oversampling, "restart": restart}
+    passes = Passes(rows, k or 0, checkpoint, arguments)
+    if route == "randomized":
+        moments, values, basis = randomized(passes, seed, oversampling, restart)
     else:
         moments, values, basis = {"svd": svd, "covariance": covariance, "gram": gram_matrix}[route](passes)
-    # Of a fraction, the fewest that exceed it.
-    kept = k or int((values.cumsum(0) <= components * moments.total).sum()) + 1
+    kept = k or int((values.cumsum(0) <= components * moments.total).sum()) + 1  # the fewest that exceed a fraction
     axes = PrincipalAxes.of_scatter(moments, values[:kept], basis[:kept], passes.like)
     return dataclasses.replace(axes, seconds=time.monotonic() - passes.started)
 

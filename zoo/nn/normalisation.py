@@ -1,5 +1,7 @@
-"""Standardisation: data in units of their own mean and standard deviation."""
+"""Standardisation of data, and the statistics of batch normalisation."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +11,10 @@ from modalities import Modality
 from modalities.data import as_dataset, fetch, randomise
 from zoo.moments import Moments
 
+BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
+BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
+Statistics = tuple[Tensor, Tensor, Tensor]
+"""The running mean and variance of a batch normalisation, and the number of batches that they are of."""
 MEASURED = 10_000
 """How many items of a data set are measured at most, evenly spaced over it."""
 
@@ -72,3 +78,43 @@ class Standardise(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         """Standardised data to data."""
         return y * self.std + self.mean
+
+
+@contextmanager
+def statistics_of(layers: Sequence[BatchNorm], statistics: Sequence[Statistics]) -> Iterator[None]:
+    """Inside, layers of batch normalisation have these statistics in the place of their own."""
+    own = [_statistics(layer) for layer in layers]
+    try:
+        for layer, values in zip(layers, statistics, strict=True):
+            layer.running_mean, layer.running_var, layer.num_batches_tracked = values
+        yield
+    finally:
+        for layer, values in zip(layers, own, strict=True):
+            layer.running_mean, layer.running_var, layer.num_batches_tracked = values
+
+
+@torch.no_grad()
+def estimate_statistics(layers: Sequence[BatchNorm], draw: Callable[[], None], batches: int) -> list[Statistics]:
+    """The statistics of what `draw` sends through layers of batch normalisation, the means over so many calls. The
+    layers keep their own."""
+    momenta = [layer.momentum for layer in layers]
+    fresh: list[Statistics] = [tuple(map(torch.clone, _statistics(layer))) for layer in layers]  # type: ignore[misc]
+    with statistics_of(layers, fresh):
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over all batches
+            layer.train()
+        try:
+            for _ in range(batches):
+                draw()
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
+                layer.eval()
+    return fresh
+
+
+def _statistics(layer: BatchNorm) -> Statistics:
+    mean, var, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
+    assert mean is not None and var is not None and count is not None
+    return mean, var, count

@@ -1,6 +1,7 @@
 """Residual encoders and decoders for vectors, series, images and clips, one code for all."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.nn.layout import channels_last
 
-CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -22,10 +23,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, kernel: tuple[int, ...], depth: int):
         super().__init__()
         convolution = CONVOLUTIONS[len(kernel)]
-        self.first = convolution(channels, channels, kernel, padding="same")  # type: ignore[arg-type]
-        self.second = convolution(channels, channels, kernel, padding="same")  # type: ignore[arg-type]
+        self.first = convolution(channels, channels, kernel, padding="same")
+        self.second = convolution(channels, channels, kernel, padding="same")
         with torch.no_grad():
-            self.second.weight /= math.sqrt(depth)
+            self.second.get_parameter("weight").div_(math.sqrt(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape [batch, channels, *grid], in and out."""
@@ -55,7 +56,7 @@ class _Plan:
         self.flat = self.stages[-1][1] * math.prod(self.stages[-1][0])
 
     @property
-    def convolution(self) -> type[nn.Conv2d | nn.Conv3d]:
+    def convolution(self) -> Callable[..., nn.Module]:
         return CONVOLUTIONS[len(self.kernel)]
 
     @property

@@ -11,10 +11,9 @@ initialisation is that of Child, "Very Deep VAEs Generalize Autoregressive Model
 
 import contextlib
 import functools
-import itertools
 import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,157 +26,14 @@ from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, full_precision
 from zoo.hierarchy import TopDown
 from zoo.model import ELBO, Variational, check_count, check_temperature
+from zoo.nn.cells import DecoderCell, EncoderCell, Normalisation, divide
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
 from zoo.nn.flows import Flow, FlowedGaussian
 from zoo.nn.likelihood import DecoderHead, DecoderLikelihood, update_sigma
-from zoo.nn.normalisation import Standardise
+from zoo.nn.normalisation import BATCH_NORM, Standardise, Statistics, estimate_statistics, statistics_of
 
-Normalisation = Literal["none", "batch"]
-BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
-BATCH_NORM = (nn.BatchNorm2d, nn.BatchNorm3d)
-Statistics = tuple[Tensor, Tensor, Tensor]
-"""The running mean and variance of a batch normalisation, and the number of batches that they are of."""
-HOLD = 30.0
+FINEST_WEIGHT = 30.0
 """How much more the KL of the finest scale weighs than that of the coarsest, where a progressive training begins."""
-
-
-def _normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Module:
-    if normalisation == "none":
-        return nn.Identity()
-    return {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(grid)](channels, eps=1e-5, momentum=0.05)
-
-
-class SqueezeExcite(nn.Module):
-    """Scale every channel by what the means of all channels say (Hu, Shen, Sun, "Squeeze-and-Excitation Networks",
-    2018). Its hidden units are Swish: of four with ReLU, all may be silent for all items from the start."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        hidden = max(channels // 16, 4)
-        self.squeeze, self.excite = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape [batch, channels, *grid], in and out."""
-        scale = torch.sigmoid(self.excite(F.silu(self.squeeze(x.mean(tuple(range(2, x.ndim)))))))
-        return x * scale.reshape(*scale.shape, *[1] * (x.ndim - 2))
-
-
-class Halve(nn.Module):
-    """The skip path of a cell that halves the grid: Swish, then a 1 x 1 convolution for every phase of the grid, side
-    by side."""
-
-    def __init__(self, inputs: int, outputs: int, grid: Grid, stride: Grid, normalised: bool):
-        super().__init__()
-        self.phases = list(itertools.product(*[range(step) for step in stride]))
-        self.stride = stride
-        shares = [outputs // len(self.phases) + (i < outputs % len(self.phases)) for i in range(len(self.phases))]
-        self.convolutions = nn.ModuleList(Convolution(inputs, share, 1, grid, normalised) for share in shares)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape [batch, channels, *grid]."""
-        x = F.silu(x)
-        parts = []
-        for phase, convolution in zip(self.phases, self.convolutions, strict=True):
-            picked: Any = (..., *[slice(start, None, by) for start, by in zip(phase, self.stride, strict=True)])
-            parts.append(convolution(x[picked]))
-        return torch.cat(parts, 1)
-
-
-class Double(nn.Module):
-    """The skip path of a cell that doubles the grid: linear interpolation and a 1 x 1 convolution."""
-
-    def __init__(self, inputs: int, outputs: int, grid: Grid, normalised: bool):
-        super().__init__()
-        self.grid = grid
-        self.convolution = Convolution(inputs, outputs, 1, grid, normalised)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape [batch, channels, *half the grid] to [batch, channels, *grid]."""
-        mode = "bilinear" if len(self.grid) == 2 else "trilinear"
-        # The convolution commutes with the interpolation and is cheaper before it.
-        return F.interpolate(self.convolution(x), size=self.grid, mode=mode, align_corners=True)
-
-
-class Cell(nn.Module):
-    """A residual cell, skip + scale * squeeze-and-excite(branch).
-
-    With batch normalisation the scale is 0.1, as published. Without, it is 1, and the last convolution starts smaller
-    by the square root of the number of cells on the path, so that the sum of all branches keeps the size of its input.
-
-    Arguments: `inputs` and `outputs`, channels; `grid`, the larger one where the cell changes it; `step`, the factor of
-    every axis in a cell that changes it; `depth`, the number of cells on the path.
-    """
-
-    def __init__(self, outputs: int, normalisation: Normalisation, depth: int):
-        super().__init__()
-        self.scale = 0.1 if normalisation == "batch" else 1.0
-        self.shrink = 1.0 if normalisation == "batch" else 1 / math.sqrt(depth)
-        self.skip: nn.Module = nn.Identity()
-        self.branch = nn.Sequential()
-        self.excite = SqueezeExcite(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape [batch, channels, *grid]."""
-        return self.skip(x) + self.scale * self.excite(self.branch(x))
-
-
-class EncoderCell(Cell):
-    """Twice normalise, Swish, 3 x 3 convolution; the first one halves the grid where a step is given."""
-
-    def __init__(
-        self, inputs: int, outputs: int, grid: Grid, normalisation: Normalisation, depth: int, step: Grid | None = None
-    ):
-        super().__init__(outputs, normalisation, depth)
-        after = grid if step is None else _divide(grid, step)
-        normalised = normalisation == "batch"
-        if step is not None:
-            self.skip = Halve(inputs, outputs, grid, step, normalised)
-        last = Convolution(outputs, outputs, 3, after, normalised)
-        self.branch = nn.Sequential(
-            _normalise(inputs, grid, normalisation),
-            nn.SiLU(),
-            Convolution(inputs, outputs, 3, grid, normalised, step),
-            _normalise(outputs, grid, normalisation),
-            nn.SiLU(),
-            last,
-        )
-        with torch.no_grad():
-            last.weight *= self.shrink
-
-
-class DecoderCell(Cell):
-    """A depthwise 5 x 5 convolution between 1 x 1 convolutions to and from a wider space, each normalised; the grid is
-    doubled first where a step is given."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        grid: Grid,
-        normalisation: Normalisation,
-        depth: int,
-        expansion: int,
-        step: Grid | None = None,
-    ):
-        super().__init__(outputs, normalisation, depth)
-        wide = expansion * outputs
-        last = Convolution(wide, outputs, 1, grid)
-        if step is not None:
-            self.skip = Double(inputs, outputs, grid, normalisation == "batch")
-        self.branch = nn.Sequential(
-            nn.Identity() if step is None else nn.Upsample(size=grid, mode="nearest"),
-            _normalise(inputs, grid, normalisation),
-            Convolution(inputs, wide, 1, grid),
-            _normalise(wide, grid, normalisation),
-            nn.SiLU(),
-            Convolution(wide, wide, 5, grid, depthwise=True),
-            _normalise(wide, grid, normalisation),
-            nn.SiLU(),
-            last,
-            _normalise(outputs, grid, normalisation),
-        )
-        with torch.no_grad():
-            last.weight *= self.shrink
 
 
 class Group(nn.Module):
@@ -186,6 +42,14 @@ class Group(nn.Module):
     Arguments: `channels` of the states; `latent` channels; `grid`; `first`, the group at the top, whose prior is
     N(0, I); `cells`, what follows, up to the next group; `flows`, cells of flow in the posterior.
     """
+
+    former_names: ClassVar[dict[str, str]] = {
+        "feature_net": "read",
+        "prior_net": "give",
+        "state_projection": "side",
+        "posterior_net": "tell",
+        "merge": "combine",
+    }
 
     def __init__(
         self,
@@ -201,17 +65,19 @@ class Group(nn.Module):
         normalised = normalisation == "batch"
         self.latent, self.first = latent, first
         if first:
-            self.read = nn.Sequential(nn.ELU(), Convolution(channels, channels, 1, grid, normalised), nn.ELU())
+            self.feature_net = nn.Sequential(nn.ELU(), Convolution(channels, channels, 1, grid, normalised), nn.ELU())
         else:
-            self.give = nn.Sequential(nn.ELU(), Convolution(channels, 2 * latent, 1, grid, normalised))
-            self.side = Convolution(channels, channels, 1, grid, normalised)
-        self.tell = Convolution(channels, 2 * latent, 3, grid, normalised)
-        self.combine = Convolution(channels + latent, channels, 1, grid, normalised)
+            self.prior_net = nn.Sequential(nn.ELU(), Convolution(channels, 2 * latent, 1, grid, normalised))
+            self.state_projection = Convolution(channels, channels, 1, grid, normalised)
+        self.posterior_net = Convolution(channels, 2 * latent, 3, grid, normalised)
+        self.merge = Convolution(channels + latent, channels, 1, grid, normalised)
         self.flow = Flow(latent, grid, flows) if flows else None
         self.cells = cells
         if normalisation == "none":
             with torch.no_grad():  # prior and posterior begin near N(0, I), and near each other
-                for layer in [self.tell] if first else [self.tell, cast(Convolution, self.give[1])]:
+                for layer in (
+                    [self.posterior_net] if first else [self.posterior_net, cast(Convolution, self.prior_net[1])]
+                ):
                     layer.weight *= 0.1
 
     def _prior(self, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +85,7 @@ class Group(nn.Module):
         if self.first:
             zeros = s.new_zeros(len(s), self.latent, *s.shape[2:], dtype=torch.promote_types(s.dtype, torch.float32))
             return zeros, zeros
-        mean, log_std = full_precision(self.give(s)).chunk(2, 1)
+        mean, log_std = full_precision(self.prior_net(s)).chunk(2, 1)
         return mean, log_std
 
     def _bound(self, mean: Tensor, log_std: Tensor, temperature: float) -> DiagonalGaussian:
@@ -238,20 +104,94 @@ class Group(nn.Module):
     def both(self, s: Tensor, encoded: Tensor) -> tuple[DiagonalGaussian, Any]:
         """The prior and the posterior, in one pass."""
         mean, log_std = self._prior(s)
-        told = self.tell(self.read(encoded) if self.first else encoded + self.side(s))
+        told = self.posterior_net(self.feature_net(encoded) if self.first else encoded + self.state_projection(s))
         move, log_ratio = full_precision(told).chunk(2, 1)
         base = _bounded(mean + move, log_std + log_ratio)
         return self._bound(mean, log_std, 1.0), base if self.flow is None else FlowedGaussian(base, self.flow)
 
     def forward(self, s: Tensor, z: Tensor) -> Tensor:
         """The state after the group, shape [batch, channels, *grid of the next group]."""
-        return self.cells(self.combine(torch.cat([s, z.to(s.dtype)], 1)))
+        return self.cells(self.merge(torch.cat([s, z.to(s.dtype)], 1)))
 
 
 def _bounded(mean: Tensor, log_std: Tensor, temperature: float = 1.0) -> DiagonalGaussian:
     """Means and log-sigmas bounded softly to (-5, 5), and sigma at least 0.01: without, one step may be fatal."""
     std = torch.exp(5 * torch.tanh(log_std / 5)) + 0.01
     return DiagonalGaussian(5 * torch.tanh(mean / 5), std * temperature)
+
+
+class _Plan(NamedTuple):
+    """How the constructor's sizes become the layers of both networks. `grids` go from the padded full one to the
+    coarsest, `steps` lie between them, and `depth` cells are on a path."""
+
+    groups: Sequence[int]
+    grids: list[Grid]
+    steps: list[Grid]
+    width: int
+    blocks: int
+    block_cells: int
+    cells: int
+    normalisation: Normalisation
+    depth: int
+    expansion: int
+
+    @property
+    def coarsest(self) -> int:
+        """Channels at the coarsest grid."""
+        return self.width * 2 ** (self.blocks + len(self.groups) - 1)
+
+    def bottom_up(self, inputs: int) -> tuple[nn.Sequential, nn.ModuleList]:
+        """The stem with the blocks that halve the grid, and one level a group from the finest scale to the coarsest."""
+        normalisation, depth, channels = self.normalisation, self.depth, self.width
+        layers: list[nn.Module] = [Convolution(inputs, channels, 3, self.grids[0], normalisation == "batch")]
+        for block in range(self.blocks):
+            grid = self.grids[block]
+            layers += [EncoderCell(channels, channels, grid, normalisation, depth) for _ in range(self.block_cells - 1)]
+            layers.append(EncoderCell(channels, 2 * channels, grid, normalisation, depth, self.steps[block]))
+            channels *= 2
+        tower = nn.ModuleList()
+        for scale, count in enumerate(reversed(self.groups)):
+            here = self.blocks + scale
+            for index in range(count):
+                level: list[nn.Module] = []
+                if scale and not index:
+                    down = self.grids[here - 1], normalisation, depth, self.steps[here - 1]
+                    level = [EncoderCell(channels, 2 * channels, *down)]
+                    channels *= 2
+                grid = self.grids[here]
+                level += [EncoderCell(channels, channels, grid, normalisation, depth) for _ in range(self.cells)]
+                tower.append(nn.Sequential(*level))
+        return nn.Sequential(*layers), tower
+
+    def top_down(self, latent: int, flows: int) -> tuple[nn.ModuleList, int]:
+        """The groups from the coarsest scale to the finest, and the channels after the last."""
+        groups, channels = nn.ModuleList(), self.coarsest
+        for scale, count in enumerate(self.groups):
+            here = self.blocks + len(self.groups) - 1 - scale
+            for index in range(count):
+                settings = self.normalisation, self.depth, self.expansion
+                inner: list[nn.Module] = [
+                    DecoderCell(channels, channels, self.grids[here], *settings) for _ in range(self.cells)
+                ]
+                after = channels
+                if index == count - 1 and scale < len(self.groups) - 1:
+                    after = channels // 2
+                    inner.append(DecoderCell(channels, after, self.grids[here - 1], *settings, self.steps[here - 1]))
+                cells = nn.Sequential(*inner)
+                groups.append(Group(channels, latent, self.grids[here], self.normalisation, not groups, cells, flows))
+                channels = after
+        return groups, channels
+
+    def last_blocks(self, channels: int, outputs: int) -> nn.Sequential:
+        """The blocks that double the grid, and the numbers of the likelihood."""
+        layers: list[nn.Module] = []
+        for block in reversed(range(self.blocks)):
+            settings = self.grids[block], self.normalisation, self.depth, max(1, self.expansion // 2)
+            layers.append(DecoderCell(channels, channels // 2, *settings, self.steps[block]))
+            channels //= 2
+            layers += [DecoderCell(channels, channels, *settings) for _ in range(self.block_cells - 1)]
+        last = Convolution(channels, outputs, 3, self.grids[0], self.normalisation == "batch")
+        return nn.Sequential(*layers, nn.ELU(), last)
 
 
 class NVAE(Variational):
@@ -343,70 +283,25 @@ class NVAE(Variational):
         self.standardise = Standardise(shape)
         self.register_buffer("sigma", torch.ones(()) if self.likelihood_head.name == "optimal-gaussian" else None)
 
-        scales = len(groups)
-        halvings = blocks + scales - 1
+        halvings = blocks + len(groups) - 1
         grids, steps = _halve((1, shape[1]) if len(shape) == 2 else shape[1:], halvings)
-        """All grids from the padded full one to the coarsest, and the steps between them."""
         self.grid = grids[0]
-        normalised = normalisation == "batch"
-
-        # Bottom-up: stem, blocks that halve the grid, and one level a group from the finest scale to the coarsest.
-        depth = blocks * block_cells + cells * sum(groups) + scales - 1
-        channels = width
-        layers: list[nn.Module] = [Convolution(shape[0], width, 3, grids[0], normalised)]
-        for block in range(blocks):
-            more = [EncoderCell(channels, channels, grids[block], normalisation, depth) for _ in range(block_cells - 1)]
-            layers += [*more, EncoderCell(channels, 2 * channels, grids[block], normalisation, depth, steps[block])]
-            channels *= 2
-        self.preprocess = nn.Sequential(*layers)
-        self.tower = nn.ModuleList()
-        for scale in range(scales):
-            for index in range(groups[scales - 1 - scale]):
-                level: list[nn.Module] = []
-                if scale and not index:
-                    before = blocks + scale - 1
-                    level = [EncoderCell(channels, 2 * channels, grids[before], normalisation, depth, steps[before])]
-                    channels *= 2
-                grid = grids[blocks + scale]
-                level += [EncoderCell(channels, channels, grid, normalisation, depth) for _ in range(cells)]
-                self.tower.append(nn.Sequential(*level))
-
-        # Top-down: a learned start, the groups from the coarsest scale to the finest, and blocks that double the grid.
-        self.start = nn.Parameter(torch.rand(1, channels, *grids[-1]))
-        self.labels = None if condition is None else nn.Embedding(len(condition), channels)
-        self.groups = nn.ModuleList()
-        sizes = []
-        for scale, count in enumerate(groups):
-            here = halvings - scale
-            for index in range(count):
-                inner: list[nn.Module] = [
-                    DecoderCell(channels, channels, grids[here], normalisation, depth, expansion) for _ in range(cells)
-                ]
-                after = channels
-                if index == count - 1 and scale < scales - 1:
-                    after = channels // 2
-                    up = grids[here - 1], normalisation, depth, expansion, steps[here - 1]
-                    inner.append(DecoderCell(channels, after, *up))
-                first = not self.groups
-                self.groups.append(
-                    Group(channels, latent, grids[here], normalisation, first, nn.Sequential(*inner), flows)
-                )
-                sizes.append(math.prod(grids[here]) / math.prod(grids[-1]) / count)
-                channels = after
-        layers = []
-        for block in reversed(range(blocks)):
-            arguments = grids[block], normalisation, depth, max(1, expansion // 2)
-            layers.append(DecoderCell(channels, channels // 2, *arguments, steps[block]))
-            channels //= 2
-            layers += [DecoderCell(channels, channels, *arguments) for _ in range(block_cells - 1)]
-        layers += [nn.ELU(), Convolution(channels, self.likelihood_head.size, 3, grids[0], normalised)]
-        self.postprocess = nn.Sequential(*layers)
+        depth = blocks * block_cells + cells * sum(groups) + len(groups) - 1
+        plan = _Plan(groups, grids, steps, width, blocks, block_cells, cells, normalisation, depth, expansion)
+        self.preprocess, self.tower = plan.bottom_up(shape[0])
+        self.start = nn.Parameter(torch.rand(1, plan.coarsest, *grids[-1]))
+        self.labels = None if condition is None else nn.Embedding(len(condition), plan.coarsest)
+        self.groups, channels = plan.top_down(latent, flows)
+        self.postprocess = plan.last_blocks(channels, self.likelihood_head.size)
+        sizes = [
+            math.prod(grids[halvings - s]) / math.prod(grids[-1]) / n for s, n in enumerate(groups) for _ in range(n)
+        ]
         self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
-        of_group = [scale / max(1, scales - 1) for scale, count in enumerate(groups) for _ in range(count)]
+        of_group = [scale / max(1, len(groups) - 1) for scale, count in enumerate(groups) for _ in range(count)]
         self.register_buffer("scales", torch.tensor(of_group), persistent=False)
-        layers = [module for module in self.modules() if isinstance(module, Convolution)]
         self._estimated: dict[tuple[Any, ...], list[Statistics]] = {}
-        self.penalty = SpectralPenalty(cast(list[Convolution], layers)) if spectral else None
+        convolutions = [module for module in self.modules() if isinstance(module, Convolution)]
+        self.penalty = SpectralPenalty(convolutions) if spectral else None
 
     def _run(self, cells: nn.Module, *inputs: Tensor) -> Tensor:
         if self.recompute and self.training and torch.is_grad_enabled():
@@ -444,7 +339,7 @@ class NVAE(Variational):
             s = s + self.labels(condition).reshape(n, -1, *[1] * len(self.grid))
         return s.contiguous(memory_format=FORMATS[len(self.grid)])
 
-    def _read(self, x: Tensor) -> list[Tensor]:
+    def _bottom_up(self, x: Tensor) -> list[Tensor]:
         """The bottom-up pass: what every group of latents is told of the items, the first group first."""
         s = self._run(self.preprocess, self._pad(x))
         states = []
@@ -472,7 +367,7 @@ class NVAE(Variational):
 
     def encode(self, x: Tensor, *, condition: object = None) -> TopDown:
         """q(z | x), groups as the prior's."""
-        states = self._read(self.check_items(x))
+        states = self._bottom_up(self.check_items(x))
 
         def walk() -> Generator[DiagonalGaussian, Tensor, None]:
             s = self._begin(len(x), condition)
@@ -509,7 +404,7 @@ class NVAE(Variational):
         """The evidence lower bound by one draw of z, the KL of every group in closed form along it."""
         x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
-        path, likelihood = self._infer(self._read(x), condition, generator)
+        path, likelihood = self._infer(self._bottom_up(x), condition, generator)
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         return ELBO(likelihood.log_prob(x), kl)
 
@@ -520,7 +415,7 @@ class NVAE(Variational):
         check_count(samples, "samples")
         x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
-        states = self._read(x)
+        states = self._bottom_up(x)
         total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
         for _ in range(samples):
             path, likelihood = self._infer(states, condition, generator)
@@ -541,11 +436,11 @@ class NVAE(Variational):
         spectral terms; logged are the KL of every group and, with `spectral`, the largest singular value."""
         x = batch.x
         condition = self.prepare_condition(batch.condition, len(x), generator)
-        path, likelihood = self._infer(self._read(x), condition, generator)
+        path, likelihood = self._infer(self._bottom_up(x), condition, generator)
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         beta = min(1.0, max(1e-4, progress / self.warmup)) if self.warmup else 1.0
         reconstruction = -likelihood.log_prob(x).mean()
-        weights = self.balance(kl, beta) * self.hold(progress)
+        weights = self.balance(kl, beta) * self.progressive_weights(progress)
         loss = reconstruction + beta * (weights * kl.mean(0)).sum()
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum(1).mean()}
         terms |= {f"kl/{index:02d}": value for index, value in enumerate(kl.detach().mean(0))}
@@ -562,8 +457,8 @@ class NVAE(Variational):
         return {"loss": loss} | terms
 
     def balance(self, kl: Tensor, beta: float) -> Tensor:
-        """The weight of every group's KL, shape [groups], of mean 1: proportional to its KL over its number of
-        elements, so that a group with little is not pressed to none. 1 for all once beta is 1.
+        """KL balancing: the weight of every group's KL, shape [groups], of mean 1. It is proportional to the KL over
+        the number of elements, so that a group with little is not pressed to none. 1 for all once beta is 1.
 
         `kl` is of shape [batch, groups].
         """
@@ -573,10 +468,10 @@ class NVAE(Variational):
         weights = share / self.shares.to(share) * share.sum()
         return weights / weights.mean()
 
-    def hold(self, progress: float) -> Tensor:
-        """What the KL of every group weighs more while finer scales are held back, shape [groups]."""
+    def progressive_weights(self, progress: float) -> Tensor:
+        """Extra weight of every group's KL during progressive training, shape [groups]."""
         left = 1 - progress / self.progressive if progress < self.progressive else 0.0
-        return HOLD ** (left * self.scales)
+        return FINEST_WEIGHT ** (left * self.scales)
 
     @torch.no_grad()
     def sample(
@@ -620,37 +515,17 @@ class NVAE(Variational):
         if not layers or self.training or not 0 < sum(temperatures) / len(temperatures) < 1:
             yield
             return
-        own = [_statistics(layer) for layer in layers]
+        generator = torch.Generator().manual_seed(0)
+
+        def draw() -> None:
+            self._draw(32, self.prepare_condition(None, 32, generator), temperatures, generator)
+
         versions = sum(parameter._version for parameter in self.parameters())
         key = (*temperatures, versions, self.device, self.dtype)
-        try:
-            if key not in self._estimated:
-                self._estimated[key] = self._estimate(layers, temperatures)
-            for layer, (mean, var, _) in zip(layers, self._estimated[key], strict=True):
-                layer.running_mean, layer.running_var = mean, var
+        if key not in self._estimated:
+            self._estimated[key] = estimate_statistics(layers, draw, batches=20)
+        with statistics_of(layers, self._estimated[key]):
             yield
-        finally:
-            for layer, (mean, var, count) in zip(layers, own, strict=True):
-                layer.running_mean, layer.running_var, layer.num_batches_tracked = mean, var, count
-
-    @torch.no_grad()
-    def _estimate(self, layers: list[BatchNorm], temperatures: Sequence[float]) -> list[Statistics]:
-        """Statistics of samples for every layer; what the layers hold is changed."""
-        generator = torch.Generator().manual_seed(0)
-        momenta = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.running_mean, layer.running_var, layer.num_batches_tracked = map(torch.clone, _statistics(layer))
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean over all batches
-            layer.train()
-        try:
-            for _ in range(20):
-                self._draw(32, self.prepare_condition(None, 32, generator), temperatures, generator)
-        finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
-                layer.momentum = momentum
-                layer.eval()
-        return [_statistics(layer) for layer in layers]
 
     def _temperatures(self, temperature: float | Sequence[float]) -> list[float]:
         """One for every group."""
@@ -660,12 +535,6 @@ class NVAE(Variational):
         for value in each:
             check_temperature(value)
         return each
-
-
-def _statistics(layer: BatchNorm) -> Statistics:
-    mean, var, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
-    assert mean is not None and var is not None and count is not None
-    return mean, var, count
 
 
 def _first_and_again(cells: nn.Module) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
@@ -694,9 +563,5 @@ def _halve(positions: Sequence[int], times: int) -> tuple[list[Grid], list[Grid]
     for done in range(times):
         step = tuple(2 if done < count else 1 for count in halvings)
         steps.append(step)
-        grids.append(_divide(grids[-1], step))
+        grids.append(divide(grids[-1], step))
     return grids, steps
-
-
-def _divide(grid: Grid, step: Grid) -> Grid:
-    return tuple(size // by for size, by in zip(grid, step, strict=True))

@@ -160,36 +160,6 @@ def test_too_many_components_are_refused():
         ProbabilisticPCA(Points(2), 2)
 
 
-def test_bits_per_dim_count_the_width_of_a_level(ppca):
-    x = ((images(10).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    noisy = x + 2 / 255 * (torch.rand(x.shape, generator=generator()) - 0.5)
-    expected = -(ppca.log_prob(noisy) / 48 + math.log(2 / 255)) / math.log(2)
-    assert torch.allclose(ppca.bits_per_dim(x, generator=generator()), expected, rtol=1e-5)
-
-
-@BOTH
-def test_a_saved_model_is_the_same_model(kind, tmp_path):
-    model = kind.fit(images(), MEDIUM, components=5)
-    model.save_pretrained(tmp_path)
-    again = kind.from_pretrained(tmp_path)
-    assert again.modality == model.modality
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name])
-    assert torch.equal(again.reconstruct(images()), model.reconstruct(images()))
-
-
-@BOTH
-def test_fitted_models_have_no_loss_and_check_their_items(kind):
-    model = kind.fit(images(), MEDIUM, components=5)
-    assert not hasattr(model, "loss")
-    with pytest.raises(MediaError, match="expected images"):
-        model.encode(torch.zeros(2, 3, 4, 5))
-    with pytest.raises(ValueError, match="unconditional"):
-        model.sample(2, condition=1)
-    assert model.interpolate(images()[:2], images()[2:4], 3).shape == (2, 3, 3, 4, 4)
-    assert model.traverse(values=(-2, 2)).shape == (1, 5, 2, 3, 4, 4)
-
-
 def test_digits_take_about_as_many_components_as_published(shared_data):
     x = Images(1, 28, 28).dataset(shared_data / "mnist", "train").x[:20_000]
     assert 84 <= len(PCA.fit(x, Images(1, 28, 28), components=0.9).variance) <= 90

@@ -23,8 +23,8 @@ SOLVERS = (*EXACT, "randomized")
 STREAMING = ("covariance", "randomized")
 
 
-def fit(x, components, solver="auto", **arguments):
-    return principal_axes(x, tuple(x.shape[1:]), components, solver, **arguments)
+def fit(x, components, solver="auto", seed=0, **arguments):
+    return principal_axes(x, tuple(x.shape[1:]), components, solver, seed, **arguments)
 
 
 @pytest.mark.parametrize("shape", [(90, 20), (20, 90), (40, 40)], ids=["tall", "wide", "square"])
@@ -55,8 +55,6 @@ def test_axes_are_those_of_scikit_learn_signs_included(solver, shape):
     np.testing.assert_allclose(axes.basis.numpy(), peer.components_, atol=2e-4)
     np.testing.assert_allclose(axes.variance.numpy(), peer.explained_variance_, rtol=1e-4)
     np.testing.assert_allclose(axes.mean.numpy(), peer.mean_, rtol=1e-6)
-    largest = axes.basis.gather(1, axes.basis.abs().argmax(1, keepdim=True))
-    assert (largest > 0).all()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -82,16 +80,14 @@ def test_the_randomized_solver_keeps_the_bound_of_halko_martinsson_tropp(decay):
     assert error <= 1.003 * optimal
 
 
-def test_the_randomized_solver_is_repeatable():
-    first, again, other = (fit(spectrum(60, 50), 5, "randomized", seed=seed).basis for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
 @pytest.mark.parametrize("restart", [6, 2])
 def test_the_randomized_solver_comes_near_the_least_error(restart):
-    x = spectrum(400, 300, decay=0.5).float()
-    axes = fit(x, 12, "randomized", **STREAMED, restart=restart, oversampling=16 if restart == 6 else 2)
+    x, oversampling = spectrum(400, 300, decay=0.5).float(), 16 if restart == 6 else 2
+    axes, again, other = (
+        fit(x, 12, "randomized", seed, block=256, restart=restart, oversampling=oversampling) for seed in (1, 1, 2)
+    )
     assert squared_error(x, axes) < 1.003 * squared_error(x, fit(x, 12, "svd")) and is_orthonormal(axes.basis)
+    assert torch.equal(axes.basis, again.basis) and not torch.equal(axes.basis, other.basis)
 
 
 def test_a_few_components_of_many_dimensions_are_not_given_up_after_the_first_pass():
@@ -107,6 +103,7 @@ def test_more_components_than_the_rank_are_orthonormal_and_without_variance(solv
     tolerance = 1e-5 if dtype == torch.float32 else 1e-8
     for rank, d in ((1, 600), (3, 50)):
         x = low_rank(60, rank, d).to(dtype)
+        x[:, [2, 7]] = 5.0  # columns that never vary
         stream, found = Stream(x), [fit(x, 8, solver)]
         if solver in STREAMING:
             found.append(principal_axes(stream, (d,), 8, solver, **STREAMED))
@@ -115,15 +112,7 @@ def test_more_components_than_the_rank_are_orthonormal_and_without_variance(solv
             assert is_orthonormal(axes.basis, tolerance)
             assert axes.variance[:rank].sum().item() == pytest.approx(axes.total, rel=tolerance)
             assert (axes.variance[rank:] < tolerance * axes.total).all()
-
-
-@pytest.mark.parametrize("solver", STREAMING)
-def test_constant_columns_get_no_weight(solver):
-    x = spectrum(90, 12).float()
-    x[:, [2, 7]] = 5.0
-    axes = principal_axes(Stream(x), (12,), 4, solver, **STREAMED)
-    assert axes.basis[:, [2, 7]].abs().max() < 1e-6
-    assert torch.allclose(axes.mean[[2, 7]], torch.tensor(5.0))
+            assert axes.basis[:rank, [2, 7]].abs().max() < tolerance and (axes.mean[[2, 7]] - 5).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("solver", STREAMING)
@@ -224,31 +213,26 @@ def test_an_iterator_is_visited_once():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_bad_data_are_refused(solver):
     x = spectrum(20, 5).float()
-
-    def stream(x, k):
-        return principal_axes(Stream(x), (5,), k, solver, **STREAMED)
-
-    for find in [functools.partial(fit, solver=solver), *([stream] if solver in STREAMING else [])]:
-        for value in (math.nan, math.inf):
-            broken = x.clone()
-            broken[13, 2] = value
-            with pytest.raises(MediaError, match="NaN or infinite"):
-                find(broken, 2)
-        with pytest.raises(ValueError, match="20 items of 5 dimensions have 1 to 5 components, got 6"):
-            find(x, 6)
-        with pytest.raises(ValueError, match="4 items of 5 dimensions have 1 to 3 components, got 4"):
-            find(x[:4], 4)
-        for few in (0, 1):
-            with pytest.raises(ValueError, match=f"at least 2 items, got {few}"):
-                find(x[:few], 1)
-        with pytest.raises(ValueError, match="all 6 items are equal"):
-            find(x[:1].expand(6, -1), 1)
-        with pytest.raises(MediaError, match="floating-point"):
-            find(x.long(), 2)
-    with pytest.raises(ValueError, match="are equal"):  # though a mean in single precision is not quite the item
-        fit(torch.full((300, 40), 0.1), 1, solver)
-    with pytest.raises(MediaError, match=r"shape \[n, 4\]"):
-        principal_axes(x, (4,), 2, solver)
+    nan, infinite = x.clone(), x.clone()
+    nan[13, 2], infinite[13, 2] = math.nan, math.inf
+    cases = [
+        (nan, 2, MediaError, "NaN or infinite"),
+        (infinite, 2, MediaError, "NaN or infinite"),
+        (x, 6, ValueError, "20 items of 5 dimensions have 1 to 5 components, got 6"),
+        (x[:4], 4, ValueError, "4 items of 5 dimensions have 1 to 3 components, got 4"),
+        (x[:0], 1, ValueError, "at least 2 items, got 0"),
+        (x[:1], 1, ValueError, "at least 2 items, got 1"),
+        (x[:1].expand(6, -1), 1, ValueError, "all 6 items are equal"),
+        (torch.full((300, 5), 0.1), 1, ValueError, "are equal"),  # though their mean may be rounded
+        (x.long(), 2, MediaError, "floating-point"),
+        (x[:, :4], 2, MediaError, r"shape \[n, 5\]"),
+    ]
+    for bad, k, error, message in cases:
+        with pytest.raises(error, match=message):
+            principal_axes(bad, (5,), k, solver)
+        if solver in STREAMING:
+            with pytest.raises(error, match=message):
+                principal_axes(Stream(bad), (5,), k, solver, **STREAMED)
 
 
 def test_bad_arguments_are_refused():
@@ -299,10 +283,15 @@ def test_a_killed_fit_goes_on_after_its_last_finished_pass(solver, tmp_path):
     ends = [50, 250, 450, 200 * whole.visits - 1] if solver == "randomized" else [150]
     assert ends[-1] < 200 * whole.visits
     for kill in ends:
-        again = functools.partial(principal_axes, shape=(60,), components=5, solver=solver, **STREAMED)
-        again = functools.partial(again, checkpoint=tmp_path / str(kill))
+
+        def again(data, folder=tmp_path / str(kill)):
+            return principal_axes(data, (60,), 5, solver, checkpoint=folder, **STREAMED)
+
         with pytest.raises(KeyboardInterrupt):
             again(Stream(x, kill))
+        if kill > 200:
+            with pytest.raises(MediaError, match=f"gave 190 items in pass {kill // 200 + 1}, but 200"):
+                again(Stream(x[:190]))
         stream, done = Stream(x), Stream(x)
         axes = again(stream)
         assert stream.read == 200 * (whole.visits - kill // 200)
@@ -321,30 +310,19 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
         return principal_axes(data, (60,), components, solver, seed, checkpoint=tmp_path, **STREAMED)
 
     again(Stream(x))
-    for changes, message in (
-        ({"components": 6}, "components was 5, is 6"),
-        ({"seed": 1}, "seed was 0, is 1"),
-        ({"solver": "covariance"}, "solver was randomized, is covariance"),
+    for data, changes, message in (
+        (Stream(x), {"components": 6}, "components was 5, is 6"),
+        (Stream(x), {"seed": 1}, "seed was 0, is 1"),
+        (Stream(x), {"solver": "covariance"}, "solver was randomized, is covariance"),
+        (Stream(x + 1), {}, "hash of the first items was"),
+        (Listed(torch.cat([x, x[:1]])), {}, "items was None, is 201"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            again(Stream(x), **changes)
-    with pytest.raises(CheckpointError, match="hash of the first items was"):
-        again(Stream(x + 1))
-    with pytest.raises(CheckpointError, match="items was None, is 201"):
-        again(Listed(torch.cat([x, x[:1]])))
+            again(data, **changes)
     [state] = tmp_path.iterdir()
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="no readable state"):
         again(Stream(x))
-
-
-def test_a_resumed_stream_of_another_length_is_an_error(tmp_path):
-    x = spectrum(200, 60, decay=0.5).float()
-    again = functools.partial(principal_axes, shape=(60,), components=5, checkpoint=tmp_path, **STREAMED)
-    with pytest.raises(KeyboardInterrupt):
-        again(Stream(x, 300), solver="randomized")
-    with pytest.raises(MediaError, match="gave 190 items in pass 2, but 200"):
-        again(Stream(x[:190]), solver="randomized")
 
 
 def shares():
