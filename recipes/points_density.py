@@ -226,10 +226,7 @@ SMALL: dict[str, Any] = {"items": 400, "components": (1, 2, 8), "width": 8, "hid
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, resolution=30, vae=QUICK, autoencoder=QUICK)),
     "laptop": ("minutes on two cores", Config()),
-    "gpu": (
-        "wider networks, a few minutes on any card",
-        Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048)),
-    ),
+    "gpu": ("wider, on any card", Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048))),
     "paper": (
         "the width and the batches of Kingma and Welling 2014, who have no points: 500 units, 100 items",
         Config(width=500, blocks=0, hidden=500, samples=5000, vae=TrainingConfig(100_000, 100, 3e-4)),
