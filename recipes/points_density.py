@@ -142,13 +142,12 @@ def study(config: Config, medium: Points, data: Any, test: Any) -> dict[str, Fit
 
 def measure(config: Config, model: Any, test: Any) -> dict[str, Figure]:
     """Likelihood, and the squared error of what a code keeps, by the metric."""
-    name = f"{config.source}, {len(test):,} test points"
+    name, seed = f"{config.source}, {len(test):,} test points", config.vae.seed
     if isinstance(model, Clusters):
         error = torch.cdist(test.x, model.centres).amin(1).square() / test.x.shape[1]
         found = [mean_figure("reconstruction MSE", error, name)]
     elif isinstance(model, GenerativeModel):
-        report = evaluate(model, test, name, metrics=["likelihood"], samples=config.samples, seed=config.vae.seed)
-        found = report.figures
+        found = evaluate(model, test, name, metrics=["likelihood"], samples=config.samples, seed=seed).figures
     else:
         found = [mean_figure("NLL", -model.log_prob(test.x), name, "nats", "density")]
     return {figure.metric: figure for figure in found}
