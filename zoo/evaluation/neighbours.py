@@ -37,7 +37,7 @@ class Neighbours:
 
 @torch.no_grad()
 @numpy_threads()
-def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None, items: int | None = None) -> Neighbours:
+def nearest(samples: Tensor, data: Data, *, items: int | None = None) -> Neighbours:
     """Find the nearest neighbour of each sample, in one pass over the data.
 
     Memory is twice that of the samples, that of the neighbours, and a few blocks.
@@ -45,13 +45,8 @@ def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None, ite
     Arguments:
         samples: shape [m, ...].
         data: floating-point items [n, ...]: whatever `zoo.linear.principal.principal_axes` takes.
-        leave_out: the index, for each sample, of one item that it is not compared with, shape [m]. Samples that are
-            themselves items then give the distances between neighbours in the data; a generated sample that lies nearer
-            than nearly all of these is a copy.
         items: of how many samples, the first ones, the neighbours are handed back themselves; of all if not given.
     """
-    if leave_out is not None and leave_out.shape != (len(samples),):
-        raise ValueError(f"leave_out holds one index a sample, shape [{len(samples)}], got {list(leave_out.shape)}")
     flat = full_precision(samples.detach()).flatten(1)
     centre = flat.mean(0)
     centred = flat - centre  # squares of numbers far from zero would lose digits
@@ -64,9 +59,6 @@ def nearest(samples: Tensor, data: Data, *, leave_out: Tensor | None = None, ite
         block = rows.to(flat)
         others = block - centre
         squared = lengths[:, None] + _squared_lengths(others) - 2 * product(centred, others.T).double()
-        if leave_out is not None:
-            own = leave_out.to(flat.device)[:, None] == start + torch.arange(len(block), device=flat.device)
-            squared = squared.masked_fill(own, math.inf)
         closest, place = squared.min(1)
         for row in (closest < best).nonzero()[:, 0].tolist():
             item = block[place[row]]

@@ -25,7 +25,7 @@ from modalities.data import Batch
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, full_precision
 from zoo.hierarchy import TopDown
-from zoo.model import ELBO, Variational, check_count, check_temperature
+from zoo.model import ELBO, Notes, Rng, Variational, check_count, check_temperature
 from zoo.nn.cells import DecoderCell, EncoderCell, Normalisation, divide
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
 from zoo.nn.flows import Flow, FlowedGaussian
@@ -424,13 +424,7 @@ class NVAE(Variational):
         return total - math.log(samples)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The negative bound in nats an item, averaged over the batch, its KL weighted while it warms up, and the
         spectral terms; logged are the KL of every group and, with `spectral`, the largest singular value."""
