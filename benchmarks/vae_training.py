@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from modalities.data import Arrays
 from modalities.images import Images
 from recipes.recipe import machine
+from zoo.nn.layout import channels_last
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 
@@ -45,7 +46,8 @@ class PeerEncoder(nn.Module):
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoder
+        channels_last(encoder)
 
     def forward(self, x: Tensor, condition: None = None) -> Tensor:
         out = self.encoder(x.contiguous(memory_format=torch.channels_last))

@@ -1,4 +1,4 @@
-"""Gated PixelCNN: two stacks of convolutions that together see every earlier pixel.
+"""Gated PixelCNN: two stacks of convolutions, whose receptive field is a rectangle without a blind spot.
 
 Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu, "Conditional Image Generation with PixelCNN
 Decoders", 2016. Where the paper leaves it open: the residual of the first layer is left out, the head is two 1 x 1

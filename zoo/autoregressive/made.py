@@ -2,8 +2,9 @@
 
 Source: Germain, Gregor, Murray, Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015; a mixture a
 coordinate as in Uria, Murray, Larochelle, "RNADE: The Real-valued Neural Autoregressive Density-estimator", 2013.
-Where this departs from them: hidden units see prefixes of equal steps in place of drawn ones, the coordinates keep one
-order, and the hidden layers are residual blocks, whose blocks of units keep their prefixes along the sum.
+Where this departs from them: hidden units do not draw how many coordinates they see, but every coordinate has `width`
+units, which see those before it; the coordinates keep one order; and the hidden layers are residual blocks, in which a
+unit is added to one that sees the same coordinates.
 """
 
 import math

@@ -95,7 +95,9 @@ class Autoregressive(Explicit, Trainable):
         return self.likelihood_head(self.outputs(x, cast(Tensor | None, labels))).log_prob(x) - log_volume
 
     def to_unit(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Items as the network sees them, [batch, channels, *positions], and the log of what a unit volume became."""
+        """Items u as the network sees them, [batch, channels, *positions], and log |dx / du|: log p(x) is log p(u) less
+        that.
+        """
         shape = (len(x), self.likelihood_head.channels, *self.positions)
         if self.discrete:
             return full_precision(x).reshape(shape), 0.0

@@ -3,9 +3,9 @@
 Source: van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016. Where the paper leaves it
 open: a block's ReLUs come before its convolutions, and a pixel's colours are blocks of channels.
 
-Whatever its depth, the network has a blind spot: every step to the right costs a step up, so that of the row d above a
-pixel nothing beyond d columns to the right is seen, but for what the first, larger kernel adds. `GatedPixelCNN` has two
-stacks in order to see the rest.
+Whatever its depth, its receptive field has a blind spot: every step to the right costs a step up, so that d rows above
+a pixel nothing beyond d columns to the right is seen, but for what the first, larger kernel adds. `GatedPixelCNN` has
+two stacks in order to see the rest.
 """
 
 from collections.abc import Sequence

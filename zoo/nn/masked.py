@@ -16,7 +16,8 @@ class MaskedConv2d(nn.Module):
         above, reach: the kernel's size; a k x k kernel reaches k // 2 both ways, a 1 x 1 kernel 0.
         mask: "A" in a network's first layer, "B" in all others.
         groups: how many equal blocks of channels follow each other, in that order: one a colour, or 1.
-        parts: the outputs are this many maps side by side, each with the blocks of all groups (a gate's two halves).
+        parts: the outputs are this many maps side by side, each with the blocks of all groups (the two halves of a
+            gated activation, the four gates of an LSTM).
 
     Source: van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016.
     """
@@ -44,7 +45,7 @@ class MaskedConv2d(nn.Module):
         allowed = torch.cat([torch.ones(outputs, inputs, above, reach + 1 + right), last], 2)
         self.register_buffer("mask", allowed, persistent=False)
         with torch.no_grad():
-            # As many inputs as are left shall start with the variance that all of them would have had.
+            # What the mask leaves shall start with the variance that all inputs would have given.
             self.weight *= (allowed[0].numel() / allowed.mean(0).sum().clamp(min=1)).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
