@@ -224,8 +224,8 @@ class NVAE(Variational):
             one weighs 30 times more than that of the coarsest, of those between less, and all fall to 1 along
             geometric lines. 0 holds none.
         condition: `Classes`, if samples shall be conditioned on one.
-        recompute: forget what is inside of cells in training and compute it again for the gradient: less memory, more
-            time.
+        recompute: gradient checkpointing: forget what is inside of cells in training and compute it again for the
+            gradient, which takes less memory and more time.
     """
 
     sigma: Tensor | None
