@@ -6,7 +6,7 @@ collates labels, and what arrives is a `Batch`.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from modalities.modality import MediaError, Modality, stack
 
 Tree = Tensor | tuple["Tree", ...] | None
 """A tensor, or tuples of them in any depth (also NamedTuples), each with the batch first."""
+T = TypeVar("T")
 Noise = Callable[[Tensor, torch.Generator | None], Tensor]
 """Fresh noise on a batch."""
 
@@ -33,27 +34,28 @@ class Batch(NamedTuple):
     """The length of every item of a ragged medium, shape [batch]."""
 
 
-def apply(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+def apply(function: Callable[[Tensor], Tensor], tree: T) -> T:
     """The same tree with a function applied to every tensor."""
+    changed: object = tree
     if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, tuple):
+        changed = function(tree)
+    elif isinstance(tree, tuple):
         parts = [apply(function, part) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return tree
+        changed = type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return cast(T, changed)
 
 
-def move(tree: Any, device: torch.device | str) -> Any:
+def move(tree: T, device: torch.device | str) -> T:
     """The same tree on a device."""
     return apply(lambda tensor: tensor.to(device, non_blocking=True), tree)
 
 
-def repeat(tree: Any, times: int) -> Any:
+def repeat(tree: T, times: int) -> T:
     """The batch several times, one whole copy after the other."""
     return apply(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)), tree)
 
 
-def cut(tree: Any, part: slice | Sequence[int]) -> Any:
+def cut(tree: T, part: slice | Sequence[int]) -> T:
     """Some items of the batch."""
     return apply(lambda tensor: tensor[part], tree)
 

@@ -209,7 +209,6 @@ FIRST = replace(SHORT, steps=200)
 LARGE: dict[str, Any] = {"width": 128, "blocks": 2, "seeds": 5}
 LARGE["few"] = TrainingConfig(steps=500, batch_size=100, precision="bf16", ema=0.99)
 LARGE["full"] = TrainingConfig(steps=5_000, batch_size=256, precision="bf16")
-
 PRESETS = {
     "smoke": (
         "seconds, on digits of 8 x 8 that come with scikit-learn",

@@ -105,7 +105,6 @@ def draw(model: NVAE, real: Tensor) -> Pictures:
 
 LARGE: dict[str, Any] = {"groups": (5, 10), "latent": 20, "width": 32, "block_cells": 3, "cells": 2, "expansion": 6}
 LARGE |= {"samples": 1000, "test_items": 10_000}
-
 PRESETS = {
     "smoke": (
         "seconds, on 8 x 8 digits",

@@ -184,7 +184,6 @@ QUICK = TrainingConfig(steps=100, batch_size=32, learning_rate=5e-3, warmup_step
 LARGE = TrainingConfig(steps=40_000, batch_size=256, precision="bf16", minutes=7)
 COLOURS = replace(LARGE, batch_size=64, betas=(0.95, 0.9995), ema=0.9995)
 LONG = TrainingConfig(steps=391_000, batch_size=128, betas=(0.95, 0.9995), ema=0.9995)
-
 PRESETS = {
     "smoke": (
         "seconds, on 8 x 8 digits",

@@ -117,7 +117,6 @@ def counterpart(config: Config) -> tuple[str, PixelRNN]:
 
 QUICK = TrainingConfig(steps=100, batch_size=32, learning_rate=1e-2, warmup_steps=10, ema=0.95, log_every=20)
 LARGE = TrainingConfig(steps=40_000, batch_size=256, learning_rate=2e-3, minutes=7)
-
 PRESETS = {
     "smoke": (
         "seconds, on 8 x 8 digits",

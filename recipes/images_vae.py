@@ -115,7 +115,6 @@ def draw(autoencoder: Autoencoder, vae: VAE, real: Tensor) -> Pictures:
 
 QUICK = TrainingConfig(steps=100, batch_size=32, log_every=20)
 LARGE = TrainingConfig(steps=60_000, batch_size=512, precision="bf16", minutes=6)
-
 PRESETS = {
     "smoke": (
         "seconds, on 8 x 8 digits",

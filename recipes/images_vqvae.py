@@ -71,16 +71,9 @@ def main(config: Config) -> None:
     torch.manual_seed(config.vq.seed)
     vq = VQVAE(medium, **arguments(VQVAE, config))
     first = train(vq, pictures, config.vq, config.output / "vq")
-    prior = GatedPixelCNN(
-        vq.latents(),
-        width=config.prior_width,
-        layers=config.prior_layers,
-        head=config.prior_width,
-        condition=condition,
-        likelihood="categorical",
-        embedding=config.embedding,
-    )
-    model = LatentPrior(vq, prior)
+    sizes: dict[str, Any] = {"width": config.prior_width, "head": config.prior_width, "layers": config.prior_layers}
+    sizes |= {"embedding": config.embedding, "likelihood": "categorical"}
+    model = LatentPrior(vq, GatedPixelCNN(vq.latents(), condition=condition, **sizes))
     second = train(model, data, config.prior, config.output / "prior")
 
     name = f"test images of {config.source}" + (", binarised with seed 0" if medium.levels == 2 else "")
@@ -143,7 +136,6 @@ def draw(model: LatentPrior, vq: VQVAE, real: Tensor) -> Pictures:
 QUICK = TrainingConfig(steps=100, batch_size=32, log_every=20)
 LARGE = TrainingConfig(steps=40_000, batch_size=512, precision="bf16", minutes=5)
 LONG = TrainingConfig(steps=250_000, batch_size=128, learning_rate=2e-4)
-
 PRESETS = {
     "smoke": (
         "seconds, on 8 x 8 digits",

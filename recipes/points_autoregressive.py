@@ -112,7 +112,6 @@ def draw(fits: list[Fit]) -> Pictures:
 
 QUICK = TrainingConfig(steps=150, batch_size=256, learning_rate=1e-2, warmup_steps=10, ema=0.95)
 SIX = ("two-moons", "checkerboard", "spiral", "eight-gaussians", "grid", "ring")
-
 PRESETS = {
     "smoke": (
         "seconds, too short to learn well",

@@ -142,13 +142,12 @@ def study(config: Config, medium: Points, data: Any, test: Any) -> dict[str, Fit
 
 def measure(config: Config, model: Any, test: Any) -> dict[str, Figure]:
     """Likelihood, and the squared error of what a code keeps, by the metric."""
-    name = f"{config.source}, {len(test):,} test points"
+    name, seed = f"{config.source}, {len(test):,} test points", config.vae.seed
     if isinstance(model, Clusters):
         error = torch.cdist(test.x, model.centres).amin(1).square() / test.x.shape[1]
         found = [mean_figure("reconstruction MSE", error, name)]
     elif isinstance(model, GenerativeModel):
-        report = evaluate(model, test, name, metrics=["likelihood"], samples=config.samples, seed=config.vae.seed)
-        found = report.figures
+        found = evaluate(model, test, name, metrics=["likelihood"], samples=config.samples, seed=seed).figures
     else:
         found = [mean_figure("NLL", -model.log_prob(test.x), name, "nats", "density")]
     return {figure.metric: figure for figure in found}
@@ -227,10 +226,7 @@ SMALL: dict[str, Any] = {"items": 400, "components": (1, 2, 8), "width": 8, "hid
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, resolution=30, vae=QUICK, autoencoder=QUICK)),
     "laptop": ("minutes on two cores", Config()),
-    "gpu": (
-        "wider networks, a few minutes on any card",
-        Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048)),
-    ),
+    "gpu": ("wider, on any card", Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048))),
     "paper": (
         "the width and the batches of Kingma and Welling 2014, who have no points: 500 units, 100 items",
         Config(width=500, blocks=0, hidden=500, samples=5000, vae=TrainingConfig(100_000, 100, 3e-4)),

@@ -74,7 +74,8 @@ def main(config: Config) -> None:
     real = {"training": subset(data, len(data), seeded(seed)).x, "test": subset(test, len(test), seeded(seed)).x}
     drawn = {"samples": wavenet.sample(config.generated, generator=seeded(seed))}
     hidden = real["test"][: config.completed]
-    completions = {part: complete(wavenet, hidden, steps(part, medium), seed) for part in config.known}
+    known = {part: round(part * config.length) for part in config.known}
+    completions = {part: complete(wavenet, hidden, steps, seed) for part, steps in known.items()}
     notes: dict[str, Any] = {"training series": len(data)}
     others = {}
     if beside := bundled(config.beside, name, medium):
@@ -84,9 +85,9 @@ def main(config: Config) -> None:
     notes |= compare(real, drawn | others, config.unit)
     for part, several in completions.items():
         label = f"steps within the range of {COMPLETIONS} completions, {part:.0%} known (expected 90%)"
-        notes[label] = f"{within(hidden, several, steps(part, medium)):.1%}"
+        notes[label] = f"{within(hidden, several, known[part]):.1%}"
     notes["minutes of training"] = done.seconds / 60
-    rows = {f"{part:.0%} known": (steps(part, medium), several[:5]) for part, several in completions.items()}
+    rows = {f"{part:.0%} known": (known[part], several[:5]) for part, several in completions.items()}
     pictures = {
         "samples": medium.show(drawn["samples"][:24], 6),
         "real": medium.show(real["test"][:24], 6),
@@ -103,11 +104,6 @@ def main(config: Config) -> None:
         trained=trained(config, config.training, done),
     )
     finish(config, wavenet, "wavenet", card, notes, pictures, half=False)
-
-
-def steps(part: float, medium: Signals) -> int:
-    """How many steps a part of a series has."""
-    return round(part * medium.length)
 
 
 def complete(wavenet: WaveNet, x: Tensor, known: int, seed: int) -> Tensor:
@@ -141,7 +137,6 @@ def draw_heights(unit: str, series: dict[str, Tensor]) -> Pictures:
 
 QUICK = TrainingConfig(steps=60, batch_size=32, learning_rate=1e-2, warmup_steps=10, ema=0.9, log_every=20)
 SMALL: dict[str, Any] = {"length": 48, "width": 8, "layers": 4, "cycles": 1, "skip": 16, "components": 3}
-
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, generated=50, completed=8, training=QUICK)),
     "laptop": ("15 minutes on one core", Config()),

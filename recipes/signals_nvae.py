@@ -85,12 +85,10 @@ def main(config: Config) -> None:
         over = f"{name}, spread over {step:.2g} {config.unit}"
         spread = evaluate(nvae, test, over, metrics=["latents"], seed=seed).figures
         figures += [figure for figure in spread if figure.metric == "negative ELBO"]
-    drawn = {
-        "samples" if t == 1 else f"samples at temperature {t:g}": nvae.sample(
-            config.generated, temperature=t, generator=seeded(seed)
-        )
-        for t in (*config.temperatures, 1.0)
-    }
+    drawn = {}
+    for t in (*config.temperatures, 1.0):
+        label = "samples" if t == 1 else f"samples at temperature {t:g}"
+        drawn[label] = nvae.sample(config.generated, temperature=t, generator=seeded(seed))
     drawn["samples' means"] = nvae.sample(config.generated, mean=True, generator=seeded(seed))
     notes: dict[str, Any] = {"training series": len(data), "importance samples": config.samples}
     others = {}
@@ -173,7 +171,6 @@ QUICK = TrainingConfig(60, 32, 1e-2, warmup_steps=10, skip_above=5, ema=0.9, log
 SMALL: dict[str, Any] = {"length": 64, "groups": (1, 2), "latent": 2, "width": 4, "block_cells": 1}
 LARGE: dict[str, Any] = {"groups": (5, 10), "latent": 20, "width": 32, "blocks": 2, "block_cells": 3, "cells": 2}
 LONG = TrainingConfig(20_000, 200, 1e-2, optimiser="adamax", skip_above=5)
-
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, samples=5, generated=50, training=QUICK)),
     "laptop": ("10 minutes on one core", Config()),

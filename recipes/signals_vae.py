@@ -101,7 +101,6 @@ def draw(config: Config, vae: VAE, real: dict[str, Tensor], drawn: dict[str, Ten
 
 
 QUICK = TrainingConfig(steps=60, batch_size=32, log_every=20)
-
 PRESETS = {
     "smoke": (
         "seconds, too short to learn",

@@ -19,7 +19,7 @@ from modalities.data import batches
 from modalities.modality import MediaError
 from zoo.checkpoint import check_not_negative
 from zoo.distributions import full_precision, normal_noise, uniform_noise
-from zoo.model import Explicit, Fitted, check_count, check_temperature
+from zoo.model import Explicit, Fitted, Rng, check_count, check_temperature
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -47,13 +47,7 @@ class _Mixture(Explicit, Fitted):
 
     @torch.no_grad()
     def sample(
-        self,
-        n: int,
-        *,
-        condition: object = None,
-        temperature: float = 1.0,
-        mean: bool = False,
-        generator: torch.Generator | None = None,
+        self, n: int, *, condition: object = None, temperature: float = 1.0, mean: bool = False, generator: Rng = None
     ) -> Tensor:
         """Draw a component and an item from it.
 

@@ -5,7 +5,7 @@ Thin subclasses of `torch.distributions.Distribution` whose event is everything 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -45,10 +45,10 @@ class Event(Distribution):
         """Add up the event's dimensions."""
         return x.flatten(x.ndim - len(self.event_shape)).sum(-1) if self.event_shape else x
 
-    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no reparameterised samples")
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
@@ -65,7 +65,7 @@ class Point(Event):
     def mean(self) -> Tensor:
         return self.value
 
-    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         return self.value.expand(*sample_shape, *self.value.shape)
 
 
@@ -91,7 +91,7 @@ class DiagonalGaussian(Event):
     def variance(self) -> Tensor:
         return self.stddev**2
 
-    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         noise = normal_noise((*sample_shape, *self._mean.shape), self._mean, generator)
         return self._mean + self.std * noise
 
@@ -143,11 +143,11 @@ class Joint:
         """The parts' means."""
         return self._each(part.mean for part in self.parts)
 
-    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Any:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Any:
         """A draw of every part, differentiable."""
         return self._each(part.rsample(sample_shape, generator=generator) for part in self.parts)
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Any:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Any:
         """A draw of every part."""
         return self._each(part.sample(sample_shape, generator=generator) for part in self.parts)
 
@@ -217,7 +217,7 @@ class Bernoulli(Event):
         """The value that uniform noise in (0, 1), shape [..., batch, ...], leads to."""
         return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         return self.from_noise(uniform_noise((*sample_shape, *self.logits.shape), self.logits, generator))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ class Categorical(Event):
         below = torch.softmax(self.logits, 2).cumsum(2)
         return self._value((below < u.unsqueeze(2)).sum(2).clamp(max=self.levels - 1))
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         return _each(self, (*self.batch_shape, *self.event_shape), self.logits, sample_shape, generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -267,7 +267,11 @@ class Categorical(Event):
 
 
 def _each(
-    distribution: Any, shape: tuple[int, ...], like: Tensor, sample_shape: Any, generator: torch.Generator | None
+    distribution: Any,
+    shape: tuple[int, ...],
+    like: Tensor,
+    sample_shape: Sequence[int],
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Samples by uniform noise, one after another where several an item are wanted."""
     draws = [
@@ -327,7 +331,7 @@ class DiscretizedLogistic(Event):
     def mean(self) -> Tensor:
         return _logistic_mean(self.location, self.log_scale.expand_as(self.location), self.levels)
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         u = uniform_noise((*sample_shape, *self.location.shape), self.location, generator)
         return _to_level(self.location + torch.exp(self.log_scale) * torch.logit(u), self.levels)
 
@@ -427,7 +431,7 @@ class LogisticMixture(Event):
             channels.append(self._rounded(drawn))
         return torch.stack(channels, 1)
 
-    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         batch, channels, *positions = (*self.batch_shape, *self.event_shape)
         return _each(self, (batch, 1 + channels, *positions), self.logits, sample_shape, generator)
 

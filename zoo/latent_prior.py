@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modalities.data import Batch, Tree, as_dataset, fetch, randomise
 from zoo.distributions import Event, Point
-from zoo.model import ELBO, Explicit, Latent, Trainable, check_count
+from zoo.model import ELBO, Explicit, Latent, Notes, Rng, Trainable, check_count
 
 
 class LearnedPrior:
@@ -112,13 +112,7 @@ class LatentPrior(Explicit, Latent, Trainable):
             return self.model.to_latents(self.encode(x, condition=condition), generator)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor] | None:
         """The prior's loss on a batch's latents, its negative log-likelihood: a mass for codes, else a density."""
         condition = self.prepare_condition(batch.condition, len(batch.x), generator)

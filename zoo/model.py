@@ -26,6 +26,11 @@ from zoo.distributions import Event, full_precision, uniform_noise
 from zoo.showcase import Exhibit, latent_exhibits, samples_exhibit
 from zoo.walks import Z
 
+Rng = torch.Generator | None
+"""Where random numbers come from: a generator, or None for torch's default."""
+Notes = dict[str, Any] | None
+"""What the players of one training step leave for each other; None where there is one player."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimiser:
@@ -77,13 +82,7 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def sample(
-        self,
-        n: int,
-        *,
-        condition: object = None,
-        temperature: float = 1.0,
-        mean: bool = False,
-        generator: torch.Generator | None = None,
+        self, n: int, *, condition: object = None, temperature: float = 1.0, mean: bool = False, generator: Rng = None
     ) -> Tensor | list[Tensor]:
         """Draw n items, a tensor of shape [n, ...] in the medium's units; of a ragged medium a list of items.
 
@@ -178,13 +177,7 @@ class Trainable(GenerativeModel):
 
     @abc.abstractmethod
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor] | None:
         """The training objective on a batch: its value under "loss", and named terms to log. None sits the turn out.
 
@@ -292,13 +285,7 @@ class Latent(GenerativeModel):
 
     @torch.no_grad()
     def sample(
-        self,
-        n: int,
-        *,
-        condition: object = None,
-        temperature: float = 1.0,
-        mean: bool = False,
-        generator: torch.Generator | None = None,
+        self, n: int, *, condition: object = None, temperature: float = 1.0, mean: bool = False, generator: Rng = None
     ) -> Tensor:
         """Draw z from the prior and x from p(x given z), shape [n, ...]."""
         check_count(n)
@@ -396,13 +383,7 @@ class Variational(Explicit, Latent, Trainable):
         return ELBO(self.decode(z, condition=condition).log_prob(x), kl)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The negative evidence lower bound, nats an item, averaged over the batch."""
         elbo = self.elbo(batch.x, condition=batch.condition, generator=generator)

@@ -154,7 +154,8 @@ def test_cards_leave_single_groups_to_the_figures(tmp_path):
     publish(Config(output=tmp_path), *found)
     recipe.report(tmp_path, found, {"minutes": 2.5}, {"grey": Image.new("L", (2, 2))})
     assert [figure.metric for figure in read_figures(tmp_path / "vae-two-moons")] == ["rate"]
-    assert runs.figures(tmp_path) == {"rate, test": "3 nats", "rate of group 1 of 2, test": "1 nats", "minutes": 2.5}
+    measured = {"rate, test": "3 nats", "rate of group 1 of 2, test": "1 nats", "minutes": 2.5}
+    assert runs.figures(tmp_path) == measured | {"machine": recipe.machine()}
     assert (tmp_path / "grey.png").is_file()
 
 

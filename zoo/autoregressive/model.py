@@ -16,7 +16,7 @@ from modalities import Modality
 from modalities.data import Batch
 from zoo.autoregressive.samplers import SAMPLERS, Draws, Incremental, Sampler
 from zoo.distributions import full_precision, uniform_noise
-from zoo.model import Explicit, Trainable, check_count, check_temperature
+from zoo.model import Explicit, Notes, Rng, Trainable, check_count, check_temperature
 from zoo.nn.likelihood import ChainHead, ChainLikelihood
 from zoo.nn.normalisation import Standardise
 from zoo.showcase import Exhibit, completion_exhibit
@@ -78,13 +78,7 @@ class Autoregressive(Explicit, Trainable):
         return self._log_prob(self.check_items(x, levels=True), condition, generator)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The negative log-likelihood in nats an item, averaged over the batch."""
         return {"loss": -self._log_prob(batch.x, batch.condition, generator).mean()}

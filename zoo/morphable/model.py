@@ -240,7 +240,7 @@ class MorphableModel(Latent, Fitted):
         if list(z.shape[1:]) != expected:
             raise ValueError(f"expected coefficients of shape {['batch', *expected]}, got {list(z.shape)}")
         if z.ndim == 2:
-            return Point(self._moved(z, self.mean))
+            return Point(_move(self, z, self.mean))
         x = self.mean.expand(len(z), -1, -1)
         for weight, part in zip(self.weights, z.unbind(1), strict=True):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
@@ -342,25 +342,26 @@ class MorphableModel(Latent, Fitted):
         check_not_negative(noise=self.noise, weights=self.weights, **variances)
         check_vertices(self.landmarks, self.modality.vertices, "landmarks")
 
-    def _moved(self, z: Tensor, start: Tensor) -> Tensor:
-        """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
-        parts = self.split(z)
-        x = torch.addmm(start[:, :3].reshape(-1), parts.shape * self.shape_variance.sqrt(), self.shape_basis)
-        if self.sizes.expression:
-            x.addmm_(parts.expression * self.expression_variance.sqrt(), self.expression_basis)
-        x = x.unflatten(1, (-1, 3))
-        if not self.modality.colours:
-            return x
-        tints = torch.addmm(start[:, 3:].reshape(-1), parts.colour * self.colour_variance.sqrt(), self.colour_basis)
-        return torch.cat([x, tints.unflatten(1, (-1, 3))], 2)
-
     def _offset(self, z: Tensor) -> Tensor:
-        return self._moved(z, torch.zeros_like(self.mean))
+        return _move(self, z, torch.zeros_like(self.mean))
 
     def _need_segments(self) -> tuple[str, ...]:
         if not self.segments:
             raise ValueError("this model has no segments; make some: model.with_segments(regions)")
         return self.segments
+
+
+def _move(model: MorphableModel, z: Tensor, start: Tensor) -> Tensor:
+    """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
+    parts = model.split(z)
+    x = torch.addmm(start[:, :3].reshape(-1), parts.shape * model.shape_variance.sqrt(), model.shape_basis)
+    if model.sizes.expression:
+        x.addmm_(parts.expression * model.expression_variance.sqrt(), model.expression_basis)
+    x = x.unflatten(1, (-1, 3))
+    if not model.modality.colours:
+        return x
+    tints = torch.addmm(start[:, 3:].reshape(-1), parts.colour * model.colour_variance.sqrt(), model.colour_basis)
+    return torch.cat([x, tints.unflatten(1, (-1, 3))], 2)
 
 
 def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class TrainingConfig:
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is what is returned; 0 takes the last weights."""
     precision: Literal["no", "bf16"] = "no"
-    """bf16 runs the networks in bfloat16; likelihoods and weights stay in float32."""
+    """Mixed precision: bf16 runs the networks in bfloat16; likelihoods and weights stay in float32."""
     workers: int = 0
     """Processes that read files ahead; 0 reads in the training process, best for data in memory."""
     seed: int = 0
@@ -72,8 +72,8 @@ class TrainingConfig:
     minutes: float | None = None
     """Stop with a checkpoint after this time, to be resumed later; None runs to the end."""
     accumulate: int = 1
-    """In how many parts a batch goes through the model, their gradients added up: less memory, the same step but for
-    layers that look at the batch."""
+    """Gradient accumulation: in how many parts a batch goes through the model, their gradients added up. It takes less
+    memory and is the same step but for layers that look at the batch."""
 
     def optimiser_of(self, player: Player) -> Optimiser:
         """How a player is optimised: as it says itself, else as this configuration says."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from modalities import Modality
 from modalities.data import Batch
 from zoo.distributions import DiagonalGaussian, Point, full_precision
-from zoo.model import Latent, Trainable
+from zoo.model import Latent, Notes, Rng, Trainable
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Decoder, Encoder
 
@@ -60,13 +60,7 @@ class Autoencoder(Latent, Trainable):
         return Point(self.standardise.inverse(h))
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The squared error in standardised units, summed over an item's elements, averaged over the batch."""
         self.prepare_condition(batch.condition, len(batch.x))

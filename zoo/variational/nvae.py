@@ -12,7 +12,7 @@ initialisation is that of Child, "Very Deep VAEs Generalize Autoregressive Model
 import contextlib
 import functools
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -24,8 +24,8 @@ from modalities import Modality
 from modalities.data import Batch
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, full_precision
-from zoo.hierarchy import TopDown
-from zoo.model import ELBO, Variational, check_count, check_temperature
+from zoo.hierarchy import Pass, TopDown
+from zoo.model import ELBO, Notes, Rng, Variational, check_count, check_temperature
 from zoo.nn.cells import DecoderCell, EncoderCell, Normalisation, divide
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
 from zoo.nn.flows import Flow, FlowedGaussian
@@ -224,8 +224,8 @@ class NVAE(Variational):
             one weighs 30 times more than that of the coarsest, of those between less, and all fall to 1 along
             geometric lines. 0 holds none.
         condition: `Classes`, if samples shall be conditioned on one.
-        recompute: forget what is inside of cells in training and compute it again for the gradient: less memory, more
-            time.
+        recompute: gradient checkpointing: forget what is inside of cells in training and compute it again for the
+            gradient, which takes less memory and more time.
     """
 
     sigma: Tensor | None
@@ -255,24 +255,10 @@ class NVAE(Variational):
     ):
         super().__init__()
         shape = modality.shape
-        if not 1 <= len(modality.grid) <= 3 or None in shape:
-            raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {list(shape)}")
-        if not groups or min(groups) < 1:
-            raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
-        counts = {"latent": latent, "width": width, "block_cells": block_cells, "cells": cells, "expansion": expansion}
-        counts |= {"components": components}
-        for name, count in counts.items():
-            check_count(count, name)
-        for name, value in {"blocks": blocks, "flows": flows, "spectral": spectral}.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value!r}")
-        for name, value in {"warmup": warmup, "progressive": progressive}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is a fraction of the training, from 0 to 1, got {value!r}")
-        if spectral_start is not None and not spectral_start > 0:
-            raise ValueError(f"spectral_start must be above 0, or None, got {spectral_start!r}")
-        if normalisation not in ("none", "batch"):
-            raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
+        _check_arguments(modality, groups, normalisation, spectral_start)
+        _check_counts(latent=latent, width=width, block_cells=block_cells, cells=cells, expansion=expansion)
+        _check_counts(components=components)
+        _check_ranges({"blocks": blocks, "flows": flows, "spectral": spectral}, warmup=warmup, progressive=progressive)
         if likelihood is None and modality.levels is not None and modality.levels > 2 and shape[0] > 1:
             likelihood = "logistic-mixture"
         self.modality, self.condition, self.recompute = modality, condition, recompute
@@ -285,7 +271,7 @@ class NVAE(Variational):
 
         halvings = blocks + len(groups) - 1
         grids, steps = _halve((1, shape[1]) if len(shape) == 2 else shape[1:], halvings)
-        self.grid = grids[0]
+        self.grid, self.margins = grids[0], _margins(grids[0], shape[1:])
         depth = blocks * block_cells + cells * sum(groups) + len(groups) - 1
         plan = _Plan(groups, grids, steps, width, blocks, block_cells, cells, normalisation, depth, expansion)
         self.preprocess, self.tower = plan.bottom_up(shape[0])
@@ -312,21 +298,14 @@ class NVAE(Variational):
     def _pad(self, x: Tensor) -> Tensor:
         """Items on a grid that can be halved often enough; their edges are repeated."""
         x = self.standardise(x).to(self.dtype).reshape(len(x), x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
-        x = F.pad(x, self._margins(), mode="replicate")
+        x = F.pad(x, self.margins, mode="replicate")
         return x.contiguous(memory_format=FORMATS[len(self.grid)])
-
-    def _margins(self) -> list[int]:
-        """The padding of every axis, before and after, the last axis first, as `pad` wants it."""
-        shape = self.modality.shape[1:]
-        excess = [full - size for full, size in zip(reversed(self.grid), reversed(shape), strict=False)]
-        pairs = [(more // 2, more - more // 2) for more in excess] + [(0, 0)] * (len(self.grid) - len(shape))
-        return [side for pair in pairs for side in pair]
 
     def _observe(self, s: Tensor) -> Any:
         """p(x | z) of the last state."""
         h = self._run(self.postprocess, s)
-        if any(self._margins()):  # else it would be a copy
-            h = F.pad(h, [-margin for margin in self._margins()])
+        if any(self.margins):  # else it would be a copy
+            h = F.pad(h, [-margin for margin in self.margins])
         h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
@@ -353,29 +332,24 @@ class NVAE(Variational):
         if not self.discrete:
             self.standardise.measure(data, self.modality)
 
+    def _top_down(self, n: int, condition: object, conditionals: Sequence[Callable[[Tensor], Any]]) -> Pass:
+        """One top-down pass: the distribution of every group given the state before it."""
+        s = self._begin(n, condition)
+        for group, conditional in zip(self._each(), conditionals, strict=True):
+            z = yield conditional(s)
+            s = self._run(group, s, z)
+
     def prior(self, condition: object = None, *, n: int = 1, temperature: float | Sequence[float] = 1.0) -> TopDown:
         """p(z): a hierarchy with a group [latent, *grid] for every one of `groups`; one temperature, or one a group."""
-        temperatures = self._temperatures(temperature)
-
-        def walk() -> Generator[DiagonalGaussian, Tensor, None]:
-            s = self._begin(n, condition)
-            for group, t in zip(self._each(), temperatures, strict=True):
-                z = yield group.prior(s, t)
-                s = self._run(group, s, z)
-
-        return TopDown(walk)
+        pairs = zip(self._each(), _each_temperature(temperature, len(self.groups)), strict=True)
+        conditionals = [functools.partial(group.prior, temperature=t) for group, t in pairs]
+        return TopDown(lambda: self._top_down(n, condition, conditionals))
 
     def encode(self, x: Tensor, *, condition: object = None) -> TopDown:
         """q(z | x), groups as the prior's."""
-        states = self._bottom_up(self.check_items(x))
-
-        def walk() -> Generator[DiagonalGaussian, Tensor, None]:
-            s = self._begin(len(x), condition)
-            for group, encoded in zip(self._each(), states, strict=True):
-                z = yield group.posterior(s, encoded)
-                s = self._run(group, s, z)
-
-        return TopDown(walk)
+        pairs = zip(self._each(), self._bottom_up(self.check_items(x)), strict=True)
+        conditionals = [functools.partial(group.posterior, encoded=features) for group, features in pairs]
+        return TopDown(lambda: self._top_down(len(x), condition, conditionals))
 
     def decode(self, z: tuple[Tensor, ...], *, condition: object = None) -> Any:
         """p(x | z), event the shape of an item, in the medium's units."""
@@ -424,13 +398,7 @@ class NVAE(Variational):
         return total - math.log(samples)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The negative bound in nats an item, averaged over the batch, its KL weighted while it warms up, and the
         spectral terms; logged are the KL of every group and, with `spectral`, the largest singular value."""
@@ -489,7 +457,7 @@ class NVAE(Variational):
         `at_temperature`.
         """
         check_count(n)
-        temperatures = self._temperatures(temperature)
+        temperatures = _each_temperature(temperature, len(self.groups))
         condition = self.prepare_condition(condition, n, generator)
         with self.at_temperature(temperatures):
             likelihood = self._draw(n, condition, temperatures, generator)
@@ -510,7 +478,7 @@ class NVAE(Variational):
         is 0 or 1, or where there is no batch normalisation, and for likelihoods always. The new ones are the means over
         20 batches of 32 samples, drawn with a seed of their own the first time, and kept.
         """
-        temperatures = self._temperatures(temperature)
+        temperatures = _each_temperature(temperature, len(self.groups))
         layers = [m for m in [*self.groups.modules(), *self.postprocess.modules()] if isinstance(m, BATCH_NORM)]
         if not layers or self.training or not 0 < sum(temperatures) / len(temperatures) < 1:
             yield
@@ -527,14 +495,51 @@ class NVAE(Variational):
         with statistics_of(layers, self._estimated[key]):
             yield
 
-    def _temperatures(self, temperature: float | Sequence[float]) -> list[float]:
-        """One for every group."""
-        each = [temperature] * len(self.groups) if isinstance(temperature, (int, float)) else list(temperature)
-        if len(each) != len(self.groups):
-            raise ValueError(f"expected one temperature, or one for each of {len(self.groups)} groups, got {len(each)}")
-        for value in each:
-            check_temperature(value)
-        return each
+
+def _check_arguments(
+    modality: Modality, groups: Sequence[int], normalisation: str, spectral_start: float | None
+) -> None:
+    """Refuse media and settings that the networks cannot have."""
+    if not 1 <= len(modality.grid) <= 3 or None in modality.shape:
+        shape = list(modality.shape)
+        raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {shape}")
+    if not groups or min(groups) < 1:
+        raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
+    if spectral_start is not None and not spectral_start > 0:
+        raise ValueError(f"spectral_start must be above 0, or None, got {spectral_start!r}")
+    if normalisation not in ("none", "batch"):
+        raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
+
+
+def _check_ranges(at_least_0: Mapping[str, float], **fractions: float) -> None:
+    for name, value in at_least_0.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0, got {value!r}")
+    for name, value in fractions.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a fraction of the training, from 0 to 1, got {value!r}")
+
+
+def _margins(grid: Grid, shape: Sequence[int]) -> list[int]:
+    """The padding of every axis to a larger grid, before and after, the last axis first, as `pad` wants it."""
+    excess = [full - size for full, size in zip(reversed(grid), reversed(shape), strict=False)]
+    pairs = [(more // 2, more - more // 2) for more in excess] + [(0, 0)] * (len(grid) - len(shape))
+    return [side for pair in pairs for side in pair]
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        check_count(count, name)
+
+
+def _each_temperature(temperature: float | Sequence[float], groups: int) -> list[float]:
+    """One for every group."""
+    each = [temperature] * groups if isinstance(temperature, (int, float)) else list(temperature)
+    if len(each) != groups:
+        raise ValueError(f"expected one temperature, or one for each of {groups} groups, got {len(each)}")
+    for value in each:
+        check_temperature(value)
+    return each
 
 
 def _first_and_again(cells: nn.Module) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:

@@ -16,7 +16,7 @@ from modalities import Modality
 from modalities.data import Batch
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, OptimalGaussian, full_precision
-from zoo.model import Variational
+from zoo.model import Notes, Rng, Variational
 from zoo.nn.likelihood import DecoderHead, DecoderLikelihood, update_sigma
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Decoder, Encoder
@@ -98,13 +98,7 @@ class VAE(Variational):
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The weighted negative bound in nats an item: sums over elements and latent dimensions, the mean over the
         batch.

@@ -16,7 +16,7 @@ from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
 from zoo.distributions import Event, Point, full_precision, uniform_noise
-from zoo.model import Latent, Trainable
+from zoo.model import Latent, Notes, Rng, Trainable
 from zoo.nn.layout import channels_last
 from zoo.nn.likelihood import DecoderHead
 from zoo.nn.residual import ResidualBlock
@@ -152,13 +152,7 @@ class VQVAE(Latent, Trainable):
         return index.reshape(len(z), *z.shape[2:])
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        player: str = "model",
-        progress: float = 1.0,
-        shared: dict[str, Any] | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The reconstruction in nats an item and the weighted commitment, averaged over the batch.
 
