@@ -25,7 +25,6 @@ from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card
 from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
-from zoo.hub import load
 from zoo.training import TrainingConfig, train
 
 SIZES: Any = settings(PixelRNN, width=16, layers=3, head=32)
@@ -109,8 +108,8 @@ def counterpart(config: Config) -> tuple[str, PixelRNN]:
     kind: Literal["row", "diagonal"] = "row" if config.kind == "diagonal" else "diagonal"
     config = replace(config, kind=kind, name=None)
     folder, other = config.output / config.checkpoint(NAMES[kind]), build(config)
-    found = load(folder) if folder.is_dir() else None
-    if isinstance(found, PixelRNN) and found.modality == other.modality:
+    found = PixelRNN.from_pretrained(folder) if folder.is_dir() else None
+    if found is not None and found.modality == other.modality:
         return TITLES[kind], found
     return f"{TITLES[kind]}, as initialised", other
 

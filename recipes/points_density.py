@@ -166,8 +166,8 @@ def row(config: Config, name: str, fit: Fit) -> str:
         drawing = f"{1000 * seconds(fit.model.sample, SAMPLES):.1f}"
     if isinstance(fit.model, Latent):
         code = "1 number" if fit.model.prior().mean.numel() == 1 else "2 numbers"
-    if isinstance(fit.model, GaussianMixture) and len(fit.model.weights) > 1:
-        name += f", {len(fit.model.weights)} components"
+    components = len(getattr(fit.model, "weights", ()))  # of a mixture
+    name += f", {components} components" if components > 1 else ""
     return " | ".join([config.source, name, score, kind, code, rmse, f"{fit.seconds:.2f}", drawing])
 
 

@@ -126,7 +126,7 @@ def _opened(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, "pt") as stored:
             yield stored
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where it has gone in the meantime
         raise CheckpointError(
             f"{path} is no readable safetensors file (truncated or of another format): {error}"
         ) from error

@@ -65,7 +65,7 @@ def speech():
     }
     torch.manual_seed(0)
     model = Speaker(Sounds(), Spelling())
-    train(model, [(wave, word) for word, wave in spoken.items()] * 20, config(steps=400, learning_rate=0.05))
+    train(model, [(wave, word) for word, wave in spoken.items()] * 20, config(steps=1000, learning_rate=0.05))
     return model, spoken
 
 
