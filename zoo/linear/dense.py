@@ -25,8 +25,7 @@ class Scratch:
 
 @contextmanager
 def numpy_threads() -> Iterator[None]:
-    """Keep torch on one thread while NumPy multiplies: torch's others spin for a while after each operation, and would
-    take the cores from NumPy's."""
+    """Keep torch on one thread: its others spin for a while after each operation, and take the cores from NumPy's."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -64,8 +63,7 @@ def top_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def orthonormal(axes: Tensor) -> Tensor:
     """Orthonormal rows that span what nearly orthogonal rows span, shape [k, d]; these are overwritten."""
-    # The Cholesky factor of their products does it in a tenth of the time of a QR decomposition. But rows of tiny
-    # variance are noise, and far from orthogonal.
+    # The Cholesky factor takes a tenth of the time of a QR decomposition, but rows of tiny variance may be parallel.
     axes /= torch.linalg.vector_norm(axes, dim=1, keepdim=True).clamp(min=torch.finfo(axes.dtype).tiny)
     products = product(axes, axes.T).double()
     if (products - torch.eye(len(axes)).to(products)).abs().max() * len(axes) > 0.1:

@@ -45,8 +45,7 @@ def randomized(passes: Passes, seed: int, oversampling: int, restart: int) -> Fo
 def _pass(
     passes: Passes, space: "KrylovSpace", directions: Tensor, number: int, moments: Moments | None
 ) -> tuple[Moments, Tensor | None]:
-    """Multiply the scatter matrix with the directions. Returns the moments of the data, which the first pass finds, and
-    the next directions, None after the last pass."""
+    """Multiply the scatter with the directions: the moments of the data, and the next directions, None at the end."""
     scatter_product = ScatterProduct(directions)
     if moments is None:
         moments = passes.first(False, scatter_product)
@@ -66,10 +65,8 @@ def _pass(
 
 
 class KrylovSpace:
-    """Orthonormal directions, and the scatter matrix between them.
-
-    Where the `memory`, shape [most directions, d], is full, the space begins anew from the `kept` best of them.
-    """
+    """Orthonormal directions, and the scatter matrix between them. Where the `memory`, shape [most directions, d], is
+    full, the space begins anew from the `kept` best of them."""
 
     def __init__(self, memory: Tensor, k: int, kept: int):
         self.memory, self.k, self.kept = memory, k, kept
@@ -104,15 +101,13 @@ class KrylovSpace:
         wider[:, -len(image) :], wider[-len(image) :] = coordinates, coordinates.T
         self.projected = wider
         explained, (size, d) = self._explained(), self.directions.shape
-        rounding = 4 * torch.finfo(self.memory.dtype).eps * squares
-        small = explained - before < max(3e-3 * (squares - explained), rounding)
+        small = explained - before < max(3e-3 * (squares - explained), 4 * torch.finfo(self.memory.dtype).eps * squares)
         if size == d or size >= self.k and not first and small:
             return None
         for columns in self._columns():
             image[:, columns] -= product(coordinates.T, self.directions[:, columns].double())
         newest = torch.linalg.qr(image.to(self.memory).T)[0]
-        # Orthogonalise again as long as a column has lost much of its length, since to normalise what is left amplifies
-        # rounding errors: where the data have no more directions, columns are nothing else.
+        # Again as long as a column has lost much of its length: to normalise what is left amplifies rounding errors.
         for _ in range(5):
             newest -= product(self.directions.T, product(self.directions, newest))
             newest, triangle = torch.linalg.qr(newest)

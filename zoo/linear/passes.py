@@ -113,7 +113,7 @@ class Passes:
         return self.check(moments)
 
     def check(self, moments: Moments) -> Moments:
-        """The moments again. Raises ValueError for too few items, equal ones and more components than there are."""
+        """The moments again; ValueError for too few items, equal ones, and more components than there are."""
         count, most = moments.count, min(moments.count - 1, self.rows.width)
         if count < 2:
             raise ValueError(f"principal components need at least 2 items, got {count}")

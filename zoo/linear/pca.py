@@ -60,8 +60,7 @@ class LinearLatent(Latent, Fitted):
     ) -> Self:
         """Fit to a tensor [n, ...], to a data set, or to anything that gives items or batches as often as it is asked.
 
-        What is no tensor is streamed in bounded memory. Under torchrun every process brings its own share of the items,
-        and gets the model of all. See `zoo.linear.principal.principal_axes` for the arguments and for what is refused.
+        See `zoo.linear.principal.principal_axes`, of which this is the model, for arguments, streams and processes.
         """
         axes = principal_axes(data, modality.shape, components, solver, seed, checkpoint=checkpoint)
         return cls.from_axes(modality, axes)
@@ -124,11 +123,8 @@ class LinearLatent(Latent, Fitted):
         generator: torch.Generator | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Draw n items.
-
-        With `truncation`, no coordinate of z leaves [-truncation, truncation], in standard deviations of the prior: z
-        follows the normal distribution cut off there, as it would if every coordinate outside were drawn again.
-        """
+        """Draw n items; with `truncation`, as if every coordinate of z were drawn again until it lies within so many
+        standard deviations of the prior."""
         if truncation is None:
             return super().sample(n, condition=condition, temperature=temperature, mean=mean, generator=generator)
         check_count(n)
@@ -195,8 +191,8 @@ class ProbabilisticPCA(LinearLatent, Explicit):
     """x = W z + mean + noise, z ~ N(0, I), noise ~ N(0, s2 I): a normal distribution with an exact score.
 
     W = basis^T diag(variance - s2)^(1/2), of maximal likelihood if s2 is the mean variance in the d - k directions left
-    out. Variances have n in the denominator, as likelihood asks for. W^T W is diagonal, and so is the posterior's
-    covariance. s2 is at least 1e-6 of the mean variance of a dimension, so that a density exists.
+    out. Variances have n in the denominator. W^T W is diagonal, and so is the posterior's covariance. s2 is at least
+    1e-6 of the mean variance of a dimension, so that a density exists.
 
     Source: Tipping, Bishop, "Probabilistic Principal Component Analysis", 1999.
     """

@@ -14,7 +14,7 @@ from zoo.distributed import all_max, all_sum, process_count
 from zoo.linear.exact import covariance, gram_matrix, svd
 from zoo.linear.krylov import randomized
 from zoo.linear.passes import Passes
-from zoo.linear.stream import BLOCK, Data, RowReader
+from zoo.linear.stream import Data, RowReader
 from zoo.moments import Moments
 
 Solver = Literal["auto", "svd", "covariance", "gram", "randomized"]
@@ -61,7 +61,7 @@ def principal_axes(
     *,
     checkpoint: str | Path | None = None,
     held: int = 2**29,
-    block: int = BLOCK,
+    block: int = 2**22,
     oversampling: int = 16,
     restart: int = 6,
 ) -> PrincipalAxes:

@@ -21,8 +21,6 @@ Data = Tensor | Dataset | Arrays | Iterable[Any] | Callable[[], Iterable[Any]]
 """What can be fitted: a tensor, an array or a memory map [n, ...]; a map-style data set; anything that gives items or
 batches of them (or tuples that begin with these) every time that it is iterated over; a function that returns such."""
 
-BLOCK = 2**22  # about how many numbers are computed with at once
-
 
 class RowReader:
     """Items of a `shape` of d elements as rows of numbers, read block by block as often as it takes.
@@ -32,7 +30,7 @@ class RowReader:
     more, one of a stream up to four times as many numbers of at most 512 items.
     """
 
-    def __init__(self, data: Data, shape: tuple[int, ...], seed: int = 0, block: int = BLOCK):
+    def __init__(self, data: Data, shape: tuple[int, ...], seed: int = 0, block: int = 2**22):
         if isinstance(data, Arrays) and data.noise is None:
             data = data.x
         self.in_memory = isinstance(data, (Tensor, np.ndarray)) and not isinstance(data, np.memmap)
