@@ -175,7 +175,7 @@ def fetch(
     with the items, or with the pair of items and labels.
 
     Arguments: `medium` collates the items, which without one must be of one shape; `condition` collates the labels,
-    which without one must be numbers.
+    which without one become a tensor, unless they are texts.
     """
     errors: list[MediaError] = []
     if hasattr(dataset, "take"):
@@ -195,8 +195,10 @@ def fetch(
         items = [item for item, _ in pairs]
         x, lengths = (stack(items), None) if medium is None else medium.collate(items)
         labels = None if pairs[0][1] is None else [label for _, label in pairs]
-    if labels is not None:
-        labels = torch.as_tensor(labels) if condition is None else condition.collate(labels)
+    if labels is not None and condition is not None:
+        labels = condition.collate(labels)
+    elif labels is not None and not isinstance(labels[0], str):  # without a condition, texts stay as they are
+        labels = torch.as_tensor(labels)
     return Batch(x, labels, lengths), errors
 
 
