@@ -161,7 +161,8 @@ def as_dataset(data: Any) -> Any:
 def _as_tensor(x: Any) -> Tensor:
     """An item as a tensor; NumPy's double precision becomes the default type where no value is beyond its range."""
     if isinstance(x, np.ndarray) and x.dtype == np.float64:
-        x = x.astype(np.float32) if np.isfinite(x.astype(np.float32)).all() or not np.isfinite(x).all() else x
+        fits = np.abs(x[np.isfinite(x)]).max(initial=0) <= np.finfo(np.float32).max
+        x = x.astype(np.float32) if fits else x
     return torch.as_tensor(x)
 
 
