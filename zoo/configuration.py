@@ -95,6 +95,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def is_model(value: Any) -> bool:
+    """Whether a value is a model that noted its constructor's arguments."""
     return isinstance(value, nn.Module) and hasattr(value, "_arguments")
 
 

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from zoo.distributed import broadcast
 from zoo.distributions import full_precision
 from zoo.model import GenerativeModel, Optimiser, Player, Trainable
 from zoo.training import state
+from zoo.training.config import TrainingConfig
 from zoo.training.log import Log
 from zoo.training.memory import keep_memory
 from zoo.training.state import TrainingError
@@ -30,57 +31,6 @@ if TYPE_CHECKING:
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 LOOKED_AT = 64
 """How many items of a data set are looked at before training."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. A step is one turn of every player on one global batch."""
-
-    steps: int = 10_000
-    """Optimiser steps of the whole run; the learning rate and the schedules of the loss end there."""
-    batch_size: int = 128
-    """Items a step, over all processes together."""
-    learning_rate: float = 1e-3
-    """Peak learning rate, reached after the warm-up and lowered along a cosine to a hundredth."""
-    optimiser: Literal["adamw", "adamax"] = "adamw"
-    """AdamW, or Adamax with an epsilon of 0.001, as NVAE was published with."""
-    warmup_steps: int = 100
-    """Steps over which the learning rate rises from 0."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the optimiser's two moments."""
-    weight_decay: float = 0.0
-    """Weight decay, decoupled from the gradient with AdamW."""
-    clip_norm: float = 100.0
-    """Gradients with a larger norm are scaled down to it."""
-    skip_above: float = 0.0
-    """Leave a step out whose gradient norm is not finite, or is so many times the median of the last hundred; 0 takes
-    every step. Deep hierarchies of latents need it (Child, "Very Deep VAEs", 2021, with a fixed threshold)."""
-    ema: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what is returned; 0 takes the last weights."""
-    precision: Literal["no", "bf16"] = "no"
-    """Mixed precision: bf16 runs the networks in bfloat16; likelihoods and weights stay in float32."""
-    workers: int = 0
-    """Processes that read files ahead; 0 reads in the training process, best for data in memory."""
-    seed: int = 0
-    """Seeds the order of the data and all noise: the same seed gives the same run."""
-    log_every: int = 50
-    """Steps between scalars and checks for a loss that is not finite."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints: what a kill can lose."""
-    sample_every: int = 2000
-    """Steps between sample pictures in TensorBoard."""
-    minutes: float | None = None
-    """Stop with a checkpoint after this time, to be resumed later; None runs to the end."""
-    accumulate: int = 1
-    """Gradient accumulation: in how many parts a batch goes through the model, their gradients added up. It takes less
-    memory and is the same step but for layers that look at the batch."""
-
-    def optimiser_of(self, player: Player) -> Optimiser:
-        """How a player is optimised: as it says itself, else as this configuration says."""
-        if player.optimiser is not None:
-            return player.optimiser
-        names = [field.name for field in dataclasses.fields(Optimiser) if field.name not in ("kind", "schedule")]
-        return Optimiser(kind=self.optimiser, **{name: getattr(self, name) for name in names})
 
 
 class Run(NamedTuple):
