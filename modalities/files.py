@@ -64,7 +64,7 @@ def replace_folder(target: Path, ours: Callable[[Path], Sequence[str]]) -> Itera
     target = Path(os.path.realpath(target.expanduser()))
     former = _former(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with lock(target.with_name(f".{target.name}.lock"), wait=600) as alone:
+    with lock(_lock_of(target), wait=600) as alone:
         _check(target, ours)
         if alone:
             _remove_dead(target)
@@ -86,11 +86,24 @@ def replace_folder(target: Path, ours: Callable[[Path], Sequence[str]]) -> Itera
             shutil.rmtree(part, ignore_errors=True)  # its name is this call's own
 
 
-def standing(folder: Path) -> Path:
-    """The folder, or the one that stepped aside for it if a kill came while the two changed places."""
-    former = _former(Path(os.path.realpath(folder)))
-    # Looked for again, for a writer may be changing their places right now.
-    return next((path for path in (folder, former) * 3 if path.is_dir()), folder)
+def standing(folder: Path) -> Path | None:
+    """The folder, or the one that stepped aside for it if a kill came while the two changed places; None without one.
+
+    Where a writer is at work, what is found may have another place a moment later: see `undisturbed`.
+    """
+    target = Path(os.path.realpath(folder))
+    writing, former = _lock_of(target), _former(target)
+    quiet = 0
+    for _ in range(500):
+        found = next((path for path in (folder, former) if path.is_dir()), None)
+        if found is not None:
+            return found
+        # A writer may be changing their places right now, or one after another: it has to be quiet for a while.
+        quiet = 0 if writing.exists() else quiet + 1
+        if quiet == 5:
+            break
+        time.sleep(0.002)
+    return None
 
 
 def undisturbed(find: Callable[[], Path], work: Callable[[Path], T]) -> T:
@@ -101,7 +114,7 @@ def undisturbed(find: Callable[[], Path], work: Callable[[Path], T]) -> T:
         try:
             result = work(folder)
         except (OSError, ValueError):
-            if _state(folder) == before and (before is not None or not find().is_dir()):
+            if before is not None and _state(folder) == before:
                 raise
         else:
             if _state(folder) == before:
@@ -213,6 +226,10 @@ def _check(target: Path, ours: Callable[[Path], Sequence[str]]) -> None:
     if target == Path.cwd() or os.path.ismount(target):
         place = "the current folder" if target == Path.cwd() else "the root of a file system"
         raise Refused(f"{target} is {place} and cannot be replaced in one step; name a folder inside it")
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
 
 
 def _former(target: Path) -> Path:

@@ -78,19 +78,19 @@ def find(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: bundled, the user's own, or the cache of a Hub repository, downloaded if need be."""
     given = str(name)
     bundled = {model.name: model.folder for model in models()}
-    folder = standing(Path(name).expanduser())
-    both = given in bundled and folder.is_dir()
-    if both and isinstance(name, str):
+    path = Path(name).expanduser()
+    folder = standing(path)
+    if folder is not None and given in bundled and isinstance(name, str):
         warnings.warn(
             f'{given!r} is the bundled model, not the folder {folder.resolve()}; write "./{given}" for that one',
             stacklevel=3,
         )
-    if given in bundled and not (both and isinstance(name, Path)):
+    if given in bundled and (folder is None or isinstance(name, str)):
         folder = bundled[given]
-    if not folder.is_dir():
-        if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name) and not folder.exists():
+    if folder is None:
+        if isinstance(name, str) and re.fullmatch(r"[^/\\]+/[^/\\]+", name) and not path.exists():
             return _download(name, revision)
-        if folder.exists():
+        if path.is_file():
             raise CheckpointError(f"{given!r} is a file of no format that is known, and a checkpoint is a folder")
         near = difflib.get_close_matches(given, bundled, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` shows the bundled ones"
