@@ -114,11 +114,21 @@ def undisturbed(find: Callable[[], Path], work: Callable[[Path], T]) -> T:
         try:
             result = work(folder)
         except (OSError, ValueError):
-            if before is not None and _state(folder) == before:
+            same = _state(folder) == before
+            if same and (before is not None or not _appears(find)):
                 raise
         else:
             if _state(folder) == before:
                 return result
+
+
+def _appears(find: Callable[[], Path]) -> bool:
+    """Whether there is a folder after all, within a tenth of a second: a writer may have moved it aside."""
+    for _ in range(50):
+        if find().is_dir():
+            return True
+        time.sleep(0.002)
+    return False
 
 
 def foreign(folder: Path, names: Sequence[str]) -> str | None:
