@@ -475,3 +475,11 @@ def test_a_class_moves_the_samples():
     assert not torch.equal(a, b)
     with pytest.raises(ValueError, match="classes run from 0 to 2"):
         model.sample(1, condition=3)
+
+
+def test_with_batch_normalisation_a_branch_counts_a_tenth_and_without_all():
+    for normalisation, scale in (("batch", 0.1), ("none", 1.0)):
+        torch.manual_seed(0)
+        cell = EncoderCell(4, 4, (4, 4), normalisation, depth=9).eval()
+        x = torch.randn(2, 4, 4, 4)
+        assert torch.allclose(cell(x) - x, scale * cell.excite(cell.branch(x)), atol=1e-6)
