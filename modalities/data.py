@@ -60,6 +60,14 @@ def cut(tree: T, part: slice | Sequence[int]) -> T:
     return apply(lambda tensor: tensor[part], tree)
 
 
+class Items(Protocol):
+    """A map-style data set: what has a length and gives `x` or `(x, label)` by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
 class Collate(Protocol):
     """What a model's condition does with the labels of a batch."""
 
@@ -123,7 +131,7 @@ class Files(Dataset):
         return x if self.noise is None else self.noise(x, generator)
 
 
-def hold(dataset: Any, medium: Modality, most: int = 2**31) -> Any:
+def hold(dataset: Items, medium: Modality, most: int = 2**31) -> Items:
     """A data set of unlabelled files with its items in memory, where they take at most so many bytes; else as it is.
 
     Broken files are left out with a warning. Noise of the data set stays fresh at every visit.
@@ -134,7 +142,7 @@ def hold(dataset: Any, medium: Modality, most: int = 2**31) -> Any:
     return Arrays(torch.cat([batch.x for batch in batches(plain, 64)]), noise=dataset.noise)
 
 
-def as_dataset(data: Any) -> Any:
+def as_dataset(data: object) -> Items:
     """A data set of what people have at hand: a map-style data set or a list of items as it is; a tensor or an array
     [items, ...], a pair of items and labels, a `TensorDataset`.
 
@@ -167,7 +175,7 @@ def _as_tensor(x: Any) -> Tensor:
 
 
 def fetch(
-    dataset: Any, indices: Sequence[int], medium: Modality | None = None, condition: Collate | None = None
+    dataset: Items, indices: Sequence[int], medium: Modality | None = None, condition: Collate | None = None
 ) -> tuple[Batch | None, list[MediaError]]:
     """The batch of these items, and the errors of the broken files among them.
 
@@ -215,7 +223,7 @@ def _pair(item: Any) -> tuple[Tensor, Any]:
 
 
 def batches(
-    dataset: Any,
+    dataset: Items,
     batch_size: int,
     generator: torch.Generator | None = None,
     medium: Modality | None = None,
@@ -243,7 +251,7 @@ def batches(
         raise MediaError(f"not one of the {broken} files could be read")
 
 
-def randomise(dataset: Any, batch: Batch, generator: torch.Generator | None) -> Batch:
+def randomise(dataset: Items, batch: Batch, generator: torch.Generator | None) -> Batch:
     """Apply the noise that belongs to a data set, if it has any, to the items of a batch; the rest stays as it is."""
     if not hasattr(dataset, "randomise"):
         return batch

@@ -9,15 +9,14 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from modalities import image_sets
-from modalities.data import Arrays, Files
+from modalities.data import Arrays, Files, Items
 from modalities.drawing import contact_sheet, save_picture
 from modalities.modality import MediaError, Modality
 from modalities.sources import split_source
@@ -102,7 +101,7 @@ class Images(Modality):
         """A contact sheet of a batch [batch, channels, height, width], row by row; small images are enlarged."""
         return contact_sheet(_tiles(self.check(x)), columns)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False, flips: bool = False) -> Dataset:
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False, flips: bool = False) -> Items:
         """A named set or a folder, as items of `shape`, or with `labels` as pairs of an item and its class number.
 
         `source` is one of:
@@ -136,7 +135,7 @@ class Images(Modality):
                 return Files(read, names, classes, noise)
         pixels, numbers = arrays
         x = _values(self._fit_all(pixels), self._grey_levels)
-        return cast(Dataset, Arrays(x, torch.from_numpy(numbers.astype(np.int64)) if labels else None, noise))
+        return Arrays(x, torch.from_numpy(numbers.astype(np.int64)) if labels else None, noise)
 
     @property
     def _grey_levels(self) -> int:

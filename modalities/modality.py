@@ -13,7 +13,8 @@ from modalities.files import write_aside
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
-    from torch.utils.data import Dataset
+
+    from modalities.data import Items
 
 KINDS = {
     "points": "modalities.points:Points",
@@ -113,7 +114,7 @@ class Modality:
             self.show(x, columns).save(part)
         return [picture]
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Dataset":
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Items":
         """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label)."""
         raise TypeError(f"{type(self).__name__} has no data sets")
 

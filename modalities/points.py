@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from modalities.data import Arrays
+from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.files import write_aside
@@ -107,7 +106,7 @@ class Points(Modality):
         self.save(x, table)
         return [*super().present(x, path, columns), table]
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Items:
         """A synthetic family or a table, as points of `shape`, or with `labels` as pairs of a point and a class number.
 
         `source` is one of:
@@ -126,13 +125,13 @@ class Points(Modality):
             if labels:
                 raise MediaError(f"the points of {source} have no labels")
             chosen = choose_split(["train"] * TRAIN + ["test"] * TEST, split, source, EVERY)
-            return cast(Dataset, Arrays(self._draw(str(source))[chosen]))
+            return Arrays(self._draw(str(source))[chosen])
         path, selector = split_source(source, tuple(DENSITIES))
         x, names = self._read(path, selector)
         if labels and not names:
             raise MediaError(f"{path} has no column of text for labels")
         chosen = choose_split([""] * len(x), split, source, EVERY)
-        return cast(Dataset, Arrays(x[chosen], torch.tensor(class_numbers(names))[chosen] if labels else None))
+        return Arrays(x[chosen], torch.tensor(class_numbers(names))[chosen] if labels else None)
 
     def _draw(self, name: str) -> Tensor:
         density = DENSITIES[name]()

@@ -3,14 +3,13 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from modalities.data import Arrays, Files
+from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
@@ -157,7 +156,7 @@ class Signals(Modality):
         figure.supylabel(self.unit, fontsize=9)
         return render(figure)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Items:
         """A named set, an archive or a folder, as items of `shape`, or with `labels` as pairs with class numbers.
 
         `source` is one of:
@@ -192,11 +191,11 @@ class Signals(Modality):
 
     def _arrays(
         self, x: Tensor, y: Tensor | None, splits: list[str], split: str, labels: bool, source: str | Path
-    ) -> Dataset:
+    ) -> Items:
         if labels and y is None:
             raise MediaError(f"{source} has no labels")
         chosen = choose_split(splits, split, source, EVERY)
-        return cast(Dataset, Arrays(x[chosen], y[chosen] if labels and y is not None else None))
+        return Arrays(x[chosen], y[chosen] if labels and y is not None else None)
 
 
 def recorded_step(x: Tensor) -> float:

@@ -22,7 +22,7 @@ from zoo.distributions import full_precision, normal_noise, uniform_noise
 from zoo.model import Explicit, Fitted, Rng, check_count, check_temperature
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
+    from modalities.data import Items
 
 CHUNK = 1024
 """How many items are scored at once, so that the table of items and components stays small."""
@@ -115,7 +115,7 @@ class GaussianMixture(_Mixture):
             raise ValueError("the weights must sum to 1, and the diagonals of scale must be above 0")
 
     @classmethod
-    def fit(cls, data: "Tensor | Dataset", modality: Modality, *, components: int, seed: int = 0) -> Self:
+    def fit(cls, data: "Tensor | Items", modality: Modality, *, components: int, seed: int = 0) -> Self:
         """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed.
 
         K-means works in the units given; what is added to the diagonals of covariances is 1e-6 of the variance of each
@@ -139,9 +139,7 @@ class GaussianMixture(_Mixture):
         return model.eval()
 
     @classmethod
-    def fit_likeliest(
-        cls, data: "Tensor | Dataset", modality: Modality, *, sizes: Sequence[int], seed: int = 0
-    ) -> Self:
+    def fit_likeliest(cls, data: "Tensor | Items", modality: Modality, *, sizes: Sequence[int], seed: int = 0) -> Self:
         """Fit as many components as are likeliest on every fifth item, where the others are fitted to.
 
         `sizes` are the numbers to choose from; those that leave less than ten items a component are left out.
@@ -201,9 +199,7 @@ class KernelDensity(_Mixture):
             raise ValueError(f"a bandwidth must be above 0, got {self.bandwidth.min():.4g}")
 
     @classmethod
-    def fit(
-        cls, data: "Tensor | Dataset", modality: Modality, *, bandwidth: float | None = None, seed: int = 0
-    ) -> Self:
+    def fit(cls, data: "Tensor | Items", modality: Modality, *, bandwidth: float | None = None, seed: int = 0) -> Self:
         """Keep the items [n, ...] of a tensor or of a data set.
 
         `bandwidth` is in standard deviations of each element, so that the units of a table's columns do not matter.
@@ -264,7 +260,7 @@ def k_means(x: Tensor, clusters: int, seed: int = 0) -> Clusters:
     return Clusters(centres, torch.from_numpy(fitted.labels_).long().to(x.device))
 
 
-def _gather(data: "Tensor | Dataset", modality: Modality, least: int) -> Tensor:
+def _gather(data: "Tensor | Items", modality: Modality, least: int) -> Tensor:
     """All items in memory, shape [n, ...], on the CPU; `MediaError` for fewer than `least`."""
     x = data if isinstance(data, Tensor) else torch.cat([batch.x for batch in batches(data, CHUNK)])
     if len(x) < least:

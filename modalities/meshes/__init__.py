@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from modalities.data import Files
+from modalities.data import Files, Items
 from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
@@ -189,7 +188,7 @@ class Meshes(Modality):
         tiles = draw(batch[..., :3], self.triangles.cpu().numpy(), colours)
         return contact_sheet(tiles, columns or min(len(tiles), max(1, math.ceil(math.sqrt(len(tiles) / 2)))), gap=4)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Dataset:
+    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Items:
         """A named set, the shared face model or a folder, as items of `shape`, or with `labels` as pairs with class
         numbers. The `medium` of a data set is this one on the topology of its meshes.
 
@@ -229,7 +228,7 @@ class Meshes(Modality):
         medium = self if self.faces is not None else self._on_first(files)
         return MeshFiles(medium, [files[i] for i in chosen], [classes[i] for i in chosen] if labels else None)
 
-    def _generated(self, dataset: "LinearMeshes", labels: bool, source: str | Path) -> Dataset:
+    def _generated(self, dataset: "LinearMeshes", labels: bool, source: str | Path) -> Items:
         if labels and dataset.labels is None:
             raise MediaError(f"{source} has no labels")
         own = dataset.medium.triangles

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from modalities.data import batches
+from modalities.data import Items, batches
 from modalities.modality import MediaError
 
 CHUNK = 64
@@ -96,7 +95,7 @@ def align(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None
 
 
 def procrustes_mean(
-    data: Tensor | Dataset, scale: bool = False, tolerance: float = 1e-7, iterations: int = 100
+    data: Tensor | Items, scale: bool = False, tolerance: float = 1e-7, iterations: int = 100
 ) -> tuple[Tensor, float]:
     """Generalised Procrustes analysis: the mean of meshes that are aligned with it, shape [vertices, 3], float64, and
     how much larger they become then.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
-from modalities.data import Arrays, Tree, as_dataset, batches, cut
+from modalities.data import Arrays, Items, Tree, as_dataset, batches, cut
 from zoo.card import CARD, Figure
 from zoo.catalog import format_size
 from zoo.checkpoint import WEIGHTS
@@ -228,7 +228,7 @@ def _family(model: GenerativeModel) -> str:
     return family_name(type(model)) + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _independent(training: object, setting: Setting) -> Row:
+def _independent(training: Items, setting: Setting) -> Row:
     """Elements that are drawn one by one, each by its own frequencies in the training data: what any model must beat.
 
     Every level counts once more than it was seen, so that none is impossible.

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
 from modalities import MediaError
-from modalities.data import Arrays, batches
+from modalities.data import Arrays, Items, batches
 from zoo.distributions import full_precision
 from zoo.progress import track
 
-Data = Tensor | Dataset | Arrays | Iterable[Any] | Callable[[], Iterable[Any]]
+Data = Tensor | Items | Iterable[Any] | Callable[[], Iterable[Any]]
 """What can be fitted: a tensor, an array or a memory map [n, ...]; a map-style data set; anything that gives items or
 batches of them (or tuples that begin with these) every time that it is iterated over; a function that returns such."""
 

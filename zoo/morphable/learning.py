@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import MediaError
-from modalities.data import Arrays, batches
+from modalities.data import Arrays, Items, batches
 from modalities.meshes import Meshes
 from modalities.meshes.alignment import align as align_to
 from modalities.meshes.alignment import enlarge, find_similarity, procrustes_mean
@@ -127,7 +127,7 @@ def mean_of(data: Any) -> Tensor:
     return total / count
 
 
-def each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Dataset:
+def each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Items:
     """The data with every item changed, without what it comes with, or every one of `pairs`; `change` takes batches."""
     if isinstance(data, Arrays) and data.noise is None:
         return change(data.x, data.labels) if pairs else change(data.x)

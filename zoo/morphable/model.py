@@ -10,10 +10,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from modalities import MediaError
-from modalities.data import Arrays
+from modalities.data import Items
 from modalities.meshes import Meshes
 from zoo.checkpoint import check_not_negative
 from zoo.distributions import DiagonalGaussian, Point
@@ -170,13 +169,13 @@ class MorphableModel(Latent, Fitted):
     @classmethod
     def fit(
         cls,
-        data: Tensor | Dataset | Arrays,
+        data: Tensor | Items,
         medium: Meshes,
         *,
         shape: int | float,
         colour: int | float = 0,
         expression: int | float = 0,
-        expressions: "tuple[Tensor, Tensor] | Dataset | Arrays | None" = None,
+        expressions: "tuple[Tensor, Tensor] | Items | None" = None,
         align: Literal["none", "rigid", "similarity"] = "none",
         landmarks: Tensor | None = None,
         seed: int = 0,
@@ -313,7 +312,7 @@ class MorphableModel(Latent, Fitted):
         return self.directions[_choose(attribute, self.attributes, "attribute")]
 
     @torch.no_grad()
-    def with_attributes(self, data: Tensor | Dataset | Arrays, labels: Mapping[str, Tensor]) -> Self:
+    def with_attributes(self, data: Tensor | Items, labels: Mapping[str, Tensor]) -> Self:
         """The model with directions learned from labels: under each name one number a mesh, such as age, or 0 and 1.
 
         Broken files of a data set are left out together with their labels. See `attributes.ridge_direction`.
