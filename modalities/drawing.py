@@ -65,7 +65,6 @@ def labelled_sheet(tiles: "Sequence[Sequence[Image]]", rows: Sequence[str], colu
 
 def save_picture(picture: "Image", path: Path) -> None:
     """Write a picture in the format of the path's suffix, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as part:
         picture.save(part, quality=95)
 

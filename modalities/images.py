@@ -88,14 +88,11 @@ class Images(Modality):
         is a folder, which gets one numbered PNG file an image. Values beyond [-1, 1] are clamped.
         """
         path = Path(path)
-        tiles = _tiles(self.check(x.unsqueeze(0) if x.ndim == 3 else x))
-        if not path.suffix:
-            for i, tile in enumerate(tiles):
-                save_picture(_picture(tile), path / f"{i:05d}.png")
+        if self.save_apart(x, path):
             return
         if path.suffix.lower() not in image_sets.SUFFIXES:
             raise MediaError(f"{path}: images are written as {', '.join(image_sets.SUFFIXES)}, not {path.suffix}")
-        save_picture(_picture(tiles[0]) if x.ndim == 3 else self.show(x), path)
+        save_picture(_picture(_tiles(self.check(x[None]))[0]) if x.ndim == 3 else self.show(x), path)
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """A contact sheet of a batch [batch, channels, height, width], row by row; small images are enlarged."""

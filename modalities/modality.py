@@ -99,6 +99,15 @@ class Modality:
         """Write an item or a batch; the suffix of `path` picks the format."""
         raise TypeError(f"{type(self).__name__} cannot write files")
 
+    def save_apart(self, x: "Tensor", path: Path) -> bool:
+        """Write every item of a batch to a numbered file in the folder `path`; False, and nothing, where it has a
+        suffix."""
+        if path.suffix:
+            return False
+        for i, item in enumerate(self.check(x[None] if x.ndim == len(self.shape) else x)):
+            self.save(item, path / f"{i:05d}{self.suffix}")
+        return True
+
     def show(self, x: "Tensor", columns: int | None = None) -> "Image":
         """A picture of a batch, for people."""
         raise TypeError(f"{type(self).__name__} cannot draw")
@@ -109,7 +118,6 @@ class Modality:
         `path` has no suffix: a picture becomes "path.png".
         """
         picture = Path(f"{path}.png")
-        picture.parent.mkdir(parents=True, exist_ok=True)
         with write_aside(picture) as part:
             self.show(x, columns).save(part)
         return [picture]

@@ -12,9 +12,8 @@ from torch import Tensor
 from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
-from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, is_number, read_table, split_source, to_numbers
+from modalities.sources import Listing, is_number, read_table, split_source, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -72,11 +71,7 @@ class Points(Modality):
         batch = self.check(x.unsqueeze(0) if x.ndim == 1 else x).detach().float().cpu().numpy()
         if path.suffix.lower() != ".csv":
             raise MediaError(f"{path}: points are written as .csv, not {path.suffix or 'without a suffix'}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Nine digits give every float32 back.
-        header = "x,y"[: 2 * self.dimensions - 1]
-        with write_aside(path) as part:
-            np.savetxt(part, batch, fmt="%.9g", delimiter=",", header=header, comments="")
+        write_table(path, ["x", "y"][: self.dimensions], batch)
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """One picture of a batch [batch, dimensions]: a scatter plot, or a histogram over a rug in one dimension."""

@@ -15,7 +15,7 @@ from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, list_files, read_table, split_source, to_numbers
+from modalities.sources import Listing, list_files, read_table, split_source, to_numbers, write_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,30 +111,20 @@ class Signals(Modality):
         .csv file and on other suffixes.
         """
         path = Path(path)
-        single = x.ndim == 2
-        batch = self.check(x.unsqueeze(0) if single else x).detach().float().cpu().numpy()
-        if not path.suffix:
-            path.mkdir(parents=True, exist_ok=True)
-            for i, item in enumerate(batch):
-                self._write_csv(item, path / f"{i:05d}.csv")
+        if self.save_apart(x, path):
             return
+        single = x.ndim == 2
+        batch = self.check(x[None] if single else x).detach().float().cpu().numpy()
         if path.suffix.lower() not in (".csv", ".npy"):
             raise MediaError(f"{path}: signals are written as .csv or .npy, not {path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".npy":
             with write_aside(path) as part, part.open("wb") as file:
                 np.save(file, batch[0] if single else batch)
         elif single:
-            self._write_csv(batch[0], path)
+            unit = f" ({self.unit})" if self.unit else ""
+            write_table(path, [f"channel {i}{unit}" for i in range(self.channels)], batch[0].T)
         else:
             raise MediaError(f"{path}: a .csv file holds one series, got a batch; name a folder or a .npy file")
-
-    def _write_csv(self, item: np.ndarray, path: Path) -> None:
-        unit = f" ({self.unit})" if self.unit else ""
-        header = ",".join(f"channel {i}{unit}" for i in range(self.channels))
-        # Nine digits give every float32 back.
-        with write_aside(path) as part:
-            np.savetxt(part, item.T, fmt="%.9g", delimiter=",", header=header, comments="", encoding="utf-8")
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """Line plots of a batch [batch, channels, time] on common axes, one panel a series, one line a channel."""

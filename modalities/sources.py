@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modalities.files import write_aside
 from modalities.modality import MediaError
 
 
@@ -159,3 +160,10 @@ def to_numbers(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) 
         cell = rows[row][column]
         raise MediaError(f"{path}, row {row + 1}, column {names[column]}: expected a finite number, got {cell!r}")
     return values.astype(np.float32)
+
+
+def write_table(path: Path, names: Sequence[str], values: np.ndarray) -> None:
+    """Write float32 [rows, columns] as a comma-separated file with a header, exactly."""
+    with write_aside(path) as part:
+        # Nine digits give every float32 back.
+        np.savetxt(part, values, fmt="%.9g", delimiter=",", header=",".join(names), comments="", encoding="utf-8")
