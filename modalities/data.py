@@ -89,8 +89,8 @@ class _Set(Dataset):
     noise: Noise | None
 
     def describe(self, about: About) -> Self:
-        """The same data set, which knows the names of its `classes` and its `split`."""
-        self.classes, self.split = about
+        """The same data set, which knows its `classes`, `groups` and `split`."""
+        self.classes, self.groups, self.split = about
         return self
 
     def randomise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modalities.images import Images
 from modalities.modality import MediaError
-from modalities.sources import is_number, read_table
+from modalities.tables import is_number, read_table
 
 TABLE, LANDMARKS = "labels.csv", "landmarks68.npy"
 
