@@ -157,7 +157,8 @@ def hold(dataset: Items, medium: Modality, most: int = 2**31) -> Items:
     if not isinstance(dataset, Files) or dataset.labels is not None or 4 * len(dataset) * medium.elements > most:
         return dataset
     plain = Files(dataset.read, dataset.names)
-    return Arrays(torch.cat([batch.x for batch in batches(plain, 64)]), noise=dataset.noise)
+    held = Arrays(torch.cat([batch.x for batch in batches(plain, 64)]), noise=dataset.noise)
+    return held.describe(About(split=dataset.split))
 
 
 def as_dataset(data: object) -> Items:

@@ -82,7 +82,7 @@ class Images(Modality):
     def _fit(self, picture: "Image") -> np.ndarray:
         from PIL import Image, ImageOps
 
-        picture = picture.convert("L" if self.channels == 1 else "RGB")
+        picture = _convert(picture, "L" if self.channels == 1 else "RGB")
         picture = ImageOps.fit(picture, (self.width, self.height), Image.Resampling.LANCZOS)
         return np.array(picture).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
@@ -274,4 +274,8 @@ def _to_8_bit(picture: "Image", name: str) -> "Image":
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB" if picture.mode != "L" else "L")
+    return _convert(picture, "RGB" if picture.mode != "L" else "L")
+
+
+def _convert(picture: "Image", mode: str) -> "Image":
+    return picture if picture.mode == mode else picture.convert(mode)  # which copies in any case

@@ -173,7 +173,8 @@ class Modality:
         import torch
 
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            raise MediaError(f"{self.kind} are floating-point tensors, got {getattr(x, 'dtype', type(x).__name__)}")
+            what = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+            raise MediaError(f"{self.kind} are floating-point tensors, got {what}")
         fits = len(x.shape) == len(self.shape) + 1
         if not fits or any(size not in (None, found) for size, found in zip(self.shape, x.shape[1:], strict=True)):
             expected = ", ".join(["batch", *("time" if size is None else str(size) for size in self.shape)])

@@ -138,7 +138,8 @@ def read_windows(
     """The windows [channels, length] of a recording, or of all of a folder.
 
     Where neither folders nor groups say what belongs to which split, the first four fifths of every recording are for
-    training and the last for tests: no window lies across, so that no two of different splits overlap. Broken files of a folder are named in warnings.
+    training and the last for tests: no window lies across, so that no two of different splits overlap. Broken files of
+    a folder are named in warnings.
     """
     folder = path.is_dir()
     files = list_files(path, SUFFIXES, columns.groups) if folder else Listing([str(path)])

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ SPLITS = {
 }
 """The splits, and what their folders and rows are called, in small letters."""
 
-COMPANIONS = re.compile(r"(readme|licen[cs]e|notice|thumbs\.db|desktop\.ini).*|.*\.md|labels\.csv|landmarks\w*\.npy")
+COMPANIONS = re.compile(
+    r"(readme|licen[cs]e|notice)(\.txt|\.rst)?|.*\.md|labels\.csv|landmarks\d+\.npy|thumbs\.db|desktop\.ini"
+)
 """Files beside the items that are no items, in small letters."""
 
 
@@ -84,11 +87,12 @@ def split_source(source: str | Path, named: Sequence[str]) -> tuple[Path, str | 
     Raises `MediaError` that lists the adapter's `named` sets if the path does not exist.
     """
     path = Path(source).expanduser()
-    if path.exists():
-        return path, None
     before, _, selector = str(path).rpartition(":")
-    if before and selector and Path(before).exists():
-        return Path(before), selector
+    with suppress(OSError):  # a name may be too long
+        if path.exists():
+            return path, None
+        if before and selector and Path(before).exists():
+            return Path(before), selector
     raise MediaError(f"{str(source)!r} is neither a file or folder nor one of the named sets: {', '.join(named)}")
 
 
@@ -146,23 +150,29 @@ def list_files(folder: Path, suffixes: Sequence[str], groups: str | None = None)
     if not folder.is_dir():
         raise MediaError(f"{folder} is a file; expected a folder of {', '.join(suffixes)} files")
     paths, others = [], Counter[str]()
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if COMPANIONS.fullmatch(path.name.lower()):
+                continue
             if path.suffix.lower() in suffixes and path.is_file():
                 paths.append(path)
-            elif not COMPANIONS.fullmatch(path.name.lower()):
+            else:
                 others[path.suffix.lower() or path.name] += 1
     left = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
     if not paths:
         hint = f" (it holds {left})" if left else ""
         raise MediaError(f"{folder} is empty: found no {', '.join(suffixes)} file in it or in its subfolders{hint}")
     if left:
-        warnings.warn(f"{folder}: left out {left} among {sum(others.values())} other files", stacklevel=3)
+        warnings.warn(f"{folder}: left out {sum(others.values())} other files ({left})", stacklevel=3)
     paths.sort()
     parts, splits = _without_splits(folder, [path.relative_to(folder).parts for path in paths])
     labels = [part[0] if len(part) > 1 else "" for part in parts]
     return Listing([str(path) for path in paths], labels, splits, _groups(folder, paths, groups))
+
+
+def _refuse(error: OSError) -> None:
+    raise MediaError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
 
 def _without_splits(folder: Path, parts: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], list[str]]:
