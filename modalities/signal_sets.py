@@ -246,9 +246,10 @@ def _read_rows(path: Path, length: int) -> tuple[np.ndarray, list[str]]:
         return x[:, None], []
     cells = [row[label] for row in rows]
     if all(map(is_number, cells)):
-        cells = label_names(path, np.array(cells, float), len(cells))
-        if len(set(cells)) == len(cells) > 1:
-            raise MediaError(f"{path}: its first column, taken for labels, has another number in every row; remove it")
+        numbers = np.array(cells, float)
+        if len(numbers) > 2 and (np.diff(numbers) == 1).all():
+            raise MediaError(f"{path}: its column {names[label]} numbers the rows, and labels were expected; remove it")
+        cells = label_names(path, numbers, len(cells))
     return x[:, None], cells
 
 
