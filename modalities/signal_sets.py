@@ -81,7 +81,8 @@ def read_recording(path: Path, columns: Columns) -> Recording:
     label = _label_column(path, names, text) if labels else None
     chosen = pick_columns(path, names, wanted) if wanted else [i for i in numeric if i != label]
     if len(chosen) != channels:
-        found = ", ".join(names[i] for i in chosen) or "none"
+        found = ", ".join(names[i] for i in chosen[:10]) or "none"
+        found += f" and {len(chosen) - 10} more" if len(chosen) > 10 else ""
         raise MediaError(f"{path}: expected {channels} columns of numbers, found {found}; pick some as FILE:A,B")
     if (wanted is None or not times) and (left := [names[i] for i in text if i not in (label, *chosen)]):
         what = f"{', '.join(left)}: neither numbers nor times by ISO 8601"
@@ -235,6 +236,8 @@ def _read_rows(path: Path, length: int) -> tuple[np.ndarray, list[str]]:
     if path.suffix.lower() == ".ts":
         return _read_ts(path)
     names, rows = read_table(path)
+    if len(names) not in (length, length + 1):
+        raise MediaError(f"{path} has {len(names)} columns, expected {length} steps and maybe a label in every row")
     label = None
     if len(names) == length + 1:
         text = [i for i in range(len(names)) if not any(is_number(row[i]) for row in rows)]
@@ -243,6 +246,10 @@ def _read_rows(path: Path, length: int) -> tuple[np.ndarray, list[str]]:
     kept = [i for i in range(len(names)) if i != label]
     x = to_numbers(path, [names[i] for i in kept], [[row[i] for i in kept] for row in rows])
     if label is None:
+        whole = (x == np.rint(x)).all(0)
+        if whole[0] and not whole[1:].any() and len(np.unique(x[:, 0])) ** 2 <= len(x):
+            what = f"column {names[0]} holds a few whole numbers; if these are labels, series have {length - 1} steps"
+            warnings.warn(f"{path}: {what}", stacklevel=4)
         return x[:, None], []
     cells = [row[label] for row in rows]
     if all(map(is_number, cells)):

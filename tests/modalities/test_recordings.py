@@ -147,8 +147,17 @@ def test_a_set_of_a_public_archive_keeps_its_splits(tmp_path):
         (tmp_path / f"Coffee_{part}.tsv").write_text("\n".join(lines))
     train, test = (Signals(1, 6).dataset(tmp_path, split, labels=True) for split in ("train", "test"))
     assert (len(train), len(test)) == (4, 2) and test.x[0, 0, 0] == 100 and test.classes == ("1", "2")
-    with pytest.raises(MediaError, match="1 channels of 6 steps, expected 1 of 5"):
+    with pytest.raises(MediaError, match="has 7 columns, expected 5 steps and maybe a label"):
         Signals(1, 5).dataset(tmp_path)
+
+
+def test_labels_that_may_be_taken_for_a_step_are_said(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(12, 6))
+    (tmp_path / "a.csv").write_text("\n".join(f"{i % 2},{','.join(map(str, row))}" for i, row in enumerate(rows)))
+    with pytest.warns(
+        UserWarning, match="column 1 holds a few whole numbers; if these are labels, series have 6 steps"
+    ):
+        assert len(Signals(1, 7).dataset(tmp_path / "a.csv", "all")) == 12
 
 
 def test_several_channels_of_a_ts_file(tmp_path):
