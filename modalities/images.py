@@ -248,6 +248,10 @@ def _read_picture(file: str | Path | BinaryIO, name: str) -> "Image":
         check_file(file)
     try:
         with Image.open(file, formats=image_sets.FORMATS) as picture:
+            clear = picture.info.get("transparency")
+            if isinstance(clear, tuple) and any("16" in str(tile[3]) for tile in picture.tile):
+                # Pillow reads the upper byte of 16-bit colours, and would compare it with both of this one.
+                picture.info["transparency"] = tuple(value >> 8 for value in clear)
             return _to_8_bit(ImageOps.exif_transpose(picture), name)
     except UnidentifiedImageError as error:
         raise MediaError(f"{name} is no picture in a known format ({', '.join(image_sets.FORMATS)})") from error
