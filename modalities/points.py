@@ -14,7 +14,7 @@ from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
 from modalities.sources import Listing, split_source
-from modalities.tables import is_number, pick_columns, read_table, to_numbers, write_table
+from modalities.tables import is_number, is_time, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -147,7 +147,9 @@ class Points(Modality):
         header, rows = read_table(path)
         group = pick_columns(path, header, groups)[0] if groups else None
         numeric = [i for i in range(len(header)) if i != group and any(is_number(row[i]) for row in rows)]
-        text = [i for i in range(len(header)) if i not in (*numeric, group)]
+        text = [
+            i for i in range(len(header)) if i not in (*numeric, group) and not all(is_time(row[i]) for row in rows)
+        ]
         named = [] if selector is None else [row for row in rows if selector in [row[i] for i in text]]
         if named and selector not in header:
             rows = named

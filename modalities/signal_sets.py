@@ -12,7 +12,7 @@ from modalities.arrays import label_names, npz_names, read_items, read_npy, read
 from modalities.modality import MediaError, check_file
 from modalities.sources import Listing, list_files
 from modalities.tables import SUFFIXES as TABLES
-from modalities.tables import is_number, is_time, pick_columns, read_table, to_numbers, to_seconds
+from modalities.tables import is_number, is_time, pick_columns, read_table, to_float32, to_numbers, to_seconds
 
 SUFFIXES = (*TABLES, ".npy")
 """The files of one series or one recording."""
@@ -210,13 +210,6 @@ def read_series(path: Path, selector: str | None, groups: str | None, length: in
             expected = "real numbers of shape [items, channels, time], alike in all splits"
             raise MediaError(f"{path}: expected {expected}, got {x.dtype} of {list(x.shape)}")
     return np.concatenate([to_float32(path, x) for x in items]), listing
-
-
-def to_float32(path: Path, x: np.ndarray) -> np.ndarray:
-    """Real numbers as float32. Raises `MediaError` where one is beyond its range."""
-    if x.dtype == np.float64 and x.size and np.abs(x[np.isfinite(x)]).max(initial=0) > np.finfo(np.float32).max:
-        raise MediaError(f"{path} holds {np.nanmax(np.abs(x)):.4g}, beyond the range of float32; change the unit")
-    return x.astype(np.float32)
 
 
 def _find_pair(folder: Path) -> dict[str, Path]:

@@ -15,9 +15,9 @@ from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows, to_float32
+from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows
 from modalities.sources import Listing, list_files, split_source
-from modalities.tables import read_table, to_numbers, write_table
+from modalities.tables import read_table, to_float32, to_numbers, write_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,7 +99,7 @@ class Signals(Modality):
         if x.shape[1:] != self.shape:
             raise MediaError(
                 f"{source} has {x.shape[1]} channels of {x.shape[2]} steps, expected {self.channels} of {self.length}; "
-                f"cut or resample it, or use Signals(channels={x.shape[1]}, length={x.shape[2]})"
+                f"cut it by a `stride`, resample it, or use Signals(channels={x.shape[1]}, length={x.shape[2]})"
             )
         bad = np.argwhere(~np.isfinite(x))
         if len(bad):

@@ -70,6 +70,8 @@ class Listing:
             if both:
                 warnings.warn(f"{source} has items of {min(both)} in several splits, as it sets them", stacklevel=3)
         chosen = choose_split(splits, split, source, every)
+        if not chosen:
+            raise MediaError(f"{source} has {len(splits)} items, and none for {split!r}: give more, or take 'all'")
         groups = tuple(self.groups[i] for i in chosen) if self.groups else None
         if not labels:
             return chosen, None, About(None, groups, split)
@@ -133,6 +135,8 @@ def class_numbers(
         raise MediaError(f"{source} has items of the class {unknown[0]!r}; the classes are {', '.join(names)}")
     if len(names) == 1:
         warnings.warn(f"all items of {source} are of one class, {names[0]!r}", stacklevel=3)
+    elif len(labels) == len(found) > 10:
+        warnings.warn(f"every item of {source} is of a class of its own: these may be names, not classes", stacklevel=3)
     number = {name: i for i, name in enumerate(names)}
     return [number[label] for label in labels], names
 
