@@ -100,12 +100,11 @@ def modes(
     if (variance < 0).any():
         worst = int(variance.argmin())
         raise MediaError(f"{source}: variances must not be negative, number {worst} is {variance[worst]:.4g}")
-    length = np.linalg.norm(columns, axis=0)
-    deviation = np.sqrt(variance)
-    lengths: dict[Convention, np.ndarray] = {
-        "orthonormal": np.ones(len(length)),
+    length, deviation = np.linalg.norm(columns, axis=0), np.sqrt(variance)
+    lengths: dict[Convention, np.ndarray | float] = {
+        "orthonormal": 1.0,
         "scaled": deviation,
-        "process": np.full(len(length), np.sqrt(size / 3)),
+        "process": np.sqrt(size / 3),
     }
     fitting = [name for name, right in lengths.items() if (np.abs(length - right) <= TOLERANCE[name] * right).all()]
     if not fitting:
@@ -137,7 +136,7 @@ def _orthogonal(source: str, directions: np.ndarray, deviation: np.ndarray) -> A
     """The axes of modes with directions of length 1: the same modes, unless some are not orthogonal."""
     cosines = np.abs(directions @ directions.T)
     np.fill_diagonal(cosines, 0)
-    if not cosines.size or cosines.max() <= ORTHOGONAL:
+    if cosines.max(initial=0) <= ORTHOGONAL:
         return _axes(directions, deviation**2)
     first, second = np.unravel_index(cosines.argmax(), cosines.shape)
     warnings.warn(
@@ -183,7 +182,6 @@ def build(
     uv: np.ndarray | None = None,
     landmarks: Sequence[int] | None = None,
     noise: float = 0.0,
-    count: int = 0,
 ) -> MorphableModel:
     """The model in millimetres of parts in `unit`.
 
@@ -194,7 +192,6 @@ def build(
         noise: the variance of a coordinate that the modes leave out.
     """
     scale = UNITS[unit]
-    vertices = len(mean) // 3
     points = scale * mean.reshape(-1, 3)
     extent = (points.max(0) - points.min(0)).max()
     if not EXTENT[0] <= extent <= EXTENT[1]:
@@ -204,28 +201,20 @@ def build(
         )
     if not len(shape.basis):
         raise MediaError(f"{path} has no modes of shape with a variance")
+    tint, tints = colour or (np.zeros(0), None)
+    low, high = tint.min(initial=0), tint.max(initial=1)
+    if low < -0.5 or high > 1.5:
+        raise MediaError(f"{path}: expected mean colours in [0, 1], got some from {low:.3g} to {high:.3g}")
+    item = np.concatenate([points, tint.reshape(len(points), -1)], 1)
     places = None if uv is None else torch.from_numpy(uv).float()
-    medium = Meshes(vertices, colour is not None, torch.from_numpy(faces), places)
-    item = torch.from_numpy(points).float()
-    if colour is not None:
-        low, high = colour[0].min(), colour[0].max()
-        if low < -0.5 or high > 1.5:
-            raise MediaError(f"{path}: expected mean colours in [0, 1], got some from {low:.3g} to {high:.3g}")
-        item = torch.cat([item, torch.from_numpy(colour[0].reshape(-1, 3)).float()], 1)
-    marks = None if landmarks is None or not len(landmarks) else torch.tensor(landmarks)
-    attributes = None
-    if steps is not None:
-        sizes = len(shape.basis), len(colour[1].basis) if colour is not None else 0
-        padded = torch.nn.functional.pad(steps[1], sizes)
-        attributes = dict(zip(steps[0], padded, strict=True))
+    sizes = len(shape.basis), 0 if tints is None else len(tints.basis)
     return MorphableModel.assemble(
-        medium,
-        item,
+        Meshes(len(points), colour is not None, torch.from_numpy(faces), places),
+        torch.from_numpy(item).float(),
         Axes(shape.basis, scale**2 * shape.variance),
         None if expression is None else Axes(expression.basis, scale**2 * expression.variance),
-        None if colour is None else colour[1],
+        tints,
         noise=scale**2 * noise,
-        attributes=attributes,
-        landmarks=marks,
-        count=count,
+        attributes=steps and dict(zip(steps[0], torch.nn.functional.pad(steps[1], sizes), strict=True)),
+        landmarks=torch.tensor(landmarks) if landmarks else None,
     )
