@@ -3,7 +3,6 @@
 import json
 import struct
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -23,13 +22,13 @@ class Buffer:
     def __init__(self) -> None:
         self.data = bytearray()
         self.views: list[dict[str, int]] = []
-        self.accessors: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, object]] = []
 
     def add(self, values: np.ndarray, bounds: bool = False) -> int:
         """Append rows of real numbers, or a row of vertex numbers; returns the accessor. Positions need `bounds`."""
         real = values.dtype.kind == "f"
         values = np.ascontiguousarray(values, "<f4" if real else "<u4")
-        entry = {
+        entry: dict[str, object] = {
             "bufferView": len(self.views),
             "componentType": FLOAT if real else UINT,
             "count": len(values),
@@ -63,8 +62,8 @@ def write_glb(mesh: MeshArrays, targets: Iterable[tuple[str, MeshArrays]] = ()) 
     attributes = {key: buffer.add(value, bounds=key == "POSITION") for key, value in base.items()}
     if mesh.uv is not None:
         attributes["TEXCOORD_0"] = buffer.add((mesh.uv * [1, -1] + [0, 1]).astype(np.float32))
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add(mesh.faces.ravel()), "material": 0}
-    shape: dict[str, Any] = {"primitives": [primitive]}
+    primitive = {"attributes": attributes, "indices": buffer.add(mesh.faces.ravel()), "material": 0}
+    shape: dict[str, object] = {"primitives": [primitive]}
     document = {
         "asset": {"version": "2.0", "generator": "latent-zoo"},
         "scene": 0,
@@ -76,17 +75,17 @@ def write_glb(mesh: MeshArrays, targets: Iterable[tuple[str, MeshArrays]] = ()) 
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
     }
-    names, still = list[str](), -1
+    names, moved, still = list[str](), list[dict[str, int]](), -1
     for name, target in targets:
         still = buffer.zeros(len(mesh.vertices)) if still < 0 else still
         offsets = {key: value - base[key] for key, value in _attributes(target).items()}
         # Every target has every attribute: some viewers take the mean itself for one that is not there.
-        moves = {key: buffer.add(v, bounds=key == "POSITION") if v.any() else still for key, v in offsets.items()}
-        primitive.setdefault("targets", []).append(moves)
+        moved.append({key: buffer.add(v, bounds=key == "POSITION") if v.any() else still for key, v in offsets.items()})
         names.append(name)
         if len(buffer.data) >= LIMIT:
             raise MediaError(f"{len(mesh.vertices)} vertices and their targets do not fit into 4 GiB, as GLB demands")
     if names:
+        primitive["targets"] = moved
         shape |= {"weights": [0.0] * len(names), "extras": {"targetNames": names}}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
     text = json.dumps(document, separators=(",", ":")).encode()
