@@ -122,9 +122,8 @@ class Meshes(Modality):
         if len(mesh.vertices) != self.vertices:
             raise MediaError(f"{path} has {len(mesh.vertices)} vertices, expected {self.vertices}")
         if known is not None and not np.array_equal(mesh.faces, known):
-            if len(mesh.faces) != len(known):
-                difference = f"{len(mesh.faces)} triangles, expected {len(known)}"
-            else:
+            difference = f"{len(mesh.faces)} triangles, expected {len(known)}"
+            if len(mesh.faces) == len(known):
                 other = (mesh.faces != known).any(axis=1)
                 i = int(other.argmax())
                 difference = (
@@ -212,14 +211,14 @@ class Meshes(Modality):
         from modalities.meshes import ict, sets
 
         if source == "synthetic-heads":
-            return self._generated(sets.synthetic_heads(self, _checked(split, source)), labels, source)
+            return self._generated(sets.synthetic_heads(self), source, split, labels)
         path, selector = split_source(source, NAMED)
         if selector is not None:
             raise MediaError(f"{source}: meshes have no selector after a colon")
         if path.suffix.lower() == ".npz" or ict.is_face_model(path):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
-            return self._generated(ict.generated_faces(path, self.vertices, _checked(split, source)), labels, source)
+            return self._generated(ict.generated_faces(path, self.vertices), source, split, labels)
         files, names, splits = list_files(path, SUFFIXES)
         chosen = choose_split(splits, split, path, EVERY)
         if labels and "" in names:
@@ -228,16 +227,18 @@ class Meshes(Modality):
         medium = self if self.faces is not None else self._on_first(files)
         return MeshFiles(medium, [files[i] for i in chosen], [classes[i] for i in chosen] if labels else None)
 
-    def _generated(self, dataset: "LinearMeshes", labels: bool, source: str | Path) -> Items:
-        if labels and dataset.labels is None:
+    def _generated(self, found: "LinearMeshes", source: str | Path, split: str, labels: bool) -> Items:
+        from modalities.meshes.sets import COUNTS, LinearMeshes
+
+        if labels and found.labels is None:
             raise MediaError(f"{source} has no labels")
-        own = dataset.medium.triangles
+        own = found.medium.triangles
         if self.faces is not None and not torch.equal(self.faces.cpu(), own):
             raise MediaError(f"{source} has another topology than this medium: {len(own)} triangles")
-        if not labels:
-            dataset.labels = None
-        dataset.medium = self if self.faces is not None else self.on(own, dataset.medium.uv)
-        return dataset
+        medium = self if self.faces is not None else self.on(own, found.medium.uv)
+        chosen = choose_split([name for name, count in COUNTS.items() for _ in range(count)], split, source, EVERY)
+        classes = found.labels[chosen] if labels and found.labels is not None else None
+        return LinearMeshes(medium, found.mean, found.offsets, found.weights[chosen], classes)
 
     def _on_first(self, files: list[str]) -> "Meshes":
         """This medium on the topology of the first file that can be read and has its number of vertices."""
@@ -251,13 +252,6 @@ class Meshes(Modality):
             except MediaError as error:
                 first = first or error
         raise first or MediaError("there is no file")
-
-
-def _checked(split: str, source: str | Path) -> str:
-    """The split of a generated set."""
-    if split not in ("train", "test", "all"):
-        raise MediaError(f"{source} has no split {split!r}; choose one of all, test, train")
-    return split
 
 
 class MeshFiles(Files):

@@ -8,7 +8,7 @@ triangles of OFF before its quads.
 import re
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -18,9 +18,8 @@ from modalities.meshes.geometry import (
     check_indices,
     colour_bytes,
     count_non_manifold,
-    fan_triangulation,
+    join_polygons,
     linear_to_srgb,
-    vertex_uv,
     without_area,
 )
 from modalities.meshes.gltf import write_glb
@@ -132,14 +131,14 @@ def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
 
 
 def _read_stl(file: IO[bytes]) -> MeshArrays:
-    corners = [vertices[faces].reshape(-1, 3) for vertices, faces, _ in _load_scene(file, "stl")]
+    corners = [part.vertices[part.faces].reshape(-1, 3) for part in _load_scene(file, "stl")]
     if not corners:
         raise MediaError("holds no complete list of triangles")
     return MeshArrays(np.concatenate(corners), np.zeros((0, 3), np.int64))
 
 
-def _load_scene(file: IO[bytes], kind: str) -> list[tuple[np.ndarray, np.ndarray, Any]]:
-    """Positions, triangles and looks of the meshes of a file in the order of its nodes, each where its node puts it."""
+def _load_scene(file: IO[bytes], kind: str) -> list[MeshArrays]:
+    """The meshes of a file in the order of its nodes, each where its node puts it; colours as they are stored."""
     import trimesh
 
     scene = trimesh.load_scene(file, file_type=kind, process=False)
@@ -150,7 +149,12 @@ def _load_scene(file: IO[bytes], kind: str) -> list[tuple[np.ndarray, np.ndarray
         if isinstance(mesh, trimesh.Trimesh):
             # What mirrors a mesh turns its triangles inside out.
             faces = np.asarray(mesh.faces)[:, :: -1 if np.linalg.det(transform[:3, :3]) < 0 else 1]
-            meshes.append((trimesh.transform_points(mesh.vertices, transform), faces, mesh.visual))
+            look, uv, colours = mesh.visual, None, None
+            if isinstance(look, trimesh.visual.TextureVisuals):
+                uv, colours = look.uv, look.vertex_attributes.get("color")
+            elif look is not None and look.kind == "vertex":
+                colours = look.vertex_colors
+            meshes.append(MeshArrays(trimesh.transform_points(mesh.vertices, transform), faces, uv, colours))
     return meshes
 
 
@@ -164,23 +168,18 @@ def _read_glb(file: IO[bytes]) -> MeshArrays:
     meshes = _load_scene(file, "glb")
     if not meshes:
         raise MediaError("holds no triangles")
-    offsets = np.cumsum([0, *(len(vertices) for vertices, _, _ in meshes)])
-    uvs, colours = [], []
-    for _, _, look in meshes:
-        colour = None
-        if look.kind == "texture":
-            uvs.append(look.uv)
-            colour = look.vertex_attributes.get("color")
-        elif look.kind == "vertex":
-            colour = look.vertex_colors
-        if colour is not None:
-            values = np.asarray(colour)[:, :3]
+    first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    uvs = [mesh.uv for mesh in meshes if mesh.uv is not None]
+    colours = []
+    for mesh in meshes:
+        if mesh.colours is not None:
+            values = np.asarray(mesh.colours)[:, :3]
             limit = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
             colours.append(linear_to_srgb((values / limit).clip(0, 1)))
     return MeshArrays(
-        np.concatenate([vertices for vertices, _, _ in meshes]),
-        np.concatenate([faces + offset for (_, faces, _), offset in zip(meshes, offsets, strict=False)]),
-        np.concatenate(uvs) if len(uvs) == len(meshes) and all(uv is not None for uv in uvs) else None,
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + offset for mesh, offset in zip(meshes, first, strict=False)]),
+        np.concatenate(uvs) if len(uvs) == len(meshes) else None,
         np.concatenate(colours) if len(colours) == len(meshes) else None,
     )
 
@@ -193,9 +192,9 @@ def _lines(file: IO[bytes]) -> list[list[str]]:
 
 def _numbers(rows: list[list[str]], columns: int) -> np.ndarray:
     """Rows of words as float64, cut to so many columns; fewer in one of them are an error."""
-    short = next((row for row in rows if len(row) < columns), None)
-    if short is not None:
-        raise MediaError(f"expected {columns} numbers, got {' '.join(short)!r}")
+    for row in rows:
+        if len(row) < columns:
+            raise MediaError(f"expected {columns} numbers, got {' '.join(row)!r}")
     # Python's float is faster on words than numpy's.
     return np.array([float(word) for row in rows for word in row[:columns]]).reshape(len(rows), columns)
 
@@ -232,16 +231,9 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
         warnings.warn(
             f"{file.name}: {bare} of {len(positions)} vertices have no colour, so all are left out", stacklevel=4
         )
-    flat = np.array(corners, np.int64)
-    faces = fan_triangulation(np.array(counts, np.int64), flat)
-    check_indices(faces, len(vertices), "its faces")
-    uv = None
-    if corner_uv and len(corner_uv) == len(corners):
-        table, places = _numbers(textures, 2), np.array(corner_uv, np.int64)
-        if places.min() < 0 or places.max() >= len(table):
-            raise MediaError(f"a face names a texture coordinate that does not exist, of {len(table)}")
-        uv = vertex_uv(flat, places, table, len(vertices))
-    return MeshArrays(vertices, faces, uv, colours)
+    polygons = np.array(counts, np.int64), np.array(corners, np.int64)
+    uv = _numbers(textures, 2) if corner_uv and len(corner_uv) == len(corners) else None
+    return join_polygons(vertices, *polygons, uv, np.array(corner_uv, np.int64), colours)
 
 
 def _read_off(file: IO[bytes]) -> MeshArrays:
@@ -260,11 +252,11 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
         raise MediaError(f"is cut short: it announces {counts} vertices and faces and has {len(lines) - 1} lines")
     rows, polygons = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + sum(counts)]
     sizes = [int(words[0]) for words in polygons]
-    short = next((words for words, size in zip(polygons, sizes, strict=True) if len(words) <= size), None)
-    if short is not None:
-        raise MediaError(f"expected {short[0]} corners, got the face {' '.join(short)!r}")
-    corners = [int(word) for words, size in zip(polygons, sizes, strict=True) for word in words[1 : 1 + size]]
-    faces = fan_triangulation(np.array(sizes, np.int64), np.array(corners, np.int64))
+    corners = list[int]()
+    for words, size in zip(polygons, sizes, strict=True):
+        if len(words) <= size:
+            raise MediaError(f"expected {size} corners, got the face {' '.join(words)!r}")
+        corners += map(int, words[1 : 1 + size])
     start = 6 if normals else 3
     if rows and not coloured and not normals and min(map(len, rows)) >= 6:
         warnings.warn(
@@ -272,7 +264,7 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
         )
     colours = _numbers(rows, start + 3)[:, start:] if coloured else None
     uv = np.array([row[-2:] for row in rows], np.float64) if textured else None
-    return MeshArrays(_numbers(rows, 3), faces, uv, colours)
+    return join_polygons(_numbers(rows, 3), np.array(sizes, np.int64), np.array(corners, np.int64), uv, colours=colours)
 
 
 READERS = {".obj": _read_obj, ".ply": read_ply, ".glb": _read_glb, ".stl": _read_stl, ".off": _read_off}
@@ -315,12 +307,11 @@ def _write_obj(mesh: MeshArrays) -> bytes:
 
 
 def _write_off(mesh: MeshArrays) -> bytes:
-    head = f"{len(mesh.vertices)} {len(mesh.faces)} 0\n"
-    faces = _text(mesh.faces, "3 %d %d %d\n")
-    if mesh.colours is None:
-        return ("OFF\n" + head + _text(mesh.vertices, "%.9g %.9g %.9g\n") + faces).encode()
-    columns = np.concatenate([mesh.vertices, colour_bytes(mesh.colours)], axis=1)
-    return ("COFF\n" + head + _text(columns, "%.9g %.9g %.9g %d %d %d 255\n") + faces).encode()
+    rows, form, word = mesh.vertices, "%.9g %.9g %.9g", "OFF"
+    if mesh.colours is not None:
+        rows, form, word = np.concatenate([rows, colour_bytes(mesh.colours)], axis=1), f"{form} %d %d %d 255", "COFF"
+    head = f"{word}\n{len(rows)} {len(mesh.faces)} 0\n"
+    return (head + _text(rows, f"{form}\n") + _text(mesh.faces, "3 %d %d %d\n")).encode()
 
 
 def _write_stl(mesh: MeshArrays) -> bytes:

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from modalities.meshes.geometry import MeshArrays, check_indices, colour_bytes, fan_triangulation, vertex_uv
+from modalities.meshes.geometry import MeshArrays, colour_bytes, join_polygons
 from modalities.modality import MediaError
 
 TYPES = {
@@ -58,13 +58,12 @@ def read_ply(file: IO[bytes]) -> MeshArrays:
     uv = stacked("s t", "u v", "texture_u texture_v")
     name = next((name for name in ("vertex_indices", "vertex_index") if name in polygons), "")
     corners = polygons.get(name, np.zeros(0)).astype(np.int64)
-    faces = fan_triangulation(polygons.get(f"{name} count", np.zeros(0, np.int64)), corners)
-    places = polygons.get("texcoord", np.zeros(0)).reshape(-1)
+    counts = polygons.get(f"{name} count", np.zeros(0, np.int64))
+    places, corner_uv = polygons.get("texcoord", np.zeros(0)), None
     if uv is None and len(places) == 2 * len(corners) > 0:
-        check_indices(faces, len(vertices), "its faces")
-        table, place = np.unique(places.reshape(-1, 2), axis=0, return_inverse=True)
-        uv = vertex_uv(corners, place.ravel(), table, len(vertices))
-    return MeshArrays(vertices, faces, uv, colours)
+        uv, corner_uv = np.unique(places.reshape(-1, 2), axis=0, return_inverse=True)
+        corner_uv = corner_uv.ravel()
+    return join_polygons(vertices, counts, corners, uv, corner_uv, colours)
 
 
 def _header(file: IO[bytes]) -> tuple[str, list[tuple[str, int, Properties]]]:

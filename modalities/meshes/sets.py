@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.data import apply
 from modalities.meshes import Meshes
 from modalities.modality import MediaError
 
@@ -18,7 +18,7 @@ HEADS = ("height", "width", "depth", "nose", "chin", "jaw", "ears")
 """What varies from head to head in `synthetic_heads`."""
 
 
-class LinearMeshes(torch.utils.data.Dataset):
+class LinearMeshes:
     """Meshes that are a mean plus weighted offsets, generated when they are asked for.
 
     `medium` has their triangles; `mean` is of shape [vertices, 3 or 6], `offsets` [k, vertices, 3 or 6], `weights`
@@ -31,11 +31,10 @@ class LinearMeshes(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.weights)
 
-    def __getitem__(self, index: int) -> Any:
-        taken = self.take([index])
-        return taken[0] if self.labels is None else (taken[0][0], taken[1][0])
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, ...]:
+        return apply(lambda batch: batch[0], self.take([index]))
 
-    def take(self, indices: Sequence[int]) -> Any:
+    def take(self, indices: Sequence[int]) -> Tensor | tuple[Tensor, ...]:
         """The batch of these items (and their labels)."""
         chosen = list(indices)
         moved = self.weights[chosen] @ self.offsets.flatten(1)
@@ -69,12 +68,7 @@ def sphere(vertices: int) -> tuple[np.ndarray, np.ndarray]:
     return points, faces[np.lexsort(faces.T[::-1])]
 
 
-def parts(split: str) -> list[int]:
-    """The places in `COUNTS` of a split: "train", "test" or "all"."""
-    return [place for place, part in enumerate(COUNTS) if split in (part, "all")]
-
-
-def synthetic_heads(medium: Meshes, split: str) -> LinearMeshes:
+def synthetic_heads(medium: Meshes) -> LinearMeshes:
     """Heads of seven independent N(0, 1) factors (`HEADS`); class 1 has large ears, class 0 small.
 
     A head is an egg of about 150 x 220 x 190 mm with bumps for nose, chin and ears. Shapes are linear in the factors:
@@ -118,9 +112,9 @@ def synthetic_heads(medium: Meshes, split: str) -> LinearMeshes:
             ]
         )
     # Two columns more than needed without colours, so that shapes are the same with and without.
-    counts = list(COUNTS.values())
-    seeds = {place: torch.Generator().manual_seed(10 + place) for place in parts(split)}
-    weights = torch.cat([torch.randn(counts[i], len(HEADS) + 2, generator=seed) for i, seed in seeds.items()])
+    seeds = [torch.Generator().manual_seed(10 + i) for i in range(len(COUNTS))]
+    columns = len(HEADS) + 2
+    weights = torch.cat([torch.randn(n, columns, generator=s) for n, s in zip(COUNTS.values(), seeds, strict=True)])
     labels = (weights[:, HEADS.index("ears")] > 0).long()
     average, modes = torch.from_numpy(mean).float(), torch.from_numpy(offsets).float()
     on = Meshes(vertices, medium.colours, torch.from_numpy(faces))

@@ -170,7 +170,7 @@ def _text(item: object, default: str) -> str:
     """A string of an attribute or a data set, alone or in an array; statismo ends it with a zero."""
     if item is None:
         return default
-    value = np.ravel(item[()] if isinstance(item, h5py.Dataset) else item)[0]
+    value = np.asarray(item[()] if isinstance(item, h5py.Dataset) else item).ravel()[0]
     return (value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)).rstrip("\0").strip()
 
 
