@@ -42,6 +42,7 @@ from tests.zoo.morphable.model_files import (
     flame,
     hdf5,
     oldest,
+    parse_glb,
     poked,
     shorter_facekit,
     statismo,
@@ -110,11 +111,11 @@ def test_every_layout_gives_the_mean_the_triangles_and_the_variance_of_the_shape
     np.testing.assert_allclose(model.shape_variance.sqrt(), DEVIATION, rtol=1e-4)
     gram = model.expression_basis @ model.expression_basis.T
     np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-5)
+    if model.modality.colours:
+        check_colours(model)
 
 
-@pytest.mark.parametrize("write", [basel(), basel_73])
-def test_colours_of_basel_2009_come_from_0_to_255(write, tmp_path):
-    model = read_model(write(tmp_path / "model"))
+def check_colours(model):
     np.testing.assert_allclose(model.mean[:, 3:].ravel(), GREY, atol=1e-5)
     np.testing.assert_allclose(model.colour_variance.sqrt(), TINTS, rtol=1e-5)
     np.testing.assert_allclose(model.colour_basis, TINT, atol=1e-6)
@@ -133,9 +134,8 @@ def test_parts_of_statismo_add_up(tmp_path):
     model = read_model(hdf5(arrays)(tmp_path / "model"))
     assert model.sizes == (4, 2, 3) and model.landmarks.tolist() == [7, 3, 11]
     np.testing.assert_allclose(model.mean[:, :3].ravel(), POINTS.ravel() + offset, atol=1e-4)
-    np.testing.assert_allclose(model.mean[:, 3:].ravel(), GREY, atol=1e-6)
     np.testing.assert_allclose(model.expression_variance.sqrt(), SMILES, rtol=1e-5)
-    np.testing.assert_allclose(model.colour_variance.sqrt(), TINTS, rtol=1e-5)
+    check_colours(model)
     assert model.noise.item() == pytest.approx(0.5)  # of both, which are independent
     text = np.bytes_("nose 1 {} {} {}\n\0".format(*POINTS[9]))
     arrays |= {"metadata/landmarks/json": None, "metadata/landmarks/text": text}
@@ -153,8 +153,8 @@ def test_parts_of_eos(tmp_path):
     model = read_model(path)
     assert model.sizes == (4, 2, 3) and model.landmarks.tolist() == [5, 4, 6]
     np.testing.assert_allclose(model.mean[:, :3].ravel(), POINTS.ravel() + offset, atol=1e-4)
-    np.testing.assert_allclose(model.mean[:, 3:].ravel(), GREY, atol=1e-6)
     np.testing.assert_allclose(model.expression_variance.sqrt(), SMILES, rtol=1e-5)
+    check_colours(model)
     np.testing.assert_allclose(model.modality.uv, UV, atol=1e-6)
     np.testing.assert_allclose(read_model(eos(1)(tmp_path / "plain")).modality.uv, UV, atol=1e-6)
 
@@ -180,16 +180,13 @@ def test_facekit_keeps_landmarks_and_is_found_in_its_repository(tmp_path):
 
 
 def test_flame_has_modes_of_expression_and_no_pose(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats.flame, "SHAPE", len(DEVIATION))
     path = flame(weights=np.zeros((VERTICES, 5)), posedirs=np.zeros(3))(tmp_path / "model")
+    with pytest.warns(UserWarning, match="its 6 modes are all taken for shape"):
+        assert read_model(path).sizes == (6, 0, 0)
+    monkeypatch.setattr(formats.flame, "SHAPE", len(DEVIATION))
     with pytest.warns(UserWarning, match="pose is not modelled: posedirs, weights"):
         model = read_model(path)
     np.testing.assert_allclose(model.expression_variance.sqrt(), SMILES, rtol=1e-5)
-
-
-def test_a_cut_flame_is_warned_of(tmp_path):
-    with pytest.warns(UserWarning, match="its 6 modes are all taken for shape"):
-        assert read_model(flame()(tmp_path / "model")).sizes == (6, 0, 0)
 
 
 def test_a_unit_overrides_that_of_the_format(tmp_path):
@@ -413,19 +410,16 @@ def test_a_model_that_is_written_comes_back(parts, suffix, tmp_path):
         torch.testing.assert_close(again.modality.uv, model.modality.uv)
 
 
-def test_eos_files_have_the_lowest_version_that_fits(tmp_path):
-    for parts, version in (({}, 1), ({"colour": True}, 1), ({"expression": True}, 2), ({"landmarks": (1, 2)}, 3)):
-        write_model(toy(**parts), tmp_path / "model.bin")
-        assert struct.unpack("<I", (tmp_path / "model.bin").read_bytes()[:4]) == (version,)
-
-
-def test_an_eos_file_is_written_to_the_byte(tmp_path):
-    write_model(toy(colour=True, uv=True), tmp_path / "model.bin")
-    uv = (UV.astype(np.float64) * [1, -1] + [0, 1]) * [1, -1] + [0, 1]
-    expected = struct.pack("<I", 1) + eos_pca(POINTS, SHAPE, DEVIATION) + eos_pca(GREY, TINT, TINTS)
-    assert (tmp_path / "model.bin").read_bytes()[: len(expected)] == expected
-    found = np.frombuffer((tmp_path / "model.bin").read_bytes()[len(expected) + 8 :], "<f8").reshape(-1, 2)
-    np.testing.assert_allclose(found * [1, -1] + [0, 1], uv, atol=1e-12)
+def test_eos_files_have_the_lowest_version_that_fits_and_are_right_to_the_byte(tmp_path):
+    smile = {"expression": struct.pack("<?i", False, 0) + eos_pca(np.zeros(SIZE), SMILE, SMILES)}
+    marks = {"landmarks": eos_landmarks(_1=1, _2=2)}
+    for parts, expected in (
+        ({"colour": True}, eos_bytes(1, colour=True)),
+        ({"expression": True}, eos_bytes(2, **smile)),
+        ({"landmarks": (1, 2)}, eos_bytes(3, **marks)),
+    ):
+        write_model(toy(uv=True, **parts), tmp_path / "model.bin")
+        assert (tmp_path / "model.bin").read_bytes() == expected
 
 
 SCALISMO = {
@@ -470,35 +464,6 @@ def test_statismo_files_have_what_scalismo_asks_for(parts, tmp_path):
             marks = json.loads(file["metadata/landmarks/json"][()])
             assert [mark["id"] for mark in marks] == ["1", "2", "3"]
             np.testing.assert_allclose(marks[1]["coordinates"], POINTS[7], rtol=1e-6)
-
-
-def parse_glb(path):
-    """The JSON of a GLB file and a function that gives an accessor's numbers, each checked by the rules of glTF 2.0."""
-    data = path.read_bytes()
-    magic, version, length = struct.unpack("<4sII", data[:12])
-    assert (magic, version, length) == (b"glTF", 2, len(data))
-    size, kind = struct.unpack("<I4s", data[12:20])
-    assert kind == b"JSON" and size % 4 == 0
-    document = json.loads(data[20 : 20 + size])
-    length, kind = struct.unpack("<I4s", data[20 + size : 28 + size])
-    binary = data[28 + size :]
-    assert kind == b"BIN\0" and length == len(binary) == document["buffers"][0]["byteLength"] and length % 4 == 0
-
-    def numbers(index, target):
-        accessor = document["accessors"][index]
-        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor["type"]]
-        kind = {5126: "<f4", 5125: "<u4"}[accessor["componentType"]]
-        if "bufferView" not in accessor:
-            return np.zeros((accessor["count"], width))
-        view = document["bufferViews"][accessor["bufferView"]]
-        assert view["byteOffset"] % 4 == 0 and view["target"] == target
-        assert view["byteLength"] == 4 * width * accessor["count"]
-        values = np.frombuffer(binary, kind, width * accessor["count"], view["byteOffset"]).reshape(-1, width)
-        if "min" in accessor:
-            assert accessor["min"] == values.min(0).tolist() and accessor["max"] == values.max(0).tolist()
-        return values
-
-    return document, numbers
 
 
 def linear(colours):

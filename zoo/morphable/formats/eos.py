@@ -177,7 +177,7 @@ def write_eos(model: MorphableModel, path: Path) -> None:
     if version >= 2:
         data += struct.pack("<?", not expressive)
         if expressive:
-            data += struct.pack("<i", 0) + _pca(0 * mean[:, :3], model.axes("expression"), faces)
+            data += struct.pack("<i", 0) + _pca(np.zeros_like(mean[:, :3]), model.axes("expression"), faces)
     if version >= 3:
         data += struct.pack("<?Q", False, len(marks))
         for i, mark in enumerate(marks):

@@ -180,7 +180,7 @@ def _listing(group: h5py.Group) -> str:
 
 def write_statismo(model: MorphableModel, path: Path) -> None:
     """Write version 0.9; see `zoo.morphable.formats.write_model`."""
-    means = {"shape": model.mean[:, :3], "expression": 0 * model.mean[:, :3], "colour": model.mean[:, 3:]}
+    means = {"shape": model.mean[:, :3], "expression": torch.zeros_like(model.mean[:, :3]), "colour": model.mean[:, 3:]}
     present = [part for part, size in zip(means, model.sizes, strict=True) if size or part == "shape"]
     with h5py.File(path, "w") as file:
         _write_version(file)
