@@ -185,19 +185,19 @@ def face_weights(names: Sequence[str]) -> Tensor:
     face of ten with a weight from 0 to 1, and a side may lag behind by up to 30 %. "mouthClose" closes an open jaw and
     never exceeds its weight.
     """
-    return torch.cat([_face_weights(names, count, seed) for seed, count in enumerate(COUNTS.values())])
-
-
-def _face_weights(names: Sequence[str], n: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    identity = torch.randn(n, 100, generator=generator)
-    pairs = sorted({name.removesuffix("_L").removesuffix("_R") for name in names})
-    present = torch.rand(n, len(pairs), generator=generator) < 0.1
-    strength = torch.rand(n, len(pairs), generator=generator) * present
-    if "mouthClose" in pairs and "jawOpen" in pairs:
-        strength[:, pairs.index("mouthClose")] *= strength[:, pairs.index("jawOpen")]
-    lag = 1 - 0.3 * torch.rand(n, len(names), generator=generator)
-    columns = [pairs.index(name.removesuffix("_L").removesuffix("_R")) for name in names]
+    stems = [name.removesuffix("_L").removesuffix("_R") for name in names]
+    pairs = sorted(set(stems))
+    columns = [pairs.index(stem) for stem in stems]
     # Only what has two sides can lag.
-    sided = torch.tensor([name.endswith(("_L", "_R")) for name in names])
-    return torch.cat([identity, strength[:, columns] * torch.where(sided, lag, 1.0)], dim=1)
+    sided = torch.tensor([name != stem for name, stem in zip(names, stems, strict=True)])
+    parts = []
+    for seed, n in enumerate(COUNTS.values()):
+        generator = torch.Generator().manual_seed(seed)
+        identity = torch.randn(n, 100, generator=generator)
+        present = torch.rand(n, len(pairs), generator=generator) < 0.1
+        strength = torch.rand(n, len(pairs), generator=generator) * present
+        if "mouthClose" in pairs and "jawOpen" in pairs:
+            strength[:, pairs.index("mouthClose")] *= strength[:, pairs.index("jawOpen")]
+        lag = 1 - 0.3 * torch.rand(n, len(names), generator=generator)
+        parts.append(torch.cat([identity, strength[:, columns] * torch.where(sided, lag, 1.0)], dim=1))
+    return torch.cat(parts)

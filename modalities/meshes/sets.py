@@ -90,32 +90,22 @@ def synthetic_heads(medium: Meshes) -> LinearMeshes:
     eyes = bump(0.38, 0.2, 1, 0.13) + bump(-0.38, 0.2, 1, 0.13)
     across, up, ahead = np.eye(3)
     mean = points * taper * size + ahead * (22 * nose + 8 * chin - 9 * eyes) + across * (6 * jaw + 12 * ears)
-    offsets = np.stack(
-        [
-            *(0.06 * points * taper * size * axis for axis in (up, across, ahead)),
-            5 * nose * ahead,
-            4 * chin * (ahead - up),
-            4 * jaw * across,
-            4 * ears * across,
-        ]
-    )
-    if medium.colours:
-        lips = bump(0, -0.42, 1, 0.1) + 0.5 * (bump(0.5, -0.15, 0.85, 0.2) + bump(-0.5, -0.15, 0.85, 0.2))
-        skin = np.array([0.72, 0.53, 0.43]) + lips * [0.08, -0.15, -0.1] - eyes.clip(0, 1) * 0.25
-        tone, redness = np.tile([[0.09, 0.09, 0.08]], (vertices, 1)), lips * [0.04, -0.07, -0.05]
-        still = np.zeros((len(HEADS), vertices, 3))
-        mean = np.concatenate([mean, skin], axis=1)
-        offsets = np.concatenate(
-            [
-                np.concatenate([offsets, still], axis=2),
-                np.concatenate([np.zeros((2, vertices, 3)), np.stack([tone, redness])], axis=2),
-            ]
-        )
-    # Two columns more than needed without colours, so that shapes are the same with and without.
+    skin = np.array([0.72, 0.53, 0.43]) - eyes.clip(0, 1) * 0.25
+    lips = bump(0, -0.42, 1, 0.1) + 0.5 * (bump(0.5, -0.15, 0.85, 0.2) + bump(-0.5, -0.15, 0.85, 0.2))
+    mean = np.concatenate([mean, skin + lips * [0.08, -0.15, -0.1]], axis=1)
+    offsets = np.zeros((len(HEADS) + 2, vertices, 6))
+    offsets[:3, :, :3] = [0.06 * points * taper * size * axis for axis in (up, across, ahead)]
+    offsets[3:7, :, :3] = 5 * nose * ahead, 4 * chin * (ahead - up), 4 * jaw * across, 4 * ears * across
+    offsets[7, :, 3:], offsets[8, :, 3:] = [0.09, 0.09, 0.08], lips * [0.04, -0.07, -0.05]
+    modes, channels = len(HEADS) + 2 * medium.colours, medium.shape[1]
     seeds = [torch.Generator().manual_seed(10 + i) for i in range(len(COUNTS))]
-    columns = len(HEADS) + 2
-    weights = torch.cat([torch.randn(n, columns, generator=s) for n, s in zip(COUNTS.values(), seeds, strict=True)])
-    labels = (weights[:, HEADS.index("ears")] > 0).long()
-    average, modes = torch.from_numpy(mean).float(), torch.from_numpy(offsets).float()
-    on = Meshes(vertices, medium.colours, torch.from_numpy(faces))
-    return LinearMeshes(on, average, modes, weights[:, : len(modes)], labels)
+    weights = torch.cat(
+        [torch.randn(n, len(offsets), generator=s) for n, s in zip(COUNTS.values(), seeds, strict=True)]
+    )
+    return LinearMeshes(
+        Meshes(vertices, medium.colours, torch.from_numpy(faces)),
+        torch.from_numpy(mean[:, :channels]).float(),
+        torch.from_numpy(offsets[:modes, :, :channels]).float(),
+        weights[:, :modes],
+        (weights[:, HEADS.index("ears")] > 0).long(),
+    )

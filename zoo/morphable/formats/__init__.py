@@ -1,10 +1,10 @@
 """Morphable models in files of others: Basel, statismo, eos, FLAME and ICT FaceKit in; statismo, eos and GLB out."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from modalities import MediaError
+from modalities.files import write_aside
 from zoo.morphable.formats.basel import read_basel
 from zoo.morphable.formats.eos import read_eos, write_eos
 from zoo.morphable.formats.flame import read_flame, refuse_pickle
@@ -97,11 +97,5 @@ def write_model(model: MorphableModel, path: str | Path) -> None:
     if writer is None:
         raise MediaError(f"{path}: morphable models are written to {', '.join(WRITERS)}, got {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with write_aside(path) as part:
         writer(model, part)
-        os.replace(part, path)
-    except MediaError as error:
-        raise MediaError(f"{path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
