@@ -191,10 +191,9 @@ def write_statismo(model: MorphableModel, path: Path) -> None:
             entries = [("MorphableModel", "/", "CUSTOM_MODEL")]
             for part in present:
                 name, data = PARTS[part], "" if part == "shape" else "_DATA"
-                representer = "Mesh" if part == "shape" else f"Mesh{name.capitalize()}"
                 group = file.create_group(name)
                 _write_version(group)
-                _write_part(group, model, part, means[part], f"gravis::{representer}Representer")
+                _write_part(group, model, part, means[part], f"gravis::Mesh{name.capitalize()}Representer")
                 entries.append((f"MorphableModel.{name}", f"/{name}", f"POLYGON_MESH{data}_MODEL"))
         for name, place, kind in entries:
             file[f"catalog/{name}/modelPath"], file[f"catalog/{name}/modelType"] = np.bytes_(place), np.bytes_(kind)
