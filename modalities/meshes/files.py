@@ -19,20 +19,17 @@ from modalities.meshes.geometry import (
     colour_bytes,
     count_non_manifold,
     join_polygons,
-    linear_to_srgb,
     without_area,
 )
-from modalities.meshes.gltf import write_glb
+from modalities.meshes.gltf import read_gltf, write_glb
 from modalities.meshes.ply import read_ply, write_ply
 from modalities.modality import MediaError
 
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
+READABLE = (*SUFFIXES, ".gltf")
 
 UNITS = {"um": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 """Millimetres a unit."""
-
-PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
-"""Compressions of GLB, of which trimesh reads nothing but zeros."""
 
 
 def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = None) -> MeshArrays:
@@ -50,7 +47,7 @@ def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = Non
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise MediaError(f"{path}: meshes are read from {', '.join(SUFFIXES)} files, not from {suffix or 'others'}")
+        raise MediaError(f"{path}: meshes are read from {', '.join(READABLE)} files, not from {suffix or 'others'}")
     try:
         if not path.stat().st_size:
             raise MediaError(f"{path} is empty")
@@ -63,7 +60,7 @@ def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = Non
     # The readers of others fail in many ways on broken files.
     except Exception as error:
         raise MediaError(f"{path} cannot be read as {suffix[1:].upper()}: {error}") from error
-    return _checked(path, mesh, UNITS["m" if suffix == ".glb" else unit], faces is not None)
+    return _checked(path, mesh, UNITS["m" if suffix in (".glb", ".gltf") else unit], faces is not None)
 
 
 def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArrays:
@@ -131,57 +128,14 @@ def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
 
 
 def _read_stl(file: IO[bytes]) -> MeshArrays:
-    corners = [part.vertices[part.faces].reshape(-1, 3) for part in _load_scene(file, "stl")]
+    import trimesh
+
+    scene = trimesh.load_scene(file, file_type="stl", process=False)
+    parts = [scene.geometry[scene.graph[node][1]] for node in scene.graph.nodes_geometry]
+    corners = [part.triangles.reshape(-1, 3) for part in parts if isinstance(part, trimesh.Trimesh)]
     if not corners:
         raise MediaError("holds no complete list of triangles")
     return MeshArrays(np.concatenate(corners), np.zeros((0, 3), np.int64))
-
-
-def _load_scene(file: IO[bytes], kind: str) -> list[MeshArrays]:
-    """The meshes of a file in the order of its nodes, each where its node puts it; colours as they are stored."""
-    import trimesh
-
-    scene = trimesh.load_scene(file, file_type=kind, process=False)
-    meshes = []
-    for node in scene.graph.nodes_geometry:
-        transform, name = scene.graph[node]
-        mesh = scene.geometry[name]
-        if isinstance(mesh, trimesh.Trimesh):
-            # What mirrors a mesh turns its triangles inside out.
-            faces = np.asarray(mesh.faces)[:, :: -1 if np.linalg.det(transform[:3, :3]) < 0 else 1]
-            look, uv, colours = mesh.visual, None, None
-            if isinstance(look, trimesh.visual.TextureVisuals):
-                uv, colours = look.uv, look.vertex_attributes.get("color")
-            elif look is not None and look.kind == "vertex":
-                colours = look.vertex_colors
-            meshes.append(MeshArrays(trimesh.transform_points(mesh.vertices, transform), faces, uv, colours))
-    return meshes
-
-
-def _read_glb(file: IO[bytes]) -> MeshArrays:
-    head = file.read(20)
-    text = file.read(int.from_bytes(head[12:16], "little"))
-    packed = next((name for name in PACKED if name.encode() in text), None)
-    if packed is not None:
-        raise MediaError(f"is compressed by {packed}, which is not read; export it without")
-    file.seek(0)
-    meshes = _load_scene(file, "glb")
-    if not meshes:
-        raise MediaError("holds no triangles")
-    first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
-    uvs = [mesh.uv for mesh in meshes if mesh.uv is not None]
-    colours = []
-    for mesh in meshes:
-        if mesh.colours is not None:
-            values = np.asarray(mesh.colours)[:, :3]
-            limit = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
-            colours.append(linear_to_srgb((values / limit).clip(0, 1)))
-    return MeshArrays(
-        np.concatenate([mesh.vertices for mesh in meshes]),
-        np.concatenate([mesh.faces + offset for mesh, offset in zip(meshes, first, strict=False)]),
-        np.concatenate(uvs) if len(uvs) == len(meshes) else None,
-        np.concatenate(colours) if len(colours) == len(meshes) else None,
-    )
 
 
 def _lines(file: IO[bytes]) -> list[list[str]]:
@@ -267,7 +221,14 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
     return join_polygons(_numbers(rows, 3), np.array(sizes, np.int64), np.array(corners, np.int64), uv, colours=colours)
 
 
-READERS = {".obj": _read_obj, ".ply": read_ply, ".glb": _read_glb, ".stl": _read_stl, ".off": _read_off}
+READERS = {
+    ".obj": _read_obj,
+    ".ply": read_ply,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
+    ".stl": _read_stl,
+    ".off": _read_off,
+}
 
 
 def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:

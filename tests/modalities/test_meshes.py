@@ -315,7 +315,7 @@ BROKEN = {
     ),
     "cut.glb": (b"glTF\x02\x00\x00\x00\x10", "cut.glb cannot be read as GLB"),
     "cut.stl": (b"\0" * 80 + struct.pack("<I", 4) + b"\0" * 30, "cut.stl"),
-    "mesh.txt": (b"x", "mesh.txt: meshes are read from .obj, .ply, .glb, .stl, .off files, not from .txt"),
+    "mesh.txt": (b"x", "mesh.txt: meshes are read from .obj, .ply, .glb, .stl, .off, .gltf files, not from .txt"),
 }
 
 
