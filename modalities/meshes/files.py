@@ -93,18 +93,27 @@ def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArr
     return mesh
 
 
-def _unit_colours(source: str | Path, colours: np.ndarray) -> np.ndarray:
-    """Colours in [0, 1], from bytes; from larger whole numbers, which count to 255 or, where one is above, to 65,535;
-    or from real numbers, which count to 1 or, where one is above, to 255."""
+def _unit_colours(path: Path, colours: np.ndarray) -> np.ndarray:
+    """Colours in [0, 1], shape [vertices, 3], from such with 3 columns or 4, the last of which helps to tell the range.
+
+    Whole numbers of one byte count to 255, larger ones to 255 or, where one is above, to 65,535; real numbers count to
+    1 or, where all are whole or one is 2 or more, to 255. A warning says what was a guess.
+    """
+    if colours.dtype.itemsize == 1:
+        colours = colours.view(np.uint8)
+    most, whole = float(colours.max(initial=0)), bool((colours == np.rint(colours)).all())
     if colours.dtype.kind in "iu":
-        colours = colours.view(np.uint8) if colours.dtype.itemsize == 1 else colours
-        scale = 255 if colours.max(initial=0) <= 255 else 65_535
+        scale, sure = 255 if most <= 255 else 65_535, colours.dtype.itemsize == 1 + (most > 255)
     else:
-        scale = 1 if colours.max(initial=0) <= 1 else 255
-    colours = colours.astype(np.float32) / scale
-    if colours.min() < 0 or colours.max() > 1:
-        raise MediaError(f"{source}: expected colours from 0 to 1, to 255 or to 65535, got some outside")
-    return colours
+        # Rounding may take real numbers a little beyond 1.
+        scale, sure = 1 if most <= 1.0001 else 255, most <= 1.0001 or (whole and path.suffix.lower() == ".off")
+    if colours.min(initial=0) < -0.0001 or most > 1.0001 * scale or (scale == 255 and not whole and most < 2):
+        raise MediaError(
+            f"{path}: expected colours from 0 to 1, to 255 or to 65535, got {colours.min():.6g} to {most:.6g}"
+        )
+    if not sure:
+        warnings.warn(f"{path}: its colours, at most {most:.6g}, are taken for numbers up to {scale}", stacklevel=5)
+    return (colours[:, :3].astype(np.float32) / scale).clip(0, 1)
 
 
 def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
@@ -138,19 +147,26 @@ def _read_stl(file: IO[bytes]) -> MeshArrays:
     return MeshArrays(np.concatenate(corners), np.zeros((0, 3), np.int64))
 
 
-def _lines(file: IO[bytes]) -> list[list[str]]:
+def _lines(content: bytes) -> list[list[str]]:
     """The words of every line that has some, without comments; a backslash at the end joins a line to the next."""
-    text = file.read().decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
 
 
 def _numbers(rows: list[list[str]], columns: int) -> np.ndarray:
     """Rows of words as float64, cut to so many columns; fewer in one of them are an error."""
     for row in rows:
-        if len(row) < columns:
+        # For Python 1_0 is 10.
+        if len(row) < columns or "_" in "".join(row):
             raise MediaError(f"expected {columns} numbers, got {' '.join(row)!r}")
     # Python's float is faster on words than numpy's.
     return np.array([float(word) for row in rows for word in row[:columns]]).reshape(len(rows), columns)
+
+
+def _whole(word: str) -> int:
+    if "_" in word:
+        raise MediaError(f"expected a whole number, got {word!r}")
+    return int(word)
 
 
 def _read_obj(file: IO[bytes]) -> MeshArrays:
@@ -162,10 +178,11 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
 
     def number(word: str, known: int) -> int:
         # From 1, or from the last one backwards; 0 becomes -1, which is refused later.
-        index = int(word)
+        index = _whole(word)
         return index + known if index < 0 else index - 1
 
-    for words in _lines(file):
+    content = file.read()
+    for words in _lines(content):
         if words[0] == "v":
             positions.append(words[1:])
         elif words[0] == "vt":
@@ -180,18 +197,23 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
     vertices = _numbers(positions, 3)
     bare = sum(len(row) < 6 for row in positions)
     # Red, green and blue, and sometimes how opaque they are.
-    colours = None if bare else _numbers(positions, 6)[:, 3:]
+    opaque = min(map(len, positions), default=0) > 6
+    colours = None if bare else _numbers(positions, 7 if opaque else 6)[:, 3:]
     if 0 < bare < len(positions):
-        warnings.warn(
-            f"{file.name}: {bare} of {len(positions)} vertices have no colour, so all are left out", stacklevel=4
-        )
+        _left_out(file, f"{bare} of {len(positions)} vertices have no colour, so all colours")
+    if b"\n#MRGB " in content:
+        _left_out(file, "colours in comments (#MRGB)")
     polygons = np.array(counts, np.int64), np.array(corners, np.int64)
     uv = _numbers(textures, 2) if corner_uv and len(corner_uv) == len(corners) else None
     return join_polygons(vertices, *polygons, uv, np.array(corner_uv, np.int64), colours)
 
 
+def _left_out(file: IO[bytes], what: str) -> None:
+    warnings.warn(f"{file.name}: {what} are left out", stacklevel=5)
+
+
 def _read_off(file: IO[bytes]) -> MeshArrays:
-    lines = _lines(file)
+    lines = _lines(file.read())
     header = lines[0].pop(0) if lines else ""
     # What a vertex has besides its position: normals after it, then colours, then a texture coordinate.
     known = re.fullmatch(r"(ST)?(C?)(N?)OFF(\d*)", header, re.IGNORECASE)
@@ -201,22 +223,27 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
     lines[0][:0] = [glued] if glued else []
     if not lines[0]:
         lines.pop(0)
-    counts = [int(word) for word in (lines[0] if lines else [])[:2]]
-    if len(counts) < 2 or len(lines) < 1 + sum(counts):
+    if lines and lines[0][0].upper() == "BINARY":
+        raise MediaError("is a binary OFF file, which is not read; export it as text")
+    counts = [_whole(word) for word in (lines[0] if lines else [])[:2]]
+    if len(counts) < 2 or min(counts) < 0 or len(lines) < 1 + sum(counts):
         raise MediaError(f"is cut short: it announces {counts} vertices and faces and has {len(lines) - 1} lines")
+    if len(lines) > 1 + sum(counts):
+        _left_out(file, f"{len(lines) - 1 - sum(counts)} lines after the last face")
     rows, polygons = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + sum(counts)]
-    sizes = [int(words[0]) for words in polygons]
+    sizes = [_whole(words[0]) for words in polygons]
     corners = list[int]()
     for words, size in zip(polygons, sizes, strict=True):
         if len(words) <= size:
             raise MediaError(f"expected {size} corners, got the face {' '.join(words)!r}")
-        corners += map(int, words[1 : 1 + size])
+        corners += map(_whole, words[1 : 1 + size])
+    if any(len(words) > 2 + size for words, size in zip(polygons, sizes, strict=True)):
+        _left_out(file, "colours of faces")
     start = 6 if normals else 3
     if rows and not coloured and not normals and min(map(len, rows)) >= 6:
-        warnings.warn(
-            f"{file.name}: what stands after the positions is left out; colours need the header COFF", stacklevel=4
-        )
-    colours = _numbers(rows, start + 3)[:, start:] if coloured else None
+        _left_out(file, "numbers after the positions (colours need the header COFF)")
+    opaque = min(map(len, rows), default=0) > start + 3 + 2 * bool(textured)
+    colours = _numbers(rows, start + 3 + opaque)[:, start:] if coloured else None
     uv = np.array([row[-2:] for row in rows], np.float64) if textured else None
     return join_polygons(_numbers(rows, 3), np.array(sizes, np.int64), np.array(corners, np.int64), uv, colours=colours)
 

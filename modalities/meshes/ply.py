@@ -4,6 +4,7 @@ trimesh reads no binary file that mixes triangles and quads; VTK does, but takes
 file that is cut short.
 """
 
+import re
 import warnings
 from typing import IO
 
@@ -18,6 +19,8 @@ TYPES = {
     **{"double": "f8", "float64": "f8"},
 }
 
+
+COLOUR = re.compile(r"(.*_)?(red|green|blue|r|g|b)")
 
 Properties = list[tuple[str, str, str | None]]
 """The name of each property, numpy's name of its type, and of the type of its count if it is a list."""
@@ -52,9 +55,15 @@ def read_ply(file: IO[bytes]) -> MeshArrays:
     vertices = stacked("x y z")
     if vertices is None:
         raise MediaError("has no vertices with x, y and z")
-    colours = stacked("red green blue", "diffuse_red diffuse_green diffuse_blue")
-    if colours is None and "red" in polygons:
-        warnings.warn(f"{file.name}: colours of faces are left out; only those of vertices are read", stacklevel=4)
+    if "tristrips" in tables:
+        raise MediaError("holds strips of triangles, which are not read; export it with faces")
+    groups = ("red green blue", "diffuse_red diffuse_green diffuse_blue", "r g b")
+    colours = stacked(*groups)
+    used = next((group.split() for group in groups if set(group.split()) <= set(points)), [])
+    unread = [key for key in points if COLOUR.fullmatch(key) and key not in used]
+    unread += [f"{key} of faces" for key in polygons if COLOUR.fullmatch(key)]
+    if unread:
+        warnings.warn(f"{file.name}: the colours {', '.join(unread)} are left out", stacklevel=4)
     uv = stacked("s t", "u v", "texture_u texture_v")
     name = next((name for name in ("vertex_indices", "vertex_index") if name in polygons), "")
     corners = polygons.get(name, np.zeros(0)).astype(np.int64)
