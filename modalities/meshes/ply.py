@@ -5,6 +5,7 @@ file that is cut short.
 """
 
 import re
+import struct
 import warnings
 from typing import IO
 
@@ -100,33 +101,56 @@ def _header(file: IO[bytes]) -> tuple[str, list[tuple[str, int, Properties]]]:
 def _columns(data: bytes, offset: int, count: int, properties: Properties) -> tuple[dict[str, np.ndarray], int]:
     """The columns of an element that begins at `offset`, and where it ends; of a list all its numbers, and its counts
     as a column "NAME count"."""
+    left = len(data) - offset
+    if count < 0 or count * sum(np.dtype(size or kind).itemsize for _, kind, size in properties) > left:
+        raise MediaError(f"is cut short: {count} rows are announced, {left} bytes left")
+    # Where all rows are as long as the first, as triangles are, they are one table.
+    fields: list[tuple[str, str, tuple[int, ...]]] = []
+    for name, kind, size in properties:
+        length: tuple[int, ...] = ()
+        if size:
+            place = offset + np.dtype(fields).itemsize
+            length = (int(np.frombuffer(data, size, 1, place)[0]) if count else 0,)
+            fields.append((f"{name} count", size, ()))
+        fields.append((name, kind, length))
+    row = np.dtype(fields)
     lists = [name for name, _, size in properties if size]
-    blocks: list[np.ndarray] = []
-    while count:
-        # The lengths of the lists in the next row; rows with the same are read together.
-        fields: list[tuple[str, str, tuple[int, ...]]] = []
-        lengths, at = {}, offset
-        for name, kind, size in properties:
-            if size:
-                lengths[name] = int(np.frombuffer(data, size, 1, at)[0])
-                fields.append((f"{name} count", size, ()))
-            fields.append((name, kind, (lengths[name],) if size else ()))
-            at = offset + np.dtype(fields).itemsize
-        row = np.dtype(fields)
-        fitting = min(count, 1024 if lists else count, (len(data) - offset) // row.itemsize)
-        if not fitting:
-            raise MediaError(f"is cut short: {count} rows more are announced, {len(data) - offset} bytes left")
-        table = np.frombuffer(data, row, fitting, offset)
-        alike = np.all([table[f"{name} count"] == lengths[name] for name in lists] or [[True] * fitting], axis=0)
-        run = fitting if alike.all() else int(alike.argmin())
-        blocks.append(table[:run])
-        count, offset = count - run, offset + run * row.itemsize
+    if count * row.itemsize <= left:
+        table = np.ndarray(count, row, data, offset)
+        columns = {name: table[name].ravel() for name in row.names or ()}
+        columns |= {f"{name} count": columns[f"{name} count"].astype(np.int64) for name in lists}
+        if all((columns[f"{name} count"] == row[name].shape[0]).all() for name in lists):
+            return columns, offset + count * row.itemsize
+    return _ragged(data, offset, count, properties)
 
-    def column(name: str, kind: str) -> np.ndarray:
-        return np.concatenate([np.zeros(0, kind), *(block[name].ravel() for block in blocks)])
 
-    columns = {name: column(name, kind) for name, kind, _ in properties}
-    return columns | {f"{name} count": column(f"{name} count", "f8").astype(np.int64) for name in lists}, offset
+def _ragged(data: bytes, offset: int, count: int, properties: Properties) -> tuple[dict[str, np.ndarray], int]:
+    """`_columns` where lists differ in length from row to row."""
+    starts: dict[str, list[int]] = {name: [] for name, _, _ in properties}
+    lengths: dict[str, list[int]] = {name: [] for name, _, _ in properties}
+    readers = []
+    for name, kind, size in properties:
+        head = struct.Struct((size[0] if size[0] in "<>" else "=") + np.dtype(size).char) if size else None
+        readers.append((name, np.dtype(kind).itemsize, head))
+    for _ in range(count):
+        for name, width, head in readers:
+            length = 1
+            if head:
+                length = int(head.unpack_from(data, offset)[0])
+                offset += head.size
+            starts[name].append(offset)
+            lengths[name].append(length)
+            offset += length * width
+    if offset > len(data):
+        raise MediaError(f"is cut short by {offset - len(data)} bytes")
+    columns: dict[str, np.ndarray] = {}
+    for name, kind, size in properties:
+        many, width = np.array(lengths[name], np.int64), np.dtype(kind).itemsize
+        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        places = np.repeat(starts[name], many) + width * within
+        columns[name] = np.frombuffer(data, np.uint8)[places[:, None] + np.arange(width)].view(kind).ravel()
+        columns |= {f"{name} count": many} if size else {}
+    return columns, offset
 
 
 def write_ply(mesh: MeshArrays) -> bytes:
