@@ -92,9 +92,8 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_the_mean_the_triangles_and_the_variance_of_the_shapes(layout, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats.flame, "SHAPE", len(DEVIATION))
-    model = read_model(LAYOUTS[layout](tmp_path / "model"))
+def test_every_layout_gives_the_mean_the_triangles_and_the_variance_of_the_shapes(layout, tmp_path):
+    model = read_model(LAYOUTS[layout](tmp_path / "model"), shape=len(DEVIATION) if layout == "flame" else None)
     np.testing.assert_allclose(model.mean[:, :3], POINTS, atol=1e-4)
     turned = {tuple(np.roll(face, -face.argmin())) for face in FACES}
     assert {tuple(np.roll(face, -face.argmin())) for face in model.modality.triangles.numpy()} == turned
@@ -179,14 +178,27 @@ def test_facekit_keeps_landmarks_and_is_found_in_its_repository(tmp_path):
         read_model(tmp_path)
 
 
-def test_flame_has_modes_of_expression_and_no_pose(tmp_path, monkeypatch):
+def test_flame_has_modes_of_expression_and_no_pose(tmp_path):
     path = flame(weights=np.zeros((VERTICES, 5)), posedirs=np.zeros(3))(tmp_path / "model")
-    with pytest.warns(UserWarning, match="its 6 modes are all taken for shape"):
-        assert read_model(path).sizes == (6, 0, 0)
-    monkeypatch.setattr(formats.flame, "SHAPE", len(DEVIATION))
     with pytest.warns(UserWarning, match="pose is not modelled: posedirs, weights"):
-        model = read_model(path)
+        model = read_model(path, shape=4)
     np.testing.assert_allclose(model.expression_variance.sqrt(), SMILES, rtol=1e-5)
+
+
+def test_the_modes_of_shape_of_a_flame_that_was_cut_are_asked_for(tmp_path):
+    path = flame()(tmp_path / "model")
+    with pytest.raises(MediaError, match=r"300 modes of shape and 100 of expression, got 6 in all; .*shape=\.\.\."):
+        read_model(path)
+    for shape in (0, 7):
+        with pytest.raises(MediaError, match=f"a number from 1 to its 6 modes, got {shape}"):
+            read_model(path, shape=shape)
+    with pytest.raises(MediaError, match="shape= is for FLAME"):
+        read_model(eos(1)(tmp_path / "model"), shape=4)
+    # A whole file says it by its 400 columns: a corner of the sheet moves by one mode each.
+    offsets = np.zeros((VERTICES, 3, 400))
+    offsets.reshape(SIZE, 400)[np.arange(75), np.arange(75)] = 0.01
+    offsets.reshape(SIZE, 400)[np.arange(5), 300 + np.arange(5)] = 0.01
+    assert read_model(flame(shapedirs=offsets)(tmp_path / "whole")).sizes == (75, 5, 0)
 
 
 def test_a_unit_overrides_that_of_the_format(tmp_path):

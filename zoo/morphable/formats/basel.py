@@ -4,13 +4,14 @@ Source: Paysan, Knothe, Amberg, Romdhani, Vetter, "A 3D Face Model for Pose and 
 Recognition", 2009.
 """
 
+import math
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from modalities import MediaError
-from zoo.morphable.formats.parts import Unit, build, modes, positions, triangles, vector
+from zoo.morphable.formats.parts import LARGE, RATIO, Unit, build, modes, open_hdf5, positions, triangles, vector
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
@@ -54,18 +55,21 @@ def _variables(path: Path) -> dict[str, np.ndarray]:
     from scipy.io import loadmat, whosmat
 
     wanted = {*SHAPE, *TEXTURE}
-    # scipy fails on broken files in many ways.
-    try:
-        if not h5py.is_hdf5(path):
-            names = {name for name, *_ in whosmat(path)}
-            found = loadmat(path, variable_names=sorted(names & wanted))
-            return {name: found.get(name, np.zeros(0)) for name in names}
-        with h5py.File(path) as file:
+    if h5py.is_hdf5(path):
+        with open_hdf5(path) as file:
             # HDF5 stores rows where MATLAB stores columns.
             return {
                 name: item[()].T if name in wanted else np.zeros(0)
                 for name, item in file.items()
                 if isinstance(item, h5py.Dataset)
             }
+    # scipy fails on broken files in many ways.
+    try:
+        shapes = {name: shape for name, shape, _ in whosmat(path)}
+        sizes = {name: 8 * math.prod(shape) for name, shape in shapes.items() if name in wanted}
+        if sizes and (most := max(sizes.values())) > max(LARGE, RATIO * path.stat().st_size):
+            raise ValueError(f"it announces an array of {most} bytes")
+        found = loadmat(path, variable_names=sorted(sizes))
     except Exception as error:
         raise MediaError(f"{path} cannot be read as a MATLAB file: {error}") from error
+    return {name: np.asarray(found.get(name, np.zeros(0))) for name in shapes}

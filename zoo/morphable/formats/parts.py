@@ -1,10 +1,12 @@
 """What the readers share: units, the checks of arrays, and the model that comes of them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 import torch
 
@@ -26,8 +28,42 @@ TOLERANCE = {"orthonormal": 0.01, "scaled": 0.01, "process": 0.15}
 """How far the length of a column may be off, as a fraction. Eigenfunctions of a kernel are approximate."""
 ORTHOGONAL = 1e-3
 """How large the cosine between two modes may be, from the rounding of float32 and of decimal numbers."""
+LARGE, RATIO = 2**28, 200
+"""Data of more bytes than `LARGE` that were packed by more than this factor are taken for a bomb."""
 EXTENT = (1.0, 10_000.0)
 """Millimetres that a model is expected to span; outside, its unit is doubted."""
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A file of HDF5 whose data all lie in it.
+
+    Raises `MediaError` for one that is broken, for links into other files and data stored in these, and for data that
+    unpack to far more than the file has.
+    """
+
+    def outside(name: str, link: object) -> str | None:
+        return name if isinstance(link, h5py.ExternalLink) else None
+
+    def unsafe(name: str, item: h5py.Dataset | h5py.Group) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if item.external or item.is_virtual:
+            return f"{name} lies in another file, which is not opened"
+        stored = item.id.get_storage_size()
+        packed = item.nbytes > LARGE and item.nbytes > RATIO * stored
+        return f"{name} unpacks from {stored} to {item.nbytes} bytes" if packed else None
+
+    # Damage inside a file shows when an array is read.
+    try:
+        with h5py.File(path) as file:
+            if (name := file.visititems_links(outside)) is not None:
+                raise MediaError(f"{path}: {name} is a link into another file, which is not followed")
+            if (fault := file.visititems(unsafe)) is not None:
+                raise MediaError(f"{path}: {fault}")
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        raise MediaError(f"{path} cannot be read as HDF5: {error}") from error
 
 
 def vector(source: str, values: np.ndarray, size: int | None = None) -> np.ndarray:
@@ -208,7 +244,7 @@ def build(
     item = np.concatenate([points, tint.reshape(len(points), -1)], 1)
     places = None if uv is None else torch.from_numpy(uv).float()
     sizes = len(shape.basis), 0 if tints is None else len(tints.basis)
-    return MorphableModel.assemble(
+    model = MorphableModel.assemble(
         Meshes(len(points), colour is not None, torch.from_numpy(faces), places),
         torch.from_numpy(item).float(),
         Axes(shape.basis, scale**2 * shape.variance),
@@ -218,3 +254,6 @@ def build(
         attributes=steps and dict(zip(steps[0], torch.nn.functional.pad(steps[1], sizes), strict=True)),
         landmarks=torch.tensor(landmarks) if landmarks else None,
     )
+    if not all(values.isfinite().all() for values in model.state_dict().values()):
+        raise MediaError(f"{path} holds numbers beyond the range of float32")
+    return model

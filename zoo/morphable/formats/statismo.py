@@ -5,7 +5,6 @@ Morel-Forster, Blumer et al., "Morphable Face Models - An Open Framework", 2018.
 """
 
 import json
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError
-from zoo.morphable.formats.parts import Convention, Unit, build, finite, modes, positions, triangles
+from zoo.morphable.formats.parts import Convention, Unit, build, finite, modes, open_hdf5, positions, triangles
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
@@ -29,6 +28,8 @@ LAYOUT = (
 OLD = ("vtkPolyDataRepresenter", "itkMeshRepresenter")
 """Representers of version 0.8, which may write no version."""
 MESHES = ("POLYGON_MESH", "POLYGON_MESH_DATA")
+VTK = {"float": ">f4", "double": ">f8", "int": ">i4", "vtkIdType": ">i4", "vtktypeint64": ">i8", "vtktypeint32": ">i4"}
+"""The types of legacy VTK files, which keep a vtkIdType in 32 bits."""
 METRES: dict[float, Unit] = {1e-6: "um", 0.001: "mm", 0.01: "cm", 1.0: "m"}
 """Units by the metres that `representer/length-unit` says."""
 
@@ -41,12 +42,8 @@ def read_statismo(path: Path, unit: Unit | None = None) -> MorphableModel:
 
     Landmarks, which the file keeps as positions, become the nearest vertices, in the file's order.
     """
-    # Damage inside a file shows when an array is read.
-    try:
-        with h5py.File(path) as file:
-            return _read(path, file, unit)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise MediaError(f"{path} cannot be read as HDF5: {error}") from error
+    with open_hdf5(path) as file:
+        return _read(path, file, unit)
 
 
 def _read(path: Path, file: h5py.File, unit: Unit | None) -> MorphableModel:
@@ -140,17 +137,48 @@ def _representer(path: Path, group: h5py.Group, size: int) -> tuple[np.ndarray, 
 
 
 def _vtk(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Points and triangles of a mesh that the oldest files keep as the bytes of a VTK file."""
-    import pyvista
+    """Points and triangles of a mesh that the oldest files keep as the bytes of a VTK file, as text or big-endian.
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "reference.vtk"
-        file.write_bytes(content)
-        try:
-            mesh = pyvista.PolyData(file)
-            return np.asarray(mesh.points), mesh.regular_faces
-        except Exception as error:
-            raise MediaError(f"{name}/reference cannot be read as a VTK mesh: {error}") from error
+    VTK itself is not asked: a broken file can end its process.
+    """
+    _, _, form, rest = content.split(b"\n", 3)
+    points = cells = offsets = None
+    part, sizes = b"", (0, 0)
+
+    def numbers(count: int, kind: bytes) -> np.ndarray:
+        nonlocal rest
+        stored = np.dtype(VTK[kind.decode()])
+        if form.strip() == b"BINARY":
+            values, rest = np.frombuffer(rest, stored, count), rest[count * stored.itemsize :]
+        else:
+            words = rest.split(None, count)
+            values, rest = np.array(words[:count], np.float64).astype(stored), b"".join(words[count:])
+        if len(values) < count:
+            raise ValueError(f"{count} numbers are announced, {len(values)} are there")
+        return values
+
+    try:
+        while rest and (points is None or cells is None):
+            line, _, rest = rest.partition(b"\n")
+            match line.split():
+                case [b"POINTS", count, kind]:
+                    points = numbers(3 * int(count), kind).reshape(-1, 3)
+                case [b"VERTICES" | b"LINES" | b"POLYGONS" as part, count, size]:
+                    sizes = int(count), int(size)
+                    if not rest.startswith(b"OFFSETS"):  # rows of a count and that many points
+                        rows = numbers(sizes[1], b"int")
+                        cells = rows.reshape(-1, 4) if part == b"POLYGONS" else cells
+                case [b"OFFSETS", kind]:
+                    offsets = numbers(sizes[0], kind)
+                case [b"CONNECTIVITY", kind]:
+                    corners = numbers(sizes[1], kind)
+                    counts = np.diff(offsets)[:, None]
+                    cells = np.concatenate([counts, corners.reshape(-1, 3)], 1) if part == b"POLYGONS" else cells
+        if points is None or cells is None or (cells[:, 0] != 3).any():
+            raise ValueError("expected points and triangles")
+    except (ValueError, KeyError, TypeError) as error:
+        raise MediaError(f"{name}/reference cannot be read as a VTK mesh: {error!r}") from error
+    return points, cells[:, 1:]
 
 
 def _landmarks(path: Path, file: h5py.File, reference: np.ndarray) -> list[int]:
