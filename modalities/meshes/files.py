@@ -1,8 +1,7 @@
 """Mesh files: OBJ, PLY, GLB, STL and OFF to arrays and back, with every vertex in its place.
 
-Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. GLB and STL go
-through trimesh; OBJ and OFF are read here, since trimesh begins the triangles of OBJ quads elsewhere and puts the
-triangles of OFF before its quads.
+Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. trimesh begins the
+triangles of OBJ quads elsewhere, puts the triangles of OFF before its quads, and logs what is wrong with a file.
 """
 
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 
 from modalities.files import write_aside
 from modalities.meshes.geometry import (
@@ -19,6 +19,7 @@ from modalities.meshes.geometry import (
     colour_bytes,
     count_non_manifold,
     join_polygons,
+    triangle_normals,
     without_area,
 )
 from modalities.meshes.gltf import read_gltf, write_glb
@@ -27,6 +28,9 @@ from modalities.modality import MediaError
 
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
 READABLE = (*SUFFIXES, ".gltf")
+
+STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("rest", "<u2")])
+"""A triangle of a binary file."""
 
 UNITS = {"um": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 """Millimetres a unit."""
@@ -137,14 +141,21 @@ def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
 
 
 def _read_stl(file: IO[bytes]) -> MeshArrays:
-    import trimesh
-
-    scene = trimesh.load_scene(file, file_type="stl", process=False)
-    parts = [scene.geometry[scene.graph[node][1]] for node in scene.graph.nodes_geometry]
-    corners = [part.triangles.reshape(-1, 3) for part in parts if isinstance(part, trimesh.Trimesh)]
-    if not corners:
-        raise MediaError("holds no complete list of triangles")
-    return MeshArrays(np.concatenate(corners), np.zeros((0, 3), np.int64))
+    data = file.read()
+    count = int.from_bytes(data[80:84], "little")
+    if len(data) == 84 + count * STL.itemsize:
+        rows = np.frombuffer(data, STL, count, 84)
+        corners = rows["corners"].reshape(-1, 3)
+        if b"COLOR=" in data[:80] or (rows["rest"] & 0x8000).any():
+            _left_out(file, "colours of faces")
+    else:
+        lines = _lines(data)
+        words = [line[0].lower() for line in lines]
+        corners = _numbers([line[1:] for line in lines if line[0].lower() == "vertex"], 3)
+        complete = len(corners) == 3 * words.count("facet") == 3 * words.count("endfacet") > 0
+        if words[:1] != ["solid"] or not complete or words[-1] != "endsolid":
+            raise MediaError(f"holds no complete list of triangles, neither {count} binary ones nor a solid of text")
+    return MeshArrays(corners, np.zeros((0, 3), np.int64))
 
 
 def _lines(content: bytes) -> list[list[str]]:
@@ -303,9 +314,11 @@ def _write_off(mesh: MeshArrays) -> bytes:
 
 
 def _write_stl(mesh: MeshArrays) -> bytes:
-    import trimesh
-
-    return trimesh.exchange.stl.export_stl(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
+    rows = np.zeros(len(mesh.faces), STL)
+    rows["corners"] = mesh.vertices[mesh.faces]
+    across = triangle_normals(torch.from_numpy(rows["corners"].astype(np.float64)))
+    rows["normal"] = torch.nn.functional.normalize(across, dim=1, eps=1e-30).numpy()
+    return bytes(80) + len(rows).to_bytes(4, "little") + rows.tobytes()
 
 
 WRITERS = {".obj": _write_obj, ".ply": write_ply, ".stl": _write_stl, ".off": _write_off}
