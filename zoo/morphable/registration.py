@@ -13,7 +13,6 @@ from torch import Tensor
 
 from modalities.meshes.alignment import Similarity, find_similarity
 from modalities.meshes.geometry import vertex_normals
-from zoo.morphable.camera import turn
 from zoo.morphable.conditioning import coefficient_rows
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.segments import check_vertices
@@ -82,6 +81,8 @@ def fit_mesh(
 
     Raises ValueError for points that are not finite, fewer than 3 landmarks, and a target that is nowhere near.
     """
+    from scipy.spatial.transform import Rotation
+
     if not (math.inf > noise[0] >= noise[1] > 0):
         raise ValueError(f"noise falls from a first to a last standard deviation above 0, got {noise!r}")
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3 or not points.isfinite().all():
@@ -121,7 +122,7 @@ def fit_mesh(
         step = _step(modes, x[used], near.points[used], near.normals[used], deviation, found)
         found = found + step[:k]
         translation = translation + size * rotation @ step[k + 3 :]
-        rotation = rotation @ turn(step[k : k + 3])
+        rotation = rotation @ Rotation.from_rotvec(step[k : k + 3]).as_matrix()
     _, kept, near = pairs(np.arange(len(places)), 6 * noise[1])
     distances = torch.from_numpy(np.where(kept, near.distances, np.nan)).to(model.mean)
     turned = torch.from_numpy(rotation)[None]
