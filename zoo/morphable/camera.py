@@ -146,18 +146,25 @@ def _nearest_turn(rows: np.ndarray) -> np.ndarray:
     return quaternion(u @ vt, float(lengths.mean()))
 
 
+_AXES = np.zeros((3, 3, 4, 4))
+"""The products of two numbers of a quaternion (x, y, z, w) that each entry of `turned_axes` sums."""
+for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+    _AXES[i, i] = np.diag(np.where(np.isin(range(4), (i, 3)), 1, -1))
+    _AXES[i, j, i, j] = _AXES[j, i, i, j] = _AXES[k, j, i, 3] = 2
+    _AXES[j, k, i, 3] = -2
+
+
 def turned_axes(q: np.ndarray) -> np.ndarray:
     """The rotation of a quaternion (x, y, z, w) times its squared length, which is the scale, shape [3, 3].
 
     It is quadratic in the four numbers, which need no constraint and know no singular angle.
     """
-    v, w = q[:3], q[3]
-    return (w * w - v @ v) * np.eye(3) + 2 * np.outer(v, v) + 2 * w * np.cross(np.eye(3), v)
+    return _AXES @ q @ q
 
 
 def turned_axes_slope(q: np.ndarray) -> np.ndarray:
     """The derivative of `turned_axes`, shape [3, 3, 4]."""
-    return np.stack([turned_axes(q + unit) - turned_axes(q) - turned_axes(unit) for unit in np.eye(4)], 2)
+    return (_AXES + _AXES.swapaxes(2, 3)) @ q
 
 
 def quaternion(rotation: np.ndarray, scale: float) -> np.ndarray:

@@ -57,7 +57,7 @@ def fit_landmarks(
             viewer.
 
     It minimises sum |point - projection|^2 / noise^2 + |z|^2, coefficients of shape and expression in standard
-    deviations, by nonlinear least squares over cameras and coefficients together, from the mean face. As a scaled
+    deviations, by Gauss-Newton steps over cameras and coefficients together, from the mean face. As a scaled
     orthographic camera cannot tell a small near face from a large far one, size comes from the prior alone.
 
     On generated faces turned by 40 degrees the vertices are 2.4 mm off on average, 2.7 mm without the jaw line at all,
@@ -179,8 +179,18 @@ class _Alignment:
         return np.concatenate([rows, np.eye(k, len(unknowns))])
 
     def solve(self, used: np.ndarray) -> None:
-        """Find the least sum of squares for these landmarks [pictures, landmarks], from where the unknowns are."""
-        from scipy.optimize import least_squares
-
+        """Gauss-Newton steps to the least sum of squares for these landmarks [pictures, landmarks]."""
         self.used = used
-        self.found = least_squares(self._residuals, self.found, self._jacobian, method="lm").x
+
+        def objective(unknowns: np.ndarray) -> float:
+            return float(np.square(self._residuals(unknowns)).sum())
+
+        for _ in range(50):
+            # By QR: the products of the rows would lose what small noise leaves.
+            rows, values = map(torch.from_numpy, (self._jacobian(self.found), -self._residuals(self.found)))
+            step = torch.linalg.lstsq(rows, values[:, None], driver="gels")[0].numpy()[:, 0]
+            best = min((self.found + 0.5**halvings * step for halvings in range(8)), key=objective)
+            before, after = objective(self.found), objective(best)
+            self.found = best if after < before else self.found
+            if not after < (1 - 1e-9) * before:
+                return

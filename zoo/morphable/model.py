@@ -18,7 +18,7 @@ from zoo.checkpoint import check_not_negative
 from zoo.distributions import DiagonalGaussian, Point
 from zoo.model import Fitted, Latent, check_count, check_temperature
 from zoo.morphable.attributes import learn_directions
-from zoo.morphable.learning import learn
+from zoo.morphable.learning import Pairs, learn
 from zoo.morphable.modes import Axes, ridge_coefficients
 from zoo.morphable.segments import check_vertices, segment_weights, vertex_mask
 
@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
 PARTS = Coefficients._fields
 
 
-def upgrade_0_1_0(arguments: dict[str, Any]) -> dict[str, str]:
+def upgrade_0_1_0(arguments: dict[str, object]) -> dict[str, str]:
     """Triangles and texture coordinates stood among the weights in version 0.1.0: their names then and now."""
     if "faces" not in arguments:
         return {}
@@ -175,7 +175,7 @@ class MorphableModel(Latent, Fitted):
         shape: int | float,
         colour: int | float = 0,
         expression: int | float = 0,
-        expressions: "tuple[Tensor, Tensor] | Items | None" = None,
+        expressions: Pairs | None = None,
         align: Literal["none", "rigid", "similarity"] = "none",
         landmarks: Tensor | None = None,
         seed: int = 0,
@@ -199,7 +199,7 @@ class MorphableModel(Latent, Fitted):
         than the meshes have.
         """
         learned = learn(data, medium, shape, colour, expression, expressions, align, seed)
-        return cls.assemble(medium, **learned, landmarks=landmarks)
+        return cls.assemble(**learned, landmarks=landmarks)
 
     def split(self, z: Tensor) -> Coefficients:
         """The coefficients [..., K] of shape, expression and colour apart."""
@@ -317,7 +317,7 @@ class MorphableModel(Latent, Fitted):
 
         Broken files of a data set are left out together with their labels. See `attributes.ridge_direction`.
         """
-        return self.with_parts(attributes=_parts_of(self)["attributes"] | learn_directions(self, data, labels))
+        return self.with_parts(attributes=self.parts()["attributes"] | learn_directions(self, data, labels))
 
     def with_segments(self, regions: Mapping[str, Tensor], width: float = 10.0) -> Self:
         """The model with segments: by name the vertices of a region, their numbers or a mask of all.
@@ -333,7 +333,20 @@ class MorphableModel(Latent, Fitted):
 
     def with_parts(self, **changes: Any) -> Self:
         """A copy with other parts, the arguments of `assemble`."""
-        return self.assemble(**_parts_of(self) | changes)
+        return self.assemble(**self.parts() | changes)
+
+    def parts(self) -> dict[str, Any]:
+        """The arguments of `assemble` that make the model again."""
+        return {
+            "medium": self.modality,
+            "mean": self.mean,
+            **{name: self.axes(name) for name in PARTS},
+            "noise": self.noise.item(),
+            "segments": dict(zip(self.segments, self.weights, strict=True)),
+            "attributes": dict(zip(self.attributes, self.directions, strict=True)),
+            "landmarks": self.landmarks,
+            "count": int(self.count),
+        }
 
     def check_weights(self) -> None:
         """Raise ValueError for what cannot be: a variance below 0, a landmark that is no vertex."""
@@ -378,20 +391,6 @@ def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> N
     for names in lists:
         if len(set(names)) < len(names):
             raise ValueError(f"the names of segments and of attributes must differ, got {list(names)}")
-
-
-def _parts_of(model: MorphableModel) -> dict[str, Any]:
-    """The arguments of `assemble` that make the model again."""
-    return {
-        "medium": model.modality,
-        "mean": model.mean,
-        **{name: model.axes(name) for name in PARTS},
-        "noise": model.noise.item(),
-        "segments": dict(zip(model.segments, model.weights, strict=True)),
-        "attributes": dict(zip(model.attributes, model.directions, strict=True)),
-        "landmarks": model.landmarks,
-        "count": model.count.item(),
-    }
 
 
 def _choose(name: str, names: Sequence[str], kind: str) -> int:
