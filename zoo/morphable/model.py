@@ -138,32 +138,32 @@ class MorphableModel(Latent, Fitted):
             attributes: the step in z by name, shape [K] each.
             landmarks: numbers of vertices.
 
-        Raises `MediaError` for parts that do not fit together.
+        Raises ValueError for parts that do not fit together.
         """
         segments, attributes = segments or {}, attributes or {}
         marks = torch.zeros(0, dtype=torch.int32) if landmarks is None else landmarks
         check_vertices(marks, medium.vertices, "landmarks")
         empty = Axes(mean.new_zeros(0, 3 * medium.vertices), mean.new_zeros(0))
-        axes = [part or empty for part in (shape, expression, colour)]
-        sizes = {name: len(part.basis) for name, part in zip(PARTS, axes, strict=True)}
-        model = cls(medium, **sizes, segments=list(segments), attributes=list(attributes), landmarks=len(marks)).to(
-            mean
-        )
-        _put(model.mean, mean, "mean")
-        _put(model.landmarks, marks, "landmarks")
-        for name, part in zip(PARTS, axes, strict=True):
-            _put(getattr(model, f"{name}_basis"), part.basis, f"the basis of {name}")
-            _put(getattr(model, f"{name}_variance"), part.variance, f"the variance of {name}")
-            if (part.variance < 0).any():
-                raise MediaError(f"the variance of {name} must be at least 0, got {part.variance.min().item():.4g}")
-        for row, (name, weight) in zip(model.weights, segments.items(), strict=True):
-            _put(row, weight, f"the weights of the segment {name!r}")
-        for row, (name, step) in zip(model.directions, attributes.items(), strict=True):
-            _put(row, step, f"the direction of {name!r}")
-        if segments and (model.weights.double().sum(0) - 1).abs().max() > 1e-3:
-            raise MediaError("the weights of a vertex must sum to 1 over the segments")
+        axes = {name: part or empty for name, part in zip(PARTS, (shape, expression, colour), strict=True)}
+        sizes = Sizes(*(len(part.basis) for part in axes.values()))
+        model = cls(medium, *sizes, list(segments), list(attributes), len(marks)).to(mean)
+        parts = [("mean", model.mean, mean), ("landmarks", model.landmarks, marks)]
+        for name, part in axes.items():
+            own = model.axes(name)
+            parts += [(f"the basis of {name}", own.basis, part.basis)]
+            parts += [(f"the variance of {name}", own.variance, part.variance)]
+        for kind, rows, given in (
+            ("weights of the segment", model.weights, segments),
+            ("direction of", model.directions, attributes),
+        ):
+            parts += [(f"the {kind} {name!r}", row, given[name]) for name, row in zip(given, rows, strict=True)]
+        for name, target, source in parts:
+            if target.shape != source.shape:
+                raise MediaError(f"{name}: expected shape {list(target.shape)}, got {list(source.shape)}")
+            target.copy_(source)
         model.noise.fill_(noise)
         model.count.fill_(count)
+        model.check_weights()
         return model.eval()
 
     @classmethod
@@ -239,7 +239,7 @@ class MorphableModel(Latent, Fitted):
         if list(z.shape[1:]) != expected:
             raise ValueError(f"expected coefficients of shape {['batch', *expected]}, got {list(z.shape)}")
         if z.ndim == 2:
-            return Point(_move(self, z, self.mean))
+            return Point(self._move(z, self.mean))
         x = self.mean.expand(len(z), -1, -1)
         for weight, part in zip(self.weights, z.unbind(1), strict=True):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
@@ -349,31 +349,33 @@ class MorphableModel(Latent, Fitted):
         }
 
     def check_weights(self) -> None:
-        """Raise ValueError for what cannot be: a variance below 0, a landmark that is no vertex."""
-        variances = {f"{name}_variance": self.axes(name).variance for name in PARTS}
+        """Raise ValueError for what cannot be: a variance below 0, weights that are no shares, a landmark that is no
+        vertex."""
+        variances = {f"the variance of {name}": self.axes(name).variance for name in PARTS}
         check_not_negative(noise=self.noise, weights=self.weights, **variances)
         check_vertices(self.landmarks, self.modality.vertices, "landmarks")
+        if self.segments and (self.weights.double().sum(0) - 1).abs().max() > 1e-3:
+            raise ValueError("the weights of a vertex must sum to 1 over the segments")
 
     def _offset(self, z: Tensor) -> Tensor:
-        return _move(self, z, torch.zeros_like(self.mean))
+        return self._move(z, torch.zeros_like(self.mean))
+
+    def _move(self, z: Tensor, start: Tensor) -> Tensor:
+        """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
+        shape, expression, colour = self.split(z)
+        x = torch.addmm(start[:, :3].reshape(-1), shape * self.shape_variance.sqrt(), self.shape_basis)
+        if self.sizes.expression:
+            x.addmm_(expression * self.expression_variance.sqrt(), self.expression_basis)
+        x = x.unflatten(1, (-1, 3))
+        if not self.modality.colours:
+            return x
+        tints = torch.addmm(start[:, 3:].reshape(-1), colour * self.colour_variance.sqrt(), self.colour_basis)
+        return torch.cat([x, tints.unflatten(1, (-1, 3))], 2)
 
     def _need_segments(self) -> tuple[str, ...]:
         if not self.segments:
             raise ValueError("this model has no segments; make some: model.with_segments(regions)")
         return self.segments
-
-
-def _move(model: MorphableModel, z: Tensor, start: Tensor) -> Tensor:
-    """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
-    parts = model.split(z)
-    x = torch.addmm(start[:, :3].reshape(-1), parts.shape * model.shape_variance.sqrt(), model.shape_basis)
-    if model.sizes.expression:
-        x.addmm_(parts.expression * model.expression_variance.sqrt(), model.expression_basis)
-    x = x.unflatten(1, (-1, 3))
-    if not model.modality.colours:
-        return x
-    tints = torch.addmm(start[:, 3:].reshape(-1), parts.colour * model.colour_variance.sqrt(), model.colour_basis)
-    return torch.cat([x, tints.unflatten(1, (-1, 3))], 2)
 
 
 def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> None:
@@ -401,10 +403,3 @@ def _choose(name: str, names: Sequence[str], kind: str) -> int:
     raise ValueError(
         f"no {kind} is called {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else "none is there")
     )
-
-
-def _put(target: Tensor, source: Tensor, name: str) -> None:
-    """Copy without broadcasting."""
-    if target.shape != source.shape:
-        raise MediaError(f"{name}: expected shape {list(target.shape)}, got {list(source.shape)}")
-    target.copy_(source)

@@ -5,7 +5,7 @@ ICP Algorithms for Surface Registration", 2007; Albrecht, Luthi, Gerig, Vetter, 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -157,7 +157,8 @@ def _step(
 ) -> np.ndarray:
     """The Gauss-Newton step of coefficients, turn and shift that brings points near [n, 3], which the modes [n, 3, k]
     move, to x [n, 3]: off along the normals by the deviation, along the surface by more."""
-    moves, k = np.concatenate([modes, _pose_rows(x)], 2), len(found)
+    k, turns = len(found), np.stack([np.cross(axis, x) for axis in np.eye(3)], 2)
+    moves = np.concatenate([modes, turns, np.broadcast_to(np.eye(3), (len(x), 3, 3))], 2)
     whiten = np.eye(3) / SLIDE + (1 - 1 / SLIDE) * normals[:, :, None] * normals[:, None, :]
     system = (whiten @ moves).reshape(-1, moves.shape[2]) / deviation
     values = (whiten @ (x - near)[:, :, None]).ravel() / deviation
@@ -165,12 +166,6 @@ def _step(
     goal = system.T @ values
     goal[:k] -= found
     return np.linalg.solve(products, goal)
-
-
-def _pose_rows(x: np.ndarray) -> np.ndarray:
-    """How points [n, 3] move with a turn about the axes through the origin and a shift, shape [n, 3, 6]."""
-    turns = np.stack([np.cross(axis, x) for axis in np.eye(3)], 2)
-    return np.concatenate([turns, np.broadcast_to(np.eye(3), (len(x), 3, 3))], 2)
 
 
 def _plane_normals(points: np.ndarray) -> np.ndarray:
@@ -213,7 +208,7 @@ class _Surface:
         """The nearest points for points [n, 3] where the vertices are at positions [vertices, 3]."""
         import pyvista
 
-        mesh: Any = pyvista.PolyData.from_regular_faces(positions, self.faces)
+        mesh = pyvista.PolyData.from_regular_faces(positions, self.faces)
         owners, points = mesh.find_closest_cell(x, return_closest_point=True)
         corners = self.faces[owners]
         # The weight of a corner is the area of the triangle of the point and the other two.
