@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modalities.meshes.geometry import vertex_normals
@@ -102,10 +103,10 @@ def fit_landmarks(
         if (used == fit.used).all():
             break
         fit.solve(used)
-    z, _ = fit.split(fit.found)
+    found, _ = fit.split(fit.found)
     distances = torch.from_numpy(np.linalg.norm(fit.offsets(fit.found), axis=2)).to(model.mean)
-    shape, expression = torch.from_numpy(z).to(model.mean).split(model.sizes[:2], 1)
-    return LandmarkFit(model.join(shape, expression), fit.cameras(), torch.from_numpy(fit.used), distances)
+    z = F.pad(torch.from_numpy(found).to(model.mean), (0, model.sizes.colour))
+    return LandmarkFit(z, fit.cameras(), torch.from_numpy(fit.used), distances)
 
 
 class _Alignment:

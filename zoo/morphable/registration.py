@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modalities.meshes.alignment import Similarity, find_similarity
@@ -127,8 +128,8 @@ def fit_mesh(
     distances = torch.from_numpy(np.where(kept, near.distances, np.nan)).to(model.mean)
     turned = torch.from_numpy(rotation)[None]
     pose = Similarity(torch.tensor([size], dtype=torch.float64), turned, torch.from_numpy(translation)[None])
-    z = torch.from_numpy(found)[None].to(model.mean)
-    return MeshFit(model.join(*z.split(model.sizes[:2], 1)), pose, distances)
+    z = F.pad(torch.from_numpy(found)[None].to(model.mean), (0, model.sizes.colour))
+    return MeshFit(z, pose, distances)
 
 
 def _start(
