@@ -96,7 +96,8 @@ def colour_coefficients(model: MorphableModel, colours: Tensor, weights: Tensor,
     The mean of the posterior, with noise of this standard deviation in the vertices that are seen well.
     """
     seen = (weights > SEEN).repeat_interleave(3)
-    modes = (model.colour_variance.sqrt()[:, None] * model.colour_basis)[:, seen]
+    basis, variance = model.axes("colour")
+    modes = (variance.sqrt()[:, None] * basis)[:, seen]
     gram = modes @ modes.T + noise**2 * torch.eye(len(modes)).to(modes)
     return torch.linalg.solve(gram, modes @ (colours - model.mean[:, 3:]).flatten()[seen])
 

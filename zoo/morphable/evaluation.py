@@ -107,7 +107,7 @@ def generalization(model: MorphableModel, x: Tensor, modes: Sequence[int] | None
     x is of shape [n, vertices, 3 or 6].
     """
     numbers = _numbers(modes, model.sizes.shape)
-    mean, basis = model.mean[:, :3].flatten(), model.shape_basis
+    mean, basis = model.mean[:, :3].flatten(), model.axes("shape").basis
     total = torch.zeros(len(numbers), dtype=torch.float64)
     for block in _positions(model.modality.check(x).to(mean)).split(_rows(len(mean))):
         rest = block - mean
@@ -173,11 +173,12 @@ def specificity(
     mean, rows = model.mean[:, :3].flatten(), _rows(3 * model.modality.vertices)
     # Coordinates first: a distance is then a few operations on long rows.
     training = _positions(model.modality.check(x).to(mean)).unflatten(1, (-1, 3)).movedim(2, 0).contiguous()
-    z = normal_noise((samples, max(numbers)), mean, generator) * model.shape_variance[: max(numbers)].sqrt()
+    basis, variance = model.axes("shape")
+    z = normal_noise((samples, max(numbers)), mean, generator) * variance[: max(numbers)].sqrt()
     total = torch.zeros(len(numbers), dtype=torch.float64)
     for place, k in enumerate(numbers):
         for part in z[:, :k].split(rows):
-            drawn = torch.addmm(mean, part, model.shape_basis[:k]).unflatten(1, (-1, 3)).movedim(2, 0)
+            drawn = torch.addmm(mean, part, basis[:k]).unflatten(1, (-1, 3)).movedim(2, 0)
             for sample in drawn.split(1, 1):
                 away = [(some - sample).square_().sum(0).sqrt_().mean(1).min() for some in training.split(rows, 1)]
                 total[place] += torch.stack(away).min().item()

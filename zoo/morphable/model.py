@@ -149,9 +149,8 @@ class MorphableModel(Latent, Fitted):
         model = cls(medium, *sizes, list(segments), list(attributes), len(marks)).to(mean)
         parts = [("mean", model.mean, mean), ("landmarks", model.landmarks, marks)]
         for name, part in axes.items():
-            own = model.axes(name)
-            parts += [(f"the basis of {name}", own.basis, part.basis)]
-            parts += [(f"the variance of {name}", own.variance, part.variance)]
+            parts += [(f"the basis of {name}", getattr(model, f"{name}_basis"), part.basis)]
+            parts += [(f"the variance of {name}", getattr(model, f"{name}_variance"), part.variance)]
         for kind, rows, given in (
             ("weights of the segment", model.weights, segments),
             ("direction of", model.directions, attributes),
@@ -221,9 +220,9 @@ class MorphableModel(Latent, Fitted):
         return self.landmarks.long()
 
     def axes(self, part: str) -> Axes:
-        """The modes of "shape", "expression" or "colour"."""
+        """The modes of "shape", "expression" or "colour", in the type of the mean."""
         _choose(part, PARTS, "part")
-        return Axes(getattr(self, f"{part}_basis"), getattr(self, f"{part}_variance"))
+        return Axes(getattr(self, f"{part}_basis").to(self.mean.dtype), getattr(self, f"{part}_variance"))
 
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, sum(self.sizes))
@@ -362,15 +361,12 @@ class MorphableModel(Latent, Fitted):
 
     def _move(self, z: Tensor, start: Tensor) -> Tensor:
         """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
-        shape, expression, colour = self.split(z)
-        x = torch.addmm(start[:, :3].reshape(-1), shape * self.shape_variance.sqrt(), self.shape_basis)
-        if self.sizes.expression:
-            x.addmm_(expression * self.expression_variance.sqrt(), self.expression_basis)
-        x = x.unflatten(1, (-1, 3))
-        if not self.modality.colours:
-            return x
-        tints = torch.addmm(start[:, 3:].reshape(-1), colour * self.colour_variance.sqrt(), self.colour_basis)
-        return torch.cat([x, tints.unflatten(1, (-1, 3))], 2)
+        flat = [start[:, :3].reshape(1, -1), start[:, 3:].reshape(1, -1)]
+        for place, name, part in zip((0, 0, 1), PARTS, self.split(z), strict=True):
+            if part.shape[1]:
+                basis, variance = self.axes(name)
+                flat[place] = torch.addmm(flat[place], part * variance.sqrt(), basis)
+        return torch.cat([part.expand(len(z), -1).unflatten(1, (-1, 3)) for part in flat if part.numel()], 2)
 
     def _need_segments(self) -> tuple[str, ...]:
         if not self.segments:

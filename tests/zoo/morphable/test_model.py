@@ -459,6 +459,17 @@ class TestParts:
         size = (folder / "model.safetensors").stat().st_size
         assert size < 2 * 3 * VERTICES * 11 + 60 * VERTICES + 6000
 
+    def test_a_model_of_half_precision_samples_what_the_whole_one_does(self):
+        whole = load("morphable-faces").sample(2, generator=generator())
+        for dtype, near in ((torch.float16, 0.01), (torch.bfloat16, 0.2)):
+            model = load("morphable-faces", dtype=dtype)
+            assert model.shape_basis.dtype == dtype and model.shape_variance.dtype == torch.float32
+            x = model.sample(2, generator=generator())
+            torch.testing.assert_close(x, whole, atol=near, rtol=0)
+            torch.testing.assert_close(
+                model.edit(model.reconstruct(x), "age", 1.0), model.edit(x, "age", 1.0), atol=0.5, rtol=0
+            )
+
     def test_a_checkpoint_of_version_0_1_0_has_its_triangles_among_the_weights(self):
         folder = Path(__file__).parents[1] / "old_checkpoints"
         model, expected = load(folder / "morphable-model"), load_file(folder / "morphable-model.safetensors")
