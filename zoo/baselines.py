@@ -94,6 +94,8 @@ class GaussianMixture(_Mixture):
     Source: Dempster, Laird, Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977.
     """
 
+    precise = ("weights", "centres", "scale")
+
     weights: Tensor
     """w, which sum to 1, shape [components]."""
     scale: Tensor

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
@@ -70,8 +70,8 @@ class GenerativeModel(nn.Module, abc.ABC):
     condition: Condition | None = None
     """What the model can be told; None for an unconditional one."""
     precise: ClassVar[tuple[str, ...]] = ()
-    """The class's own tensors that keep their precision in a checkpoint of half precision: they are small, and rounding
-    them would show."""
+    """The class's own buffers that are never shorter than float32, in memory and in a checkpoint of half precision:
+    they are small, and rounding them would show."""
 
     _arguments: ClassVar[dict[str, Any]] = {}
     """The arguments of the constructor; every instance whose constructor has any notes its own."""
@@ -112,6 +112,16 @@ class GenerativeModel(nn.Module, abc.ABC):
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What moves and converts a module: `precise` buffers take the device, and no type shorter than float32."""
+        before = {name: getattr(self, name) for name in self.precise}
+        super()._apply(fn, recurse)
+        for name, tensor in before.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16):
+                setattr(self, name, tensor.to(moved.device, torch.float32))
+        return self
 
     def prepare_condition(self, given: object, n: int, generator: torch.Generator | None = None) -> Tree:
         """n conditions as tensors on the model's device, out of one, n, or None; see `Condition.prepare`.
