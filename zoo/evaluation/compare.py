@@ -112,8 +112,8 @@ class Comparison(NamedTuple):
         """The first test items and the first samples of every model, its name at the side."""
         from PIL import Image, ImageDraw, ImageFont
 
-        font = ImageFont.load_default(15)
-        rows = {"test items": self.setting.real} | {row.name: row.samples for row in self.rows[1:]}
+        font, rows = ImageFont.load_default(15), {"test items": self.setting.real}
+        rows |= {row.name: row.samples for row in self.rows[1:]}
         strips = {name: self.setting.medium.show(x[:COLUMNS], COLUMNS).convert("RGB") for name, x in rows.items()}
         left = math.ceil(max(font.getlength(name) for name in strips)) + 2 * gap
         width = left + max(strip.width for strip in strips.values())
@@ -135,7 +135,8 @@ def common_medium(entries: Sequence[Entry]) -> Modality:
     for entry, theirs in zip(entries, said, strict=True):
         if theirs != said[0]:
             raise MediaError(
-                f"models of one medium and size can be compared: {entries[0].name} is of {said[0]}, {entry.name} of {theirs}"
+                f"models of one medium and size can be compared: {entries[0].name} is of {said[0]}, {entry.name} of "
+                f"{theirs}"
             )
     return min((entry.model.modality for entry in entries), key=lambda medium: medium.levels or 0)
 
