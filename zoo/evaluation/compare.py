@@ -187,13 +187,14 @@ def compare(
 
 def _measure(entry: Entry, setting: Setting) -> Row:
     """The row of a model."""
-    model, options = entry.model, {"samples": setting.draws, "batch_size": 64, "seed": setting.seed}
+    model = entry.model
     condition, mean = condition_of(model, setting.labels), setting.mean and has_means(model)
     drawn = draw(model, len(setting.real), condition, mean=mean, generator=setting.generator())
     cells, scorer = {"family": _family(model)}, setting.scorer(model)
     if scorer is not None:
-        data = Arrays(setting.real, setting.labels)
-        cells |= _cell(evaluate(scorer, data, "", metrics=["likelihood"], **options).figures, setting.medium)
+        data, draws = Arrays(setting.real, setting.labels), setting.draws
+        found = evaluate(scorer, data, "", metrics=["likelihood"], samples=draws, batch_size=64, seed=setting.seed)
+        cells |= _cell(found.figures, setting.medium)
     cells |= setting.compare(quantise(drawn, model.modality.levels, setting.medium, setting.generator()))
     seconds = seconds_trained(trained(entry.folder))
     cells |= {} if seconds is None else {"training": duration(seconds)}

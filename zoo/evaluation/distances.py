@@ -27,8 +27,9 @@ def measure(real: Tensor, generated: Tensor, training: Tensor, name: str, *, see
     """
     pairs = pair_up(real, generated, training, name)
     # Data sets are often sorted: the first items may be of one class.
-    some = [x[evenly_spaced(len(x), min(MOST, len(x)))] for x in (real, generated, training)]
-    tests = [(label, *mmd(some[0], x, seed=seed)) for label, x in pair_up(*some, name)]
+    some = evenly_spaced(len(real), min(MOST, len(real)))
+    few = pair_up(real[some], generated[some], training[some], name)
+    tests = [(label, *mmd(real[some], x, seed=seed)) for label, x in few]
     return [
         *(Figure("sliced Wasserstein distance", sliced_wasserstein(real, x, seed=seed), label) for label, x in pairs),
         *(Figure("squared MMD", value, label) for label, value, _ in tests),

@@ -77,11 +77,9 @@ def measure(
         name: of the real items.
     """
     sets, base = pair_up(real, generated, training, name), network(real)
-    found = {label: statistics(base, network(x), seed) for label, x in sets}
-    pairs = zip(*(values.items() for values in found.values()), strict=True)
-    return [
-        Figure(*named, label, kind=network.name) for pair in pairs for label, named in zip(found, pair, strict=True)
-    ]
+    found = [(label, statistics(base, network(x), seed)) for label, x in sets]
+    metrics = found[0][1]
+    return [Figure(metric, values[metric], label, kind=network.name) for metric in metrics for label, values in found]
 
 
 def statistics(real: Tensor, other: Tensor, seed: int = 0) -> dict[str, float]:
@@ -130,8 +128,8 @@ def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
     times = 1 if size == len(x) == len(y) else SUBSETS  # one of all is as good as a hundred of all
     generator, found = torch.Generator().manual_seed(seed), []
     for _ in range(times):
-        chosen = [z[torch.randperm(len(z), generator=generator)[:size]].double() for z in (x, y)]
-        found.append(poly_mmd(*chosen).item())
+        some, others = (z[torch.randperm(len(z), generator=generator)[:size]].double() for z in (x, y))
+        found.append(poly_mmd(some, others).item())
     return sum(found) / times
 
 

@@ -1,5 +1,6 @@
 """Nearest training neighbours: those of samples are nearer than those of unseen items where samples are copies."""
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +23,8 @@ FEWEST = 200
 """Of fewer unseen items there is no figure of that share: their 1st percentile lies too far inside."""
 
 
-class Neighbours(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
     """The item of a data set that lies closest to each of m samples."""
 
     index: Tensor

@@ -82,11 +82,12 @@ def evaluate(
     _check(model, set(chosen), seen is not None, network, mean)
     head = name if limit is None else f"{name}, first {limit:,}"
     found: list[Figure] = []
-    read = {"limit": limit, "batch_size": batch_size}
     if "likelihood" in chosen:
-        found += likelihood.measure(model, unseen, head, samples=samples, generator=_seeded(seed), **read)
+        found += likelihood.measure(
+            model, unseen, head, samples=samples, limit=limit, batch_size=batch_size, generator=_seeded(seed)
+        )
     if "latents" in chosen:
-        found += latents.measure(model, unseen, head, generator=_seeded(seed), **read)
+        found += latents.measure(model, unseen, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
     if seen is None or not SAMPLED & set(chosen):
         return Report(found, None)
     real, drawn = _draw(model, unseen, n, mean, seed)
