@@ -38,6 +38,12 @@ def covariance(model):
     return weights @ weights.T + model.noise * torch.eye(len(weights)).to(weights)
 
 
+def test_too_many_components_are_refused():
+    for kind, components, most in ((PCA, 3, 2), (ProbabilisticPCA, 2, 1)):
+        with pytest.raises(ValueError, match=f"at most {most}"):
+            kind(Points(2), components)
+
+
 def test_the_latent_is_whitened_and_decodes_to_the_projection(pca):
     x = images()
     z = pca.encode(x).mean
@@ -151,13 +157,6 @@ def test_the_noise_has_a_floor_where_the_data_leave_none():
     posterior = model.encode(doubled)
     assert torch.isfinite(model.log_prob(doubled)).all() and torch.isfinite(posterior.mean).all()
     assert posterior.std.max() <= 1
-
-
-def test_too_many_components_are_refused():
-    with pytest.raises(ValueError, match="at most 2"):
-        PCA(Points(2), 3)
-    with pytest.raises(ValueError, match="at most 1"):
-        ProbabilisticPCA(Points(2), 2)
 
 
 def test_digits_take_about_as_many_components_as_published(shared_data):
