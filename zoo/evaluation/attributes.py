@@ -34,8 +34,7 @@ def partial_out(attributes: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Ten
     complete, standard = _standardise(attributes)
     left = {}
     for column, name in enumerate(attributes):
-        others = torch.cat([standard[:, :column], standard[:, column + 1 :]], 1)
-        own = standard[:, column : column + 1]
+        own, others = standard[:, [column]], standard[:, torch.arange(len(attributes)) != column]
         rest = own - others @ torch.linalg.lstsq(others, own).solution if others.shape[1] else own
         left[name] = rest[:, 0]
     return complete, left
@@ -88,12 +87,9 @@ def linear_probe(pca: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> Pr
     known = scores(x[complete])
     # As much ridge as a fifth of the average variance, so that few items do.
     ridge = Ridge(alpha=0.2 * (known**2).sum(0).mean()).fit(known, standard.numpy())
-
-    def read(x: Tensor) -> dict[str, Tensor]:
-        numbers = torch.from_numpy(ridge.predict(scores(x))).reshape(len(x), -1)
-        return dict(zip(attributes, numbers.unbind(1), strict=True))
-
-    return read
+    return lambda x: dict(
+        zip(attributes, torch.from_numpy(ridge.predict(scores(x))).reshape(len(x), -1).unbind(1), strict=True)
+    )
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

@@ -107,9 +107,8 @@ def feature_network(
     try:
         classifier, accuracy, seen = _build(**about["classifier"]), float(about["accuracy"]), about["medium"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / CONFIG} does not describe a classifier: {error}; train one in another folder"
-        ) from error
+        why = f"does not describe a classifier: {error}; train one in another folder"
+        raise CheckpointError(f"{folder / CONFIG} {why}") from error
     if seen != _describe(medium):
         raise CheckpointError(
             f"the classifier in {folder} was trained on {seen}, and the items are {_describe(medium)}; train another "
@@ -117,10 +116,7 @@ def feature_network(
         )
     load_weights(classifier.state_dict(), folder / WEIGHTS)
     classifier.to(device).eval()
-    with open(folder / WEIGHTS, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
-
-    shape = about["classifier"]["shape"]
+    digest, shape = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8], about["classifier"]["shape"]
 
     def features(x: Tensor) -> Tensor:
         if list(x.shape[1:]) != shape:
