@@ -116,7 +116,8 @@ class Passes:
         count, most = moments.count, min(moments.count - 1, self.rows.width)
         if count < 2:
             raise ValueError(f"principal components need at least 2 items, got {count}")
-        rounding = torch.finfo(self.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
+        # The mean of equal items may be off by a rounding error of double precision for each of them.
+        rounding = count * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(moments.mean).item()
         if moments.total <= count * rounding**2:
             raise ValueError(f"all {count} items are equal: they have no principal components")
         self.k = self.k or most

@@ -106,6 +106,15 @@ def test_log_likelihood_and_noise_are_those_of_scikit_learn_where_items_outnumbe
     np.testing.assert_allclose(model.log_prob(x).numpy(), peer.score_samples(x.numpy()), atol=0.01)
 
 
+@pytest.mark.parametrize("solver", ["svd", "covariance", "gram", "randomized"])
+def test_single_precision_loses_no_nats_where_the_mean_is_far_from_zero(solver):
+    x = (spectrum(300, 48, offset=0.0) + 1e4).float().unflatten(1, (3, 4, 4))
+    exact, found = (ProbabilisticPCA.fit(y, MEDIUM, components=5, solver=solver) for y in (x.double(), x))
+    assert found.log_prob(x).mean().item() == pytest.approx(exact.log_prob(x.double()).mean().item(), abs=1e-3)
+    given = fed(PCA(MEDIUM, components=5), x, [100, 200])
+    torch.testing.assert_close(given.variance.double(), exact.variance * 300 / 299, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(200, 6), (5, 6)], ids=["n > d", "n < d"])
 def test_the_closed_form_is_a_stationary_point_and_a_fixed_point_of_em(shape):
     x = spectrum(*shape, decay=0.7)
