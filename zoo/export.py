@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from modalities.files import write_aside
+from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian
+from zoo.hierarchy import TopDown
 from zoo.model import GenerativeModel, Latent
 from zoo.walks import Z
 
@@ -31,8 +33,8 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
             `torch.export.load`.
         part: see `Part`.
 
-    Raises ValueError for a model without a latent space, a medium whose items differ in length, and conditions that are
-    no classes.
+    Raises ValueError for a model without a latent space, a medium whose items differ in length, conditions that are no
+    classes, a sampler whose prior is learned, and what branches on values, as the encoder of a morphable model does.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -45,10 +47,14 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
     with torch.no_grad():
         module = _Part(copy.deepcopy(model).float().cpu().eval(), part)
         inputs = module.examples()
-        batch = torch.export.Dim("batch", min=1)
-        shapes = (tuple({0: batch} for _ in inputs),)
-        program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        shapes = (tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs),)
+        try:
+            program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes)
+        except RuntimeError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"the {part} of {type(model).__name__} cannot be exported for any batch size: {why}"
+            ) from error
     with write_aside(path) as aside:
         if path.suffix == ".pt2":
             torch.export.save(program, aside)
@@ -76,18 +82,20 @@ class _Part(nn.Module):
 
     def examples(self) -> dict[str, Tensor]:
         """A batch of two of every input by its name."""
-        model = self.model
+        model, told = self.model, self.model.condition
+        if told is not None and not isinstance(told, Classes):
+            raise ValueError(f"{type(model).__name__} is told a {told.noun}, and only classes are exported")
         condition = model.prepare_condition(None, 2)
-        if condition is not None and not isinstance(condition, Tensor):
-            raise ValueError(f"{type(model).__name__} is told a {model.condition and model.condition.noun}, no class")
         x = torch.zeros(2, *model.modality.shape)
-        z = model.encode(x, condition=condition).mean
-        name = {"encoder": "x", "decoder": "z", "sampler": "noise"}[self.part]
-        inputs = {"x": x} if self.part == "encoder" else _named(name, z)
-        self.grouped = not isinstance(z, Tensor) and self.part != "encoder"
-        self.outputs = list(_named("mean", z)) if self.part == "encoder" else ["x"]
-        if self.part == "encoder" and isinstance(model.encode(x, condition=condition), DiagonalGaussian):
-            self.outputs.append("std")
+        q = model.encode(x, condition=condition)
+        if self.part == "encoder":
+            inputs, self.grouped = {"x": x}, False
+            self.outputs = [*_named("mean", q.mean), *(["std"] if isinstance(q, DiagonalGaussian) else [])]
+        else:
+            if self.part == "sampler" and not isinstance(model.prior(condition, n=2), (DiagonalGaussian, TopDown)):
+                raise ValueError(f"the prior of {type(model).__name__} is learned: it takes no noise of the shape of z")
+            inputs = _named("z" if self.part == "decoder" else "noise", q.mean)
+            self.outputs, self.grouped = ["x"], not isinstance(q.mean, Tensor)
         return inputs if condition is None else inputs | {"class": condition}
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
