@@ -14,7 +14,7 @@ from zoo.distributions import DiagonalGaussian, Point
 from zoo.linear.incremental import IncrementalPCA
 from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
-from zoo.model import Explicit, Fitted, Latent, check_count, check_temperature
+from zoo.model import Explicit, Fitted, Latent, Rng, check_count, check_temperature
 
 
 class LinearLatent(Latent, Fitted):
@@ -120,7 +120,7 @@ class LinearLatent(Latent, Fitted):
         condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         truncation: float | None = None,
     ) -> Tensor:
         """Draw n items; with `truncation`, as if every coordinate of z were drawn again until it lies within so many
@@ -238,9 +238,7 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         return DiagonalGaussian(self._items(z * self.gain), self.noise.sqrt())
 
     @torch.no_grad()
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64, in O(d k) an item.
 
         The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.

@@ -239,7 +239,7 @@ class MorphableModel(Latent, Fitted):
             raise ValueError(f"expected coefficients of shape {['batch', *expected]}, got {list(z.shape)}")
         if z.ndim == 2:
             return Point(self._move(z, self.mean))
-        x = self.mean.expand(len(z), -1, -1)
+        x = self.mean.expand(z.shape[0], -1, -1)
         for weight, part in zip(self.weights, z.unbind(1), strict=True):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
         return Point(x)

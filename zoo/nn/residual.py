@@ -105,7 +105,7 @@ class Encoder(nn.Module):
 
     def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The last hidden layer, shape [batch, hidden]."""
-        grid = x.reshape(len(x), self.plan.channels, *self.plan.grids[0])
+        grid = x.reshape(x.shape[0], self.plan.channels, *self.plan.grids[0])
         h = self.stages(grid.to(self.output.weight.dtype).contiguous(memory_format=self.plan.memory_format))
         h = self.hidden(F.silu(h).flatten(1))
         return F.silu(h if self.classes is None else h + self.classes(condition))
@@ -159,11 +159,11 @@ class Decoder(nn.Module):
         h = self.hidden(z.to(self.hidden.weight.dtype))
         h = F.silu(h if self.classes is None else h + self.classes(condition))
         (grid, wide), *_ = reversed(self.plan.stages)
-        h = self.expand(h).reshape(len(z), wide, *grid).contiguous(memory_format=self.plan.memory_format)
+        h = self.expand(h).reshape(z.shape[0], wide, *grid).contiguous(memory_format=self.plan.memory_format)
         for (grid, _), stage in zip(reversed(self.plan.stages), self.stages, strict=True):
             h = stage(_resize(h, grid))
         h = self.output(F.silu(self.refine(_resize(F.silu(h), self.plan.grids[0]))))
-        return h.reshape(len(z), self.outputs, *self.plan.shape[1:])
+        return h.reshape(z.shape[0], self.outputs, *self.plan.shape[1:])
 
 
 def _resize(h: Tensor, grid: tuple[int, ...]) -> Tensor:

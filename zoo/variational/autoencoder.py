@@ -56,7 +56,7 @@ class Autoencoder(Latent, Trainable):
 
     def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The items of codes: points, since no likelihood was learned."""
-        h = full_precision(self.decoder(z)).reshape(len(z), *self.modality.shape)
+        h = full_precision(self.decoder(z)).reshape(z.shape[0], *self.modality.shape)
         return Point(self.standardise.inverse(h))
 
     def loss(

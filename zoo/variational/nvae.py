@@ -83,7 +83,9 @@ class Group(nn.Module):
     def _prior(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """The prior's mean and log-sigma before they are bounded."""
         if self.first:
-            zeros = s.new_zeros(len(s), self.latent, *s.shape[2:], dtype=torch.promote_types(s.dtype, torch.float32))
+            zeros = s.new_zeros(
+                s.shape[0], self.latent, *s.shape[2:], dtype=torch.promote_types(s.dtype, torch.float32)
+            )
             return zeros, zeros
         mean, log_std = full_precision(self.prior_net(s)).chunk(2, 1)
         return mean, log_std
@@ -297,7 +299,11 @@ class NVAE(Variational):
 
     def _pad(self, x: Tensor) -> Tensor:
         """Items on a grid that can be halved often enough; their edges are repeated."""
-        x = self.standardise(x).to(self.dtype).reshape(len(x), x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
+        x = (
+            self.standardise(x)
+            .to(self.dtype)
+            .reshape(x.shape[0], x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
+        )
         x = F.pad(x, self.margins, mode="replicate")
         return x.contiguous(memory_format=FORMATS[len(self.grid)])
 
@@ -306,7 +312,7 @@ class NVAE(Variational):
         h = self._run(self.postprocess, s)
         if any(self.margins):  # else it would be a copy
             h = F.pad(h, [-margin for margin in self.margins])
-        h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
+        h = h.reshape(h.shape[0], self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
     def _begin(self, n: int, condition: Any) -> Tensor:
@@ -349,11 +355,11 @@ class NVAE(Variational):
         """q(z | x), groups as the prior's."""
         pairs = zip(self._each(), self._bottom_up(self.check_items(x)), strict=True)
         conditionals = [functools.partial(group.posterior, encoded=features) for group, features in pairs]
-        return TopDown(lambda: self._top_down(len(x), condition, conditionals))
+        return TopDown(lambda: self._top_down(x.shape[0], condition, conditionals))
 
     def decode(self, z: tuple[Tensor, ...], *, condition: object = None) -> Any:
         """p(x | z), event the shape of an item, in the medium's units."""
-        s = self._begin(len(z[0]), condition)
+        s = self._begin(z[0].shape[0], condition)
         for group, values in zip(self._each(), z, strict=True):
             s = self._run(group, s, values)
         return self._observe(s)

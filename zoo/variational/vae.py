@@ -94,7 +94,7 @@ class VAE(Variational):
     def decode(self, z: Tensor, *, condition: object = None) -> Any:
         """p(x given z), event the shape of an item, in the medium's units."""
         h = self.decoder(z, condition)
-        h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
+        h = h.reshape(h.shape[0], self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
     def loss(

@@ -149,7 +149,7 @@ class VQVAE(Latent, Trainable):
             book = full_precision(self.codebook)
             vectors = full_precision(z).to(book).movedim(1, -1).flatten(0, -2)
             index = (book.square().sum(1) - 2 * vectors @ book.T).argmin(1)
-        return index.reshape(len(z), *z.shape[2:])
+        return index.reshape(z.shape[0], *z.shape[2:])
 
     def loss(
         self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
