@@ -16,7 +16,8 @@ from modalities.points import Points
 from tests import toys
 from tests.speech import HOP, Sounds, Speaker, Spelling
 from zoo.conditions import Classes
-from zoo.distributions import DiagonalGaussian, Joint
+from zoo.distributions import DiagonalGaussian
+from zoo.hierarchy import Joint
 from zoo.model import Variational
 from zoo.training import TrainingConfig, train
 

@@ -16,7 +16,7 @@ from modalities import Modality
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.samplers import Incremental
 from zoo.conditions import Classes
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import ChainLikelihood
 from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 

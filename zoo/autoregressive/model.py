@@ -7,16 +7,16 @@ channels of a position follow each other or are drawn together.
 
 import abc
 import math
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch
+from modalities.data import Batch, Items
 from zoo.autoregressive.samplers import SAMPLERS, Draws, Incremental, Sampler
-from zoo.distributions import full_precision, uniform_noise
-from zoo.model import Explicit, Notes, Rng, Trainable, check_count, check_temperature
+from zoo.distributions import Rng, full_precision, uniform_noise
+from zoo.model import Explicit, Notes, Trainable, check_count, check_temperature
 from zoo.nn.likelihood import ChainHead, ChainLikelihood
 from zoo.nn.normalisation import Standardise
 from zoo.showcase import Exhibit, completion_exhibit
@@ -47,7 +47,7 @@ class Autoregressive(Explicit, Trainable):
         if not self.discrete:
             self.standardise = Standardise(shape)
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
@@ -68,9 +68,7 @@ class Autoregressive(Explicit, Trainable):
     def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
         """The same network, to be run position by position on n items."""
 
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """Exact log-probability in nats an item, shape [batch]; a mass where the medium has levels, else a density.
 
         Raises `MediaError` where values are not levels of the medium.
@@ -83,7 +81,7 @@ class Autoregressive(Explicit, Trainable):
         """The negative log-likelihood in nats an item, averaged over the batch."""
         return {"loss": -self._log_prob(batch.x, batch.condition, generator).mean()}
 
-    def _log_prob(self, x: Tensor, condition: object, generator: torch.Generator | None) -> Tensor:
+    def _log_prob(self, x: Tensor, condition: object, generator: Rng) -> Tensor:
         labels = self.prepare_condition(condition, len(x), generator)
         x, log_volume = self.to_unit(x)
         return self.likelihood_head(self.outputs(x, cast(Tensor | None, labels))).log_prob(x) - log_volume
@@ -111,7 +109,7 @@ class Autoregressive(Explicit, Trainable):
         condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         sampler: Sampler = "incremental",
     ) -> Tensor:
         """Draw n items, shape [n, ...]. The draws themselves are the items, so `mean` changes nothing.
@@ -131,7 +129,7 @@ class Autoregressive(Explicit, Trainable):
         *,
         condition: object = None,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         sampler: Sampler = "incremental",
     ) -> Tensor:
         """Draw what is not known of items from its exact distribution given what is known.
@@ -177,7 +175,7 @@ class Autoregressive(Explicit, Trainable):
         n: int,
         condition: object,
         temperature: float,
-        generator: torch.Generator | None,
+        generator: Rng,
         sampler: Sampler,
         known: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:

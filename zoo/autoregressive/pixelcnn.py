@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from modalities import Modality
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.samplers import Incremental
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import ChainLikelihood
 from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 

@@ -25,7 +25,7 @@ from zoo.autoregressive.shifted import (
     copy_columns,
 )
 from zoo.conditions import Classes
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 

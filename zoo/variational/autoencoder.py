@@ -4,20 +4,20 @@ Source: Hinton, Salakhutdinov, "Reducing the Dimensionality of Data with Neural 
 networks stand in the place of the stacked restricted Boltzmann machines of that paper.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch
-from zoo.distributions import DiagonalGaussian, Point, full_precision
-from zoo.model import Latent, Notes, Rng, Trainable
+from modalities.data import Batch, Items
+from zoo.distributions import DiagonalGaussian, Point, Rng, full_precision
+from zoo.model import Latent, Notes, Trainable
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Decoder, Encoder
 
 
-class Autoencoder(Latent, Trainable):
+class Autoencoder(Latent[Tensor], Trainable):
     """Encodes an item to a point and decodes the point, for the least squared error.
 
     It has no density, and nothing shapes the space of its codes: the standard normal that `sample` draws from is a
@@ -41,7 +41,7 @@ class Autoencoder(Latent, Trainable):
         self.encoder = Encoder(shape, latent, width, blocks, hidden)
         self.decoder = Decoder(shape, latent, shape[0], width, blocks, hidden)
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of the data."""
         self.standardise.measure(data, self.modality)
 

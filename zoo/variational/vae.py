@@ -7,22 +7,21 @@ convolutional where the 2014 paper has one hidden layer.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch
+from modalities.data import Batch, Items
 from zoo.conditions import Classes
-from zoo.distributions import DiagonalGaussian, OptimalGaussian, full_precision
-from zoo.model import Notes, Rng, Variational
+from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, Rng, full_precision
+from zoo.model import Notes, Variational
 from zoo.nn.likelihood import DecoderHead, DecoderLikelihood, update_sigma
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Decoder, Encoder
 
 
-class VAE(Variational):
+class VAE(Variational[Tensor]):
     """p(x, z) = N(z; 0, I) p(x given z), with a diagonal Gaussian q(z given x): log p(x) >= E_q[log p(x given z)] -
     KL(q || p),
 
@@ -75,7 +74,7 @@ class VAE(Variational):
         outputs = self.likelihood_head.size * (1 if modality.grid else math.prod(modality.shape[1:]))
         self.decoder = Decoder(shape, latent, outputs, width, blocks, hidden, classes)
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
@@ -91,7 +90,7 @@ class VAE(Variational):
         mean, log_std = full_precision(self.encoder(self.standardise(x), condition)).chunk(2, 1)
         return DiagonalGaussian(mean, torch.exp(5 * torch.tanh(log_std / 5)))
 
-    def decode(self, z: Tensor, *, condition: object = None) -> Any:
+    def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given z), event the shape of an item, in the medium's units."""
         h = self.decoder(z, condition)
         h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])

@@ -6,8 +6,6 @@ average; Dhariwal, Jun, Payne, Kim, Radford, Sutskever, "Jukebox", 2020, for the
 decoder has a likelihood of its medium, and no normalisation stands in the residual blocks.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,14 +13,14 @@ from torch import Tensor, nn
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from zoo.distributions import Event, Point, full_precision, uniform_noise
-from zoo.model import Latent, Notes, Rng, Trainable
-from zoo.nn.layout import channels_last
+from zoo.distributions import Event, Point, Posterior, Rng, full_precision, uniform_noise
+from zoo.model import Latent, Notes, Trainable
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import DecoderHead
 from zoo.nn.residual import ResidualBlock
 
 
-class VQVAE(Latent, Trainable):
+class VQVAE(Latent[Tensor], Trainable):
     """x -> encoder -> a grid of vectors -> at every position the nearest of K codes -> decoder -> p(x given codes).
 
     The loss is -log p(x given codes) + commitment * sum ||z - sg(e)||^2, with encoder outputs z, their codes' vectors e
@@ -100,7 +98,7 @@ class VQVAE(Latent, Trainable):
         )
         channels_last(self)
 
-    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Any:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> "UniformCodes":
         """All codes alike at every position, event [dimensions, *grid]: a stand-in until a prior is learned.
 
         The temperature draws the codes towards their mean.
@@ -130,7 +128,7 @@ class VQVAE(Latent, Trainable):
         """Grids of codes, for a prior over them."""
         return Latents((1, *self.grid), len(self.codebook))
 
-    def to_latents(self, posterior: Point, generator: torch.Generator | None = None) -> Tensor:
+    def to_latents(self, posterior: Posterior[Tensor], generator: Rng = None) -> Tensor:
         """The nearest codes as items of `latents()`, shape [batch, 1, *grid]."""
         return self.latents().values(self.nearest(posterior.mean).unsqueeze(1))
 
@@ -180,7 +178,7 @@ class VQVAE(Latent, Trainable):
         }
 
     @torch.no_grad()
-    def _revive(self, z: Tensor, generator: torch.Generator | None) -> None:
+    def _revive(self, z: Tensor, generator: Rng) -> None:
         """Start codes that are hardly used at encoder outputs of the batch.
 
         They start with twice the use that it takes to stay: little enough to follow their outputs at once, where a
@@ -238,7 +236,7 @@ class UniformCodes:
         n, height, width = self.shape
         return self.center.expand(n, -1, height, width)
 
-    def sample(self, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, *, generator: Rng = None) -> Tensor:
         """Draws, shape [n, dimensions, height, width]."""
         u = uniform_noise(self.shape, self.codebook, generator)
         drawn = F.embedding((u * len(self.codebook)).long(), self.codebook).movedim(-1, 1)
