@@ -17,6 +17,7 @@ from modalities.meshes import Meshes
 from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
+from tests.toys import generator
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -144,10 +145,6 @@ def ask(kind=GenerativeModel, where=lambda model: True):
 @pytest.fixture
 def model(request):
     return copy.deepcopy(made(request.param))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def told(model, n=None):

@@ -15,8 +15,9 @@ from torch import Tensor
 from modalities import Modality
 from modalities.data import Batch, Items
 from zoo.autoregressive.samplers import SAMPLERS, Draws, Incremental, Sampler
+from zoo.checks import check_count, check_counts, check_temperature
 from zoo.distributions import Rng, full_precision, uniform_noise
-from zoo.model import Explicit, Notes, Trainable, check_count, check_temperature
+from zoo.model import Explicit, Notes, Trainable
 from zoo.nn.likelihood import ChainHead, ChainLikelihood
 from zoo.nn.normalisation import Standardise
 from zoo.showcase import Exhibit, completion_exhibit
@@ -36,10 +37,19 @@ class Autoregressive(Explicit, Trainable):
     draws: int
     """How many draws make an item: one a position, or one for each of its channels."""
 
-    def describe(self, modality: Modality, likelihood: ChainLikelihood | None, components: int) -> None:
-        """Take channels, positions and the likelihood from the medium. A vector is a row of its coordinates."""
+    def describe(
+        self, modality: Modality, likelihood: ChainLikelihood | None, components: int, axes: int, **counts: int
+    ) -> None:
+        """Take channels, positions and the likelihood from the medium. A vector is a row of its coordinates.
+
+        Raises ValueError for a medium of other than so many axes, and for counts that are not positive whole numbers.
+        """
+        check_counts(components=components, **counts)
         self.modality = modality
         shape = modality.shape
+        if len(shape) != axes or None in shape:
+            items = {1: "[elements]", 2: "[channels, time]", 3: "[channels, height, width]"}[axes]
+            raise ValueError(f"{type(self).__name__} takes items {items}; {modality.kind} have the shape {list(shape)}")
         self.positions = shape if len(shape) == 1 else shape[1:]
         self.likelihood_head = ChainHead(1 if len(shape) == 1 else shape[0], modality.levels, likelihood, components)
         self.draws = math.prod(self.positions) * self.likelihood_head.groups

@@ -57,11 +57,7 @@ class PixelRNN(Autoregressive):
         components: int = 10,
     ):
         super().__init__()
-        self.describe(modality, likelihood, components)
-        if len(self.positions) != 2 or layers < 1:
-            raise ValueError(
-                f"expected items [channels, height, width] and at least 1 layer, got {modality.shape}, {layers}"
-            )
+        self.describe(modality, likelihood, components, axes=3, width=width, layers=layers, head=head)
         if math.prod(self.positions) > MOST_PIXELS:
             raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, of which each is a step, got {self.positions}")
         if kind not in ("row", "diagonal"):

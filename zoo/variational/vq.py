@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
+from zoo.checks import check_count, check_counts, check_numbers
 from zoo.distributions import Event, Point, Posterior, Rng, full_precision, uniform_noise
 from zoo.model import Latent, Notes, Trainable
 from zoo.nn.convolution import channels_last
@@ -62,14 +63,19 @@ class VQVAE(Latent[Tensor], Trainable):
         revival: float = 0.05,
     ):
         super().__init__()
+        check_counts(2, codes=codes, downsampling=downsampling)
+        check_counts(dimensions=dimensions, width=width)
+        check_count(blocks, "blocks", 0)
+        check_numbers(commitment=commitment)
+        check_numbers(0, 1, decay=decay, revival=revival)
         stages = downsampling.bit_length() - 1
-        if downsampling < 2 or downsampling != 2**stages:
-            raise ValueError(f"downsampling is a power of 2 from 2 on, got {downsampling!r}")
+        if downsampling != 2**stages:
+            raise ValueError(f"downsampling is a power of 2, got {downsampling!r}")
         channels, height, wide = modality.shape
         if height % downsampling or wide % downsampling:
             raise ValueError(f"height and width must be multiples of {downsampling}, got {height} x {wide}")
-        if codes < 2 or not 0 < revival < 1:
-            raise ValueError(f"expected at least 2 codes and a revival between 0 and 1, got {codes!r} and {revival!r}")
+        if revival in (0, 1):
+            raise ValueError(f"revival must lie between 0 and 1, got {revival!r}")
         self.modality, self.commitment, self.decay, self.revival = modality, commitment, decay, revival
         self.grid = (height // downsampling, wide // downsampling)
         """Height and width of the grid of codes."""
