@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,13 @@ import zoo
 from modalities import Modality
 from modalities.data import Batch, Items, Tree, move, repeat
 from modalities.latents import Latents
+from zoo import walks
 from zoo.checks import check_count, check_temperature
 from zoo.conditions import Condition
 from zoo.configuration import CheckpointError, family_name, record_arguments
 from zoo.distributions import Event, Inference, LatentT, Posterior, Prior, Rng, full_precision, uniform_noise
 from zoo.showcase import Exhibit, latent_exhibits, samples_exhibit
-from zoo.walks import Walks, map_latents
+from zoo.walks import map_latents
 
 Notes = dict[str, Tensor] | None
 """What the players of one training step leave for each other; None where there is one player."""
@@ -233,7 +234,7 @@ class Explicit(GenerativeModel):
         return -(log_prob + log_width) / (self.modality.elements * math.log(2))
 
 
-class Latent(Walks[LatentT], GenerativeModel):
+class Latent(GenerativeModel, Generic[LatentT]):
     """A model with a latent space: `prior`, `encode` and `decode` give all the rest.
 
     z, the type that the class is subscribed with, is a tensor, or a tuple of them: one a group in a hierarchy, a
@@ -244,6 +245,9 @@ class Latent(Walks[LatentT], GenerativeModel):
     """False where `decode` answers a point, since no likelihood was learned."""
     discrete: bool = False
     """True where p(x given z) is a mass, False where it is a density."""
+    interpolate = walks.interpolate
+    traverse = walks.traverse
+    attribute_direction = walks.attribute_direction
 
     @abc.abstractmethod
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Prior[LatentT]:

@@ -1,11 +1,11 @@
 """Walks through a latent space: interpolation, traversal and attribute directions of any `Latent` model.
 
-All of them move the standardised noise, the coordinates in which the prior is a standard normal: in a hierarchy that of
-every group, so that a group follows what the groups above it become.
+The last three functions are methods of `Latent`. All of them move the standardised noise, the coordinates in which the
+prior is a standard normal: in a hierarchy that of every group, so that a group follows what the groups above it become.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
@@ -60,8 +60,9 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
 def _most_informative(prior: Prior[LatentT], posterior: Posterior[LatentT] | None, noise: LatentT) -> list[int]:
     """The eight elements of the flattened latent that say most about the items, or the first eight."""
     size = sum(group[0].numel() for group in _groups(noise))
-    if hasattr(posterior, "information"):
-        return posterior.information(prior).argsort(descending=True)[:8].tolist()
+    information = getattr(posterior, "information", None)
+    if information is not None:
+        return information(prior).argsort(descending=True)[:8].tolist()
     return list(range(min(8, size)))
 
 
@@ -84,90 +85,89 @@ def _groups(z: Z) -> tuple[Tensor, ...]:
     return (z,) if isinstance(z, Tensor) else z
 
 
-class Walks(Generic[LatentT]):
-    """What any model with a latent space can be asked for: see `zoo.model.Latent`."""
+@torch.no_grad()
+def interpolate(
+    model: "Latent[LatentT]",
+    a: Tensor,
+    b: Tensor,
+    steps: int = 8,
+    *,
+    method: Literal["spherical", "linear"] = "spherical",
+    condition: object = None,
+) -> Tensor:
+    """Walk from the items a to the items b, shape [batch, steps, ...]; the ends are their reconstructions.
 
-    @torch.no_grad()
-    def interpolate(
-        self: "Latent[LatentT]",
-        a: Tensor,
-        b: Tensor,
-        steps: int = 8,
-        *,
-        method: Literal["spherical", "linear"] = "spherical",
-        condition: object = None,
-    ) -> Tensor:
-        """Walk from the items a to the items b, shape [batch, steps, ...]; the ends are their reconstructions.
+    Spherical interpolation (slerp) keeps the norm that a standard normal's draws have. In a hierarchy the noise of
+    every group moves.
+    """
+    check_count(steps, "steps")
+    if a.shape != b.shape:
+        raise ValueError(f"the two ends must have one shape, got {list(a.shape)} and {list(b.shape)}")
+    if method not in ("spherical", "linear"):
+        raise ValueError(f"method is spherical or linear, got {method!r}")
+    condition = model.prepare_condition(condition, len(a))
+    start, end = encode_noise(model, a, condition), encode_noise(model, b, condition)
+    mix = slerp if method == "spherical" else torch.lerp
+    frames = []
+    for fraction in torch.linspace(0, 1, steps).tolist():
+        noise = map_latents(lambda s, e, t=fraction: mix(s, e, t), start, end)
+        frames.append(decode_noise(model, noise, condition))
+    return torch.stack(frames, 1)
 
-        Spherical interpolation (slerp) keeps the norm that a standard normal's draws have. In a hierarchy the noise of
-        every group moves.
-        """
-        check_count(steps, "steps")
-        if a.shape != b.shape:
-            raise ValueError(f"the two ends must have one shape, got {list(a.shape)} and {list(b.shape)}")
-        if method not in ("spherical", "linear"):
-            raise ValueError(f"method is spherical or linear, got {method!r}")
-        condition = self.prepare_condition(condition, len(a))
-        start, end = encode_noise(self, a, condition), encode_noise(self, b, condition)
-        mix = slerp if method == "spherical" else torch.lerp
-        frames = []
-        for fraction in torch.linspace(0, 1, steps).tolist():
-            noise = map_latents(lambda s, e, t=fraction: mix(s, e, t), start, end)
-            frames.append(decode_noise(self, noise, condition))
-        return torch.stack(frames, 1)
 
-    @torch.no_grad()
-    def traverse(
-        self: "Latent[LatentT]",
-        x: Tensor | None = None,
-        *,
-        along: Sequence[int | LatentT] | None = None,
-        values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
-        condition: object = None,
-    ) -> Tensor:
-        """Move through the latent space and decode, shape [batch, directions, values, ...].
+@torch.no_grad()
+def traverse(
+    model: "Latent[LatentT]",
+    x: Tensor | None = None,
+    *,
+    along: Sequence[int | LatentT] | None = None,
+    values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+    condition: object = None,
+) -> Tensor:
+    """Move through the latent space and decode, shape [batch, directions, values, ...].
 
-        Arguments:
-            x: the items to start from; None starts from the prior's mean.
-            along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of
-                the prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
-                eight dimensions that carry most information about x, or the first eight.
-            values: where to stop along each.
-        """
-        n = 1 if x is None else len(x)
-        condition = self.prepare_condition(condition, n)
-        prior = self.prior(condition, n=n)
-        posterior = None if x is None else self.encode(x, condition=condition)
-        noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
-        if along is None:
-            along = _most_informative(prior, posterior, noise)
-        rows = []
-        for direction in along:
-            moved = [_move(noise, direction, value) for value in values]
-            rows.append(torch.stack([decode_noise(self, step, condition) for step in moved], 1))
-        return torch.stack(rows, 1)
+    Arguments:
+        x: the items to start from; None starts from the prior's mean.
+        along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of
+            the prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
+            eight dimensions that carry most information about x, or the first eight.
+        values: where to stop along each.
+    """
+    n = 1 if x is None else len(x)
+    condition = model.prepare_condition(condition, n)
+    prior = model.prior(condition, n=n)
+    posterior = None if x is None else model.encode(x, condition=condition)
+    noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
+    if along is None:
+        along = _most_informative(prior, posterior, noise)
+    rows = []
+    for direction in along:
+        moved = [_move(noise, direction, value) for value in values]
+        rows.append(torch.stack([decode_noise(model, step, condition) for step in moved], 1))
+    return torch.stack(rows, 1)
 
-    @torch.no_grad()
-    def attribute_direction(self: "Latent[LatentT]", x: Tensor, labels: Tensor, *, condition: object = None) -> LatentT:
-        """The change of the latent for a label that is larger by one, without the batch dimension.
 
-        The least-squares slope of every latent dimension on the label; for labels 0 and 1 it is the difference of the
-        two groups' means. Take some hundred items a group, and balance what else differs between the groups.
+@torch.no_grad()
+def attribute_direction(model: "Latent[LatentT]", x: Tensor, labels: Tensor, *, condition: object = None) -> LatentT:
+    """The change of the latent for a label that is larger by one, without the batch dimension.
 
-        Source: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels", 2016, for binary labels.
-        """
-        values = torch.as_tensor(labels, dtype=torch.float64)
-        if values.shape != (len(x),):
-            raise ValueError(f"expected one label an item, shape [{len(x)}], got {list(values.shape)}")
-        values = values - values.mean()
-        if not values.square().sum() > 0:
-            raise ValueError("all labels are equal: an attribute that never changes has no direction")
-        condition = self.prepare_condition(condition, len(x))
-        weights = values / values.square().sum()
-        slopes = []
-        for start in range(0, len(x), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            noise = encode_noise(self, x[part], cut(condition, part))
-            weight = weights[part]
-            slopes.append(map_latents(lambda group, w=weight: torch.tensordot(w.to(group), group, 1), noise))
-        return map_latents(lambda *parts: torch.stack(parts).sum(0), *slopes)
+    The least-squares slope of every latent dimension on the label; for labels 0 and 1 it is the difference of the
+    two groups' means. Take some hundred items a group, and balance what else differs between the groups.
+
+    Source: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels", 2016, for binary labels.
+    """
+    values = torch.as_tensor(labels, dtype=torch.float64)
+    if values.shape != (len(x),):
+        raise ValueError(f"expected one label an item, shape [{len(x)}], got {list(values.shape)}")
+    values = values - values.mean()
+    if not values.square().sum() > 0:
+        raise ValueError("all labels are equal: an attribute that never changes has no direction")
+    condition = model.prepare_condition(condition, len(x))
+    weights = values / values.square().sum()
+    slopes = []
+    for start in range(0, len(x), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        noise = encode_noise(model, x[part], cut(condition, part))
+        weight = weights[part]
+        slopes.append(map_latents(lambda group, w=weight: torch.tensordot(w.to(group), group, 1), noise))
+    return map_latents(lambda *parts: torch.stack(parts).sum(0), *slopes)

@@ -63,7 +63,8 @@ class PixelRNN(Autoregressive):
         if kind not in ("row", "diagonal"):
             raise ValueError(f"kind is row or diagonal, got {kind!r}")
         self.kind, self.groups, channels = kind, self.likelihood_head.groups, self.likelihood_head.channels
-        self.wavefronts = Wavefronts(*self.positions, kind)
+        height, columns = self.positions
+        self.wavefronts = Wavefronts(height, columns, kind)
         self.first = MaskedConv2d(channels, 2 * width, REACH, REACH, "A", self.groups)
         self.first_reverse = MaskedConv2d(channels, 2 * width, REACH, REACH, "B") if kind == "diagonal" else None
         stack = nn.ModuleList(LSTMLayer(width, kind, self.groups) for _ in range(layers))

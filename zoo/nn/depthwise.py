@@ -1,12 +1,12 @@
 """Depthwise convolution with a quick gradient on processors."""
 
 import itertools
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 CONVOLVE = {4: F.conv2d, 5: F.conv3d}
 """By the axes of features with batch and channels."""
@@ -39,8 +39,8 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     @once_differentiable
-    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = tuple(ctx.saved_tensors)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
         moved = None
         if ctx.needs_input_grad[0]:
             # The transposed convolution is one with the kernel turned round.
