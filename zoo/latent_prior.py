@@ -5,7 +5,8 @@ vectors the second stage of Dai, Wipf, "Diagnosing and Enhancing VAE Models", 20
 explicit one instead of a VAE.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from typing import ClassVar, Self, cast
 
 import torch
@@ -126,10 +127,13 @@ class LatentPrior(Explicit, Latent[Tensor], Trainable):
         Raises TypeError where the model below has no likelihood.
         """
         check_count(samples, "samples")
-        x, condition, posterior = self._observe(x, condition, generator)
+        x, condition = self._observe(x, condition, generator)
+        return self.in_parts(functools.partial(self._bound, samples=samples, generator=generator), x, condition)
+
+    def _bound(self, x: Tensor, condition: Tree, samples: int, generator: Rng) -> Tensor:
+        posterior = self.encode(x, condition=condition)
         draws = 1 if isinstance(posterior, Point) else samples
-        terms: Iterator[Tensor] = (self._terms(x, posterior, condition, generator).total[None] for _ in range(draws))
-        return log_mean_exp(terms, draws)
+        return log_mean_exp((self._terms(x, posterior, condition, generator).total[None] for _ in range(draws)), draws)
 
     def elbo(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> ELBO:
         """The bound by one draw of the latents: log p(x given z), and as the rate log q(z given x) - log p(z), which of
@@ -137,16 +141,15 @@ class LatentPrior(Explicit, Latent[Tensor], Trainable):
 
         Raises TypeError where the model below has no likelihood.
         """
-        x, condition, posterior = self._observe(x, condition, generator)
-        return self._terms(x, posterior, condition, generator)
+        x, condition = self._observe(x, condition, generator)
+        return self._terms(x, self.encode(x, condition=condition), condition, generator)
 
-    def _observe(self, x: Tensor, condition: object, generator: Rng) -> tuple[Tensor, Tree, Posterior[Tensor]]:
-        """The items checked, the condition prepared, and q(z given x)."""
+    def _observe(self, x: Tensor, condition: object, generator: Rng) -> tuple[Tensor, Tree]:
+        """The items checked, and the condition prepared."""
         if not self.scores:
             raise TypeError(f"{type(self.model).__name__} has no likelihood, so a prior of its latents scores nothing")
         x = self.check_items(x, levels=self.discrete)
-        prepared = self.prepare_condition(condition, len(x), generator)
-        return x, prepared, self.encode(x, condition=prepared)
+        return x, self.prepare_condition(condition, len(x), generator)
 
     def _terms(self, x: Tensor, posterior: Posterior[Tensor], condition: Tree, generator: Rng) -> ELBO:
         items = self.model.to_latents(posterior, generator)

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, cast
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import zoo
 from modalities import Modality
-from modalities.data import Batch, Items, Tree, move, repeat
+from modalities.data import Batch, Items, Tree, cut, move, repeat
 from modalities.latents import Latents
 from zoo import walks
 from zoo.checks import check_count, check_temperature
@@ -28,6 +28,10 @@ from zoo.distributions import Event, Inference, LatentT, Posterior, Prior, Rng, 
 from zoo.showcase import Exhibit, latent_exhibits, samples_exhibit
 from zoo.walks import map_latents
 
+ELEMENTS_AT_ONCE, MOST_AT_ONCE = 2**17, 4096
+"""How many elements, and items, are scored or encoded at a time: 167 pictures of 28 x 28."""
+FAR = 8.0
+"""Values of a medium in [-1, 1] that are larger are of another scale."""
 Notes = dict[str, Tensor] | None
 """What the players of one training step leave for each other; None where there is one player."""
 
@@ -128,11 +132,36 @@ class GenerativeModel(nn.Module, abc.ABC):
         """Return x if it is a batch of the medium; with `levels`, if its values are levels of the medium too.
 
         In training nothing is looked at: the trainer has looked at the first batch, and looking waits for the device.
-        Raises `MediaError` for other shapes, NaN and infinities.
+        Raises `MediaError` for other shapes, NaN and infinities, an empty batch, and values far beyond the medium's
+        range, but not for a little beyond, where samples of real numbers may lie; warns where they look like those of
+        another range.
         """
         if self.training:
             return x
-        return self.modality.check_levels(x) if levels else self.modality.check(x)
+        if not levels:
+            return self.modality.check_range(x, FAR)
+        for part in self.modality.check(x).split(self._at_once(x)):
+            self.modality.check_levels(part)
+        return x
+
+    def in_parts(self, function: Callable[..., Tensor], x: Tensor, *others: Tree) -> Tensor:
+        """`function(x, *others)`, a number or more an item, for so many items at a time that memory does not grow with
+        their number, and without a graph.
+
+        Unless a gradient is asked for, by a model that is in training or by an `x` that requires one: then the batch
+        is taken whole.
+        """
+        if self.training or (torch.is_grad_enabled() and x.requires_grad):
+            return function(x, *others)
+        size = self._at_once(x)
+        with torch.no_grad():
+            if len(x) <= size:
+                return function(x, *others)
+            slices = [slice(start, start + size) for start in range(0, len(x), size)]
+            return torch.cat([function(*(cut(tree, part) for tree in (x, *others))) for part in slices])
+
+    def _at_once(self, x: Tensor) -> int:
+        return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[0].numel())))
 
     def checkpoint(self) -> dict[str, Tensor]:
         """The tensors that are saved and loaded: all but those of the other players of an adversarial model."""
@@ -298,8 +327,12 @@ class Latent(GenerativeModel, Generic[LatentT]):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, condition: object = None) -> Tensor:
         """The mean of p(x given z) at the mean of q(z given x), shape of x."""
-        condition = self.prepare_condition(condition, len(x))
-        return self.decode(self.encode(x, condition=condition).mean, condition=condition).mean
+        x = self.check_items(x)
+
+        def restore(x: Tensor, condition: Tree) -> Tensor:
+            return self.decode(self.encode(x, condition=condition).mean, condition=condition).mean
+
+        return self.in_parts(restore, x, self.prepare_condition(condition, len(x)))
 
 
 class ELBO(NamedTuple):
@@ -353,14 +386,18 @@ class Variational(Explicit, Latent[LatentT], Trainable):
         """The importance-weighted bound with `samples` draws, nats an item, shape [batch], float64.
 
         log (1/k) sum_j p(x, z_j) / q(z_j given x): one draw estimates the evidence lower bound, more draws tighten it.
-        Under `torch.no_grad()` memory does not grow with the draws: they are taken in chunks under a running logsumexp.
+        Memory does not grow with the draws, which are taken in chunks under a running logsumexp, nor with the items:
+        see `in_parts`.
 
         Source: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016.
         """
         check_count(samples, "samples")
         x = self.check_items(x, levels=self.discrete)
+        bound = functools.partial(self._bound, samples=samples, generator=generator)
+        return self.in_parts(bound, x, self.prepare_condition(condition, len(x), generator))
+
+    def _bound(self, x: Tensor, condition: Tree, samples: int, generator: Rng) -> Tensor:
         n = len(x)
-        condition = self.prepare_condition(condition, n, generator)
         posterior, prior = self.encode(x, condition=condition), self.prior(condition, n=n)
 
         def log_weights() -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch, Items
+from modalities.data import Batch, Items, Tree
 from zoo.autoregressive.samplers import SAMPLERS, Draws, Incremental, Sampler
 from zoo.checks import check_count, check_counts, check_temperature
 from zoo.distributions import Rng, full_precision, uniform_noise
@@ -83,16 +83,17 @@ class Autoregressive(Explicit, Trainable):
 
         Raises `MediaError` where values are not levels of the medium.
         """
-        return self._log_prob(self.check_items(x, levels=True), condition, generator)
+        x = self.check_items(x, levels=True)
+        return self.in_parts(self._log_prob, x, self.prepare_condition(condition, len(x), generator))
 
     def loss(
         self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The negative log-likelihood in nats an item, averaged over the batch."""
-        return {"loss": -self._log_prob(batch.x, batch.condition, generator).mean()}
+        condition = self.prepare_condition(batch.condition, len(batch.x), generator)
+        return {"loss": -self._log_prob(batch.x, condition).mean()}
 
-    def _log_prob(self, x: Tensor, condition: object, generator: Rng) -> Tensor:
-        labels = self.prepare_condition(condition, len(x), generator)
+    def _log_prob(self, x: Tensor, labels: Tree) -> Tensor:
         x, log_volume = self.to_unit(x)
         return self.likelihood_head(self.outputs(x, cast(Tensor | None, labels))).log_prob(x) - log_volume
 

@@ -55,7 +55,7 @@ class Autoencoder(Latent[Tensor], Trainable):
 
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The codes of items, event [latent]: points, since they have no spread."""
-        return Point(self.encoder(self.standardise(self.check_items(x))))
+        return Point(self.in_parts(lambda x: self.encoder(self.standardise(x)), self.check_items(x)))
 
     def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The items of codes: points, since no likelihood was learned."""

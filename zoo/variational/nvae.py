@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modalities import Modality
-from modalities.data import Batch, Items
+from modalities.data import Batch, Items, Tree
 from zoo.checks import check_count, check_counts, check_numbers, check_temperature
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, Inference, OptimalGaussian, Rng, full_precision
@@ -396,11 +396,8 @@ class NVAE(Variational[Groups]):
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         return ELBO(likelihood.log_prob(x), kl)
 
-    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
-        """As `Variational.log_prob`; the items are read once, and a draw takes one top-down pass."""
-        check_count(samples, "samples")
-        x = self.check_items(x, levels=self.discrete)
-        condition = self.prepare_condition(condition, len(x), generator)
+    def _bound(self, x: Tensor, condition: Tree, samples: int, generator: Rng) -> Tensor:
+        """Items are read once, and a draw takes one top-down pass."""
         states = self._bottom_up(x)
 
         def log_weights() -> Iterator[Tensor]:

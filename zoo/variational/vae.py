@@ -92,7 +92,8 @@ class VAE(Variational[Tensor]):
     def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """q(z given x), event [latent]. Its log-sigma is bounded softly to (-5, 5)."""
         x = self.check_items(x)
-        mean, log_std = full_precision(self.encoder(self.standardise(x), condition)).chunk(2, 1)
+        numbers = self.in_parts(lambda x, labels: self.encoder(self.standardise(x), labels), x, condition)
+        mean, log_std = full_precision(numbers).chunk(2, 1)
         return DiagonalGaussian(mean, torch.exp(5 * torch.tanh(log_std / 5)))
 
     def decode(self, z: Tensor, *, condition: object = None) -> Event:

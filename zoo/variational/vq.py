@@ -113,8 +113,10 @@ class VQVAE(Latent[Tensor], Trainable):
 
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """Vectors before the rounding, event [dimensions, *grid]: points, since they have no spread."""
-        h = self.check_items(x).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return Point(self.encoder(h))
+        return Point(self.in_parts(self._encode, self.check_items(x)))
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
     def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given the codes nearest to z), for z of shape [batch, dimensions, *grid]; gradients go straight to z."""
