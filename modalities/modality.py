@@ -131,8 +131,7 @@ class Modality:
         return stack(padded), torch.tensor([item.shape[-1] for item in items])
 
     def check(self, x: "Tensor") -> "Tensor":
-        """Return `x` if it is a batch of this medium; raise `MediaError` on another shape, on a batch without items, on
-        NaN and on infinities."""
+        """Return `x` if it is a batch of this medium; raise `MediaError` on another shape, on NaN and on infinities."""
         import torch
 
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
@@ -141,8 +140,6 @@ class Modality:
         if not fits or any(size not in (None, found) for size, found in zip(self.shape, x.shape[1:], strict=True)):
             expected = ", ".join(["batch", *("time" if size is None else str(size) for size in self.shape)])
             raise MediaError(f"expected {self.kind} of shape [{expected}], got {list(x.shape)}")
-        if not len(x):
-            raise MediaError(f"expected at least one item, got an empty batch of {self.kind}")
         if not torch.isfinite(x).all():
             raise MediaError(f"{self.kind} hold NaN or infinite values; remove or replace them first")
         return x

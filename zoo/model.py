@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from modalities import Modality
+from modalities import MediaError, Modality
 from modalities.data import Batch, Items, Tree, cut, move, repeat
 from modalities.latents import Latents
 from zoo import walks
@@ -138,9 +138,12 @@ class GenerativeModel(nn.Module, abc.ABC):
         """
         if self.training:
             return x
+        self.modality.check(x)
+        if not len(x):
+            raise MediaError(f"expected at least one item, got an empty batch of {self.modality.kind}")
         if not levels:
             return self.modality.check_range(x, FAR)
-        for part in self.modality.check(x).split(self._at_once(x)):
+        for part in x.split(self._at_once(x)):
             self.modality.check_levels(part)
         return x
 

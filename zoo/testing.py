@@ -200,7 +200,8 @@ def counts_and_conditions_are_checked(ask: Subject) -> None:
 
 @question(Trainable)
 def gradients_reach_every_parameter(ask: Subject) -> None:
-    model, shared = ask.model.train(), {}
+    model = ask.model.train()
+    shared: dict[str, Tensor] = {}
     assert isinstance(model, Trainable)
     batch = Batch(repeat(ask.x, 4), ask.condition(4 * len(ask.x)), _lengths(ask, 4))
     for player in model.players():
@@ -227,7 +228,11 @@ def a_fitted_model_has_a_fit_and_no_loss(ask: Subject) -> None:
     _expect(not hasattr(ask.model, "loss"), "a Fitted model must have no loss")
 
 
-@question(Explicit, lambda model: _scorer(model) and isinstance(model, Trainable) and model.exact)
+def _exact_and_trained(model: Explicit) -> bool:
+    return _scorer(model) and isinstance(model, Trainable) and model.exact
+
+
+@question(Explicit, _exact_and_trained)
 def an_exact_loss_is_the_mean_negative_log_probability(ask: Subject) -> None:
     condition = ask.condition(len(ask.x))
     assert isinstance(ask.model, Explicit) and isinstance(ask.model, Trainable)
@@ -254,7 +259,7 @@ def log_prob_is_one_number_an_item(ask: Subject) -> None:
 
 
 def _enumerable(model: Explicit) -> bool:
-    return _scorer(model) and model.discrete and model.modality.levels == 2 and model.modality.elements <= 12
+    return bool(_scorer(model) and model.discrete) and model.modality.levels == 2 and model.modality.elements <= 12
 
 
 @question(Explicit, _enumerable)

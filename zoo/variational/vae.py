@@ -7,6 +7,7 @@ convolutional where the 2014 paper has one hidden layer.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -92,7 +93,8 @@ class VAE(Variational[Tensor]):
     def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """q(z given x), event [latent]. Its log-sigma is bounded softly to (-5, 5)."""
         x = self.check_items(x)
-        numbers = self.in_parts(lambda x, labels: self.encoder(self.standardise(x), labels), x, condition)
+        labels = None if self.condition is None else cast(Tensor, condition)
+        numbers = self.in_parts(lambda x, labels: self.encoder(self.standardise(x), labels), x, labels)
         mean, log_std = full_precision(numbers).chunk(2, 1)
         return DiagonalGaussian(mean, torch.exp(5 * torch.tanh(log_std / 5)))
 
