@@ -250,7 +250,7 @@ class MorphableModel(Latent, Fitted):
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
         orthogonal, are found together. A mode without variance gets 0.
         """
-        centred = self.modality.check(x).to(self.mean.device).double() - self.mean.double()
+        centred = self.check_items(x).to(self.mean.device).double() - self.mean.double()
         positions = [self.axes("shape"), self.axes("expression")]
         z = ridge_coefficients(positions, centred[:, :, :3].flatten(1), self.noise.item())
         if self.modality.colours:
