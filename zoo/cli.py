@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import tyro
 from rich.console import Console
@@ -25,6 +25,7 @@ from zoo.outputs import is_file, read_items, writer
 # Everything else is imported by the command that needs it: torch takes seconds, and `zoo list` answers at once.
 if TYPE_CHECKING:
     from modalities import Modality
+    from modalities.data import Items
     from zoo.evaluation.features import FeatureNetwork
     from zoo.model import GenerativeModel, Latent
 
@@ -67,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str]) -> Any:
+class Command(Protocol):
+    """What the options of a command are read into."""
+
+    def run(self) -> None: ...
+
+
+def parse(arguments: Sequence[str]) -> Command:
     """The command of these words, one of `COMMANDS` with its options.
 
     Raises ValueError with one sentence where they are not understood, and SystemExit after --help.
@@ -172,7 +179,7 @@ class Making(Loading):
     condition: str | None = None  # What the model is told: a class by name or number, or one for each item: 0,1,2.
     output: Output  # The folder to write to, or a file of the medium: face.glb.
 
-    def told(self, model: "GenerativeModel") -> Any:
+    def told(self, model: "GenerativeModel") -> object:
         """The condition; a model that takes none gets the words as they are, and refuses them."""
         if self.condition is None or model.condition is None:
             return self.condition
@@ -315,7 +322,7 @@ class Evaluate(Loading):
             raise ValueError("--neighbours shows what that metric finds on the test split, and that is not measured")
         model = self.load()
 
-        def dataset(split: str, labels: bool = model.condition is not None) -> Any:
+        def dataset(split: str, labels: bool = model.condition is not None) -> "Items":
             return model.modality.dataset(self.data, split, labels=labels)
 
         report = evaluate(
@@ -344,7 +351,7 @@ class Evaluate(Loading):
             write_figures(folder, report.figures)
             print(f"written into {folder / 'README.md'}")
 
-    def _network(self, medium: "Modality", dataset: Callable[..., Any]) -> "FeatureNetwork | None":
+    def _network(self, medium: "Modality", dataset: "Callable[..., Items]") -> "FeatureNetwork | None":
         """The network that compares items, if one is asked for; `dataset` opens a split, with labels or without."""
         if self.inception is not None:
             from zoo.evaluation.features import inception
@@ -414,7 +421,7 @@ COMMANDS = {
 }
 
 
-def _print(what: Any) -> None:
+def _print(what: object) -> None:
     """Print a table or a text, with the square brackets and colons of names and paths as they are."""
     Console(markup=False, emoji=False, highlight=False).print(what)
 

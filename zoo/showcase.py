@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def draw(model: "GenerativeModel", exhibits: "Sequence[Exhibit] | None" = None) 
     """Run the code of a model's exhibits, or of those given: each with the batch to show, on the model's device."""
     import torch
 
-    scope: dict[str, Any] = {"model": model, "torch": torch}
+    scope: dict[str, object] = {"model": model, "torch": torch}
     exec(samples_code(model), scope)
     for exhibit in model.exhibits() if exhibits is None else exhibits:
         yield exhibit, eval(exhibit.code, scope)
@@ -125,7 +125,7 @@ def completion_exhibit(model: "Autoregressive") -> Exhibit:
     )
 
 
-def conditions(model: "GenerativeModel") -> list[Any]:
+def conditions(model: "GenerativeModel") -> list[object]:
     """The conditions that a model is shown with, none of them twice; empty where it is told nothing."""
     examples = [] if model.condition is None else model.condition.examples(COLUMNS)
     return [given for i, given in enumerate(examples) if given not in examples[:i]]
