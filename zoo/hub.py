@@ -310,7 +310,7 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
                 told = f"{repo_id} has no revision {revision!r}; name a branch, a tag or a full hash"
             case errors.LocalEntryNotFoundError(), errors.HfHubHTTPError(response=answer):
                 told = f"the Hub answered {repo_id} with error {answer.status_code}; try again later"
-            case (errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled()), _:
+            case ((errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled()), _):
                 told = f"{repo_id} is not in the cache and the Hub cannot be reached; connect once to download it"
             case errors.HfHubHTTPError(server_message=reason, response=answer), _:
                 told = f"the Hub refused {repo_id}: {reason or f'error {answer.status_code}'}"
