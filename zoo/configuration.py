@@ -12,7 +12,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast, get_type_hints
+from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast, get_args, get_type_hints
 
 import numpy
 import torch
@@ -212,10 +212,13 @@ def _check_types(cls: type, arguments: Mapping[str, object]) -> None:
     """Refuse arguments of other types than a constructor of this package says."""
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     for name, value in arguments.items():
+        hint = hints.get(name, object)
         try:
-            check_type(value, hints.get(name, object), collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+            check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError as error:
-            raise TypeError(f"{name}: {error}: {value!r:.60}") from error
+            raise TypeError(f"{name}: {' '.join(str(error).split())}: {value!r:.60}") from error
+        if isinstance(value, bool) and not {bool, object} & {hint, *get_args(hint)}:
+            raise TypeError(f"{name}: {value} is no number")
 
 
 def _decode(value: object, place: str, arrays: dict[str, Tensor], device: str | None) -> object:

@@ -41,7 +41,7 @@ IMPORTERS = {
 "module:function", imported when it is needed."""
 
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds until a Hub that does not answer is given up, where its client would wait for ever."""
 
 
