@@ -182,7 +182,9 @@ class Evaluate(Loading):
         model = self.load()
 
         def dataset(split: str, labels: bool = model.condition is not None) -> "Items":
-            return model.modality.dataset(self.data, split, labels=labels)
+            # By the names that the model knows: a folder may lack a class.
+            names = getattr(model.condition, "names", None) if labels else None
+            return model.modality.dataset(self.data, split, labels=labels, classes=names)
 
         report = evaluate(
             model,
