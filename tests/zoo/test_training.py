@@ -27,7 +27,8 @@ from tests import toys
 from tests.zoo import worker
 from zoo.model import Explicit
 from zoo.training import TrainingConfig, TrainingError, train
-from zoo.training.trainer import _Order, _synchronised
+from zoo.training.data import order
+from zoo.training.trainer import _synchronised
 from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE
 
@@ -110,12 +111,12 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(name, tmp_path)
 
 def test_every_epoch_sees_every_item_once_in_an_order_of_its_own():
     settings = config(steps=4, batch_size=6)
-    batches = list(_Order(12, settings, 0, 0, 1))
+    batches = list(order(12, settings, 0, 0, 1))
     first, second = batches[0] + batches[1], batches[2] + batches[3]
     assert sorted(first) == sorted(second) == list(range(12)) and first != second
-    halves = [list(_Order(12, settings, 1, process, 2)) for process in (0, 1)]
+    halves = [list(order(12, settings, 1, process, 2)) for process in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == batches[1:]
-    assert first != list(_Order(12, config(steps=4, batch_size=12, seed=1), 0, 0, 1))[0]
+    assert first != list(order(12, config(steps=4, batch_size=12, seed=1), 0, 0, 1))[0]
 
 
 def test_the_time_limit_stops_with_a_checkpoint(tmp_path):

@@ -9,18 +9,19 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from modalities.data import Batch, as_dataset, cut, fetch, move, randomise
+from modalities.data import Batch, Items, as_dataset, cut, move, randomise
 from modalities.modality import MediaError
 from zoo.distributed import broadcast
 from zoo.distributions import full_precision
-from zoo.model import GenerativeModel, Optimiser, Player, Trainable
+from zoo.model import GenerativeModel, Notes, Optimiser, Player, Trainable
 from zoo.training import state
 from zoo.training.config import TrainingConfig
+from zoo.training.data import load, look_at
 from zoo.training.log import Log
 from zoo.training.memory import keep_memory
 from zoo.training.state import TrainingError
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
-LOOKED_AT = 64
-"""How many items of a data set are looked at before training."""
+PROGRESS = ("step", "seconds", "skipped", "norms", "history")
+"""What a checkpoint holds of a run besides weights, averages and moments."""
 
 
 class Run(NamedTuple):
@@ -46,7 +47,7 @@ class Run(NamedTuple):
 
 def train(
     model: nn.Module,
-    data: Any,
+    data: object,
     config: TrainingConfig,
     output: str | Path | None = None,
     *,
@@ -74,17 +75,16 @@ def train(
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    data, place = as_dataset(data), None if output is None else Path(output)
-    players = model.players() if isinstance(model, Trainable) else {"model": Player([model])}
+    items, place = as_dataset(data), None if output is None else Path(output)
     # A frozen player's parameters get no gradient in the others' turns, which plain data parallelism takes for an
     # error.
-    parallel = DistributedDataParallelKwargs(find_unused_parameters=len(players) > 1, broadcast_buffers=False)
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=len(_players(model)) > 1, broadcast_buffers=False)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
     if config.accumulate < 1 or config.batch_size % (accelerator.num_processes * config.accumulate):
         parts = f"{accelerator.num_processes} processes times {config.accumulate} parts"
         raise ValueError(f"batch_size {config.batch_size} does not divide over {parts}")
     if isinstance(model, GenerativeModel):
-        look_at(model, data)
+        look_at(model, items)
     model.to(accelerator.device).train()
     keep_memory()
     many_cards = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
@@ -92,47 +92,24 @@ def train(
         state.alone(place if accelerator.is_main_process else None),
         _synchronised(model) if many_cards else contextlib.nullcontext(),
     ):
-        run = _Run(model, players, config, place, accelerator)
+        run = _Run(model, config, place, accelerator)
         found = state.newest(place) if resume else None
         if found is not None:
             run.restore(found)
         elif isinstance(model, Trainable):
-            model.adapt(data)
+            model.adapt(items)
             run.start_alike()
         wrapped = accelerator.prepare(model)
         shown = accelerator.is_main_process
         with Log(model, place, config.steps, run.step, shown) as log:
-            run.go(wrapped, data, log)
+            run.go(wrapped, items, log)
         run.take_average()
     model.eval()
     return Run(run.history, run.seconds, run.skipped)
 
 
-def look_at(model: GenerativeModel, data: Any) -> None:
-    """Refuse data that are none of the model's medium, by some items evenly spaced over them.
-
-    Raises `MediaError` for another shape, NaN, values beyond the medium's range, for a model of a mass also values
-    between its levels; ValueError for labels that the model cannot take, and where it needs one and there is none.
-    """
-    chosen = range(0, len(data), -(-len(data) // LOOKED_AT))
-    batch, errors = fetch(data, chosen, model.modality, model.condition)
-    if batch is None:
-        raise MediaError(f"not one of {len(chosen)} items could be read; the last: {errors[-1]}")
-    x = randomise(data, batch, torch.Generator().manual_seed(0)).x
-    if getattr(model, "discrete", False):
-        model.modality.check_levels(x)
-    else:
-        model.modality.check_range(x)
-    if model.condition is None and batch.condition is not None:
-        raise ValueError(
-            f"{type(model).__name__} is unconditional and the data have labels; leave them out, or give the model a "
-            "condition"
-        )
-    if model.condition is not None and batch.condition is None:
-        raise ValueError(
-            f"{type(model).__name__} is told {model.condition.kind} and the data have no labels; give pairs of an item "
-            "and its label"
-        )
+def _players(model: nn.Module) -> dict[str, Player]:
+    return model.players() if isinstance(model, Trainable) else {"model": Player([model])}
 
 
 @contextlib.contextmanager
@@ -151,42 +128,38 @@ def _synchronised(model: nn.Module) -> Iterator[None]:
 class _Turn:
     """One player's own: its parameters, its optimiser and the schedule of its learning rate."""
 
+    optimiser: torch.optim.Optimizer
+
     def __init__(self, parameters: list[nn.Parameter], settings: Optimiser, steps: int):
         self.parameters, self.settings, self.steps = parameters, settings, steps
-        kind: Any = torch.optim.AdamW if settings.kind == "adamw" else torch.optim.Adamax
-        choices: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
-        # AdamW in one pass over all parameters: a processor needs a sixth of the time for many small ones.
-        choices |= {"weight_decay": settings.weight_decay}
-        choices |= {"fused": True} if settings.kind == "adamw" else {"eps": 1e-3}
-        self.optimiser = kind(parameters, **choices)
-        self.schedule_from(0)
+        rate, betas, decay = settings.learning_rate, settings.betas, settings.weight_decay
+        if settings.kind == "adamw":
+            # In one pass over all parameters: a processor needs a sixth of the time for many small ones.
+            self.optimiser = torch.optim.AdamW(parameters, rate, betas, weight_decay=decay, fused=True)
+        else:
+            self.optimiser = torch.optim.Adamax(parameters, rate, betas, eps=1e-3, weight_decay=decay)
 
-    def schedule_from(self, step: int) -> None:
-        """Set the learning rate of a step, and those after it."""
-        for group in self.optimiser.param_groups:
-            group["initial_lr"] = self.settings.learning_rate
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._factor, last_epoch=step - 1)
-
-    def _factor(self, step: int) -> float:
-        """The learning rate of a step, as a fraction of its peak."""
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
         warm = min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
         done = step / self.steps
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-        return warm * {"cosine": cosine, "exponential": 0.01**done, "constant": 1.0}[self.settings.schedule]
+        factors = {"cosine": cosine, "exponential": 0.01**done, "constant": 1.0}
+        return self.settings.learning_rate * (warm * factors[self.settings.schedule])
+
+    def take(self, step: int) -> None:
+        """Step with the gradients that there are."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(step)
+        self.optimiser.step()
 
 
 class _Run:
     """The state of a run: step, weights, average, optimisers, history; what a checkpoint holds."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        players: dict[str, Player],
-        config: TrainingConfig,
-        output: Path | None,
-        accelerator: "Accelerator",
-    ):
+    def __init__(self, model: nn.Module, config: TrainingConfig, output: Path | None, accelerator: "Accelerator"):
         self.model, self.config, self.output, self.accelerator = model, config, output, accelerator
+        players = _players(model)
         others = {id(p) for name, pl in players.items() if name != "model" for m in pl.modules for p in m.parameters()}
         self.turns: dict[str, _Turn] = {}
         for name, player in players.items():
@@ -194,17 +167,15 @@ class _Run:
             # The model may own the other players as submodules; their parameters are theirs.
             own = [p for p in own if name != "model" or id(p) not in others]
             self.turns[name] = _Turn(own, config.optimiser_of(player), config.steps)
-        batch_norms = [m for m in model.modules() if isinstance(m, BATCH_NORM)]
         # The statistics of batch normalisation belong to the weights: they are averaged together.
-        measured = [tensor for m in batch_norms for tensor in (m.running_mean, m.running_var) if tensor is not None]
-        self.averaged: list[Tensor] = [*self.turns["model"].parameters, *measured]
+        measured = [t for m in model.modules() if isinstance(m, BATCH_NORM) for t in (m.running_mean, m.running_var)]
+        self.averaged: list[Tensor] = [*self.turns["model"].parameters, *(t for t in measured if t is not None)]
         self.average = [full_precision(tensor.detach()).clone() for tensor in self.averaged]
         self.buffers = list(model.buffers())
         """Among them what a forward pass notes of its batch: statistics, running estimates."""
         self.norms: list[float] = []
         """Gradient norms of the last steps that had finite ones, where some are left out."""
-        self.skipped = 0
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
         self.history: list[dict[str, float]] = []
         self.broken: set[str] = set()
 
@@ -214,16 +185,16 @@ class _Run:
             broadcast(tensor.data)
         self.average = [full_precision(tensor.detach()).clone() for tensor in self.averaged]
 
-    def go(self, wrapped: nn.Module, data: Any, log: Log) -> None:
+    def go(self, wrapped: nn.Module, data: Items, log: Log) -> None:
         """Step until the end or the time limit."""
         config, device = self.config, self.accelerator.device
         start, before = time.monotonic(), self.seconds
         pending: list[dict[str, Tensor]] = []
-        for batch, errors in self.loader(data):
-            for error in errors:
-                if str(error) not in self.broken:
-                    self.broken.add(str(error))
-                    warnings.warn(f"skipped: {error}", stacklevel=2)
+        place = self.accelerator.process_index, self.accelerator.num_processes
+        for batch, errors in load(data, self.model, config, self.step, *place, self.noise_seed()):
+            for error in {str(error) for error in errors} - self.broken:
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+                self.broken.add(error)
             if batch is None:
                 raise MediaError(f"not one file of a whole batch could be read; the last: {errors[-1]}")
             # Every step has its own noise, whatever came before: this is what makes a resumed run exact. Losses draw
@@ -237,11 +208,12 @@ class _Run:
             self.seconds = before + time.monotonic() - start
             out_of_time = config.minutes is not None and self.seconds - before > 60 * config.minutes
             last = self.step == config.steps or self.agree(out_of_time)
-            if last or self.step % config.log_every == 0 or self.step % config.checkpoint_every == 0:
+            saves = last or self.step % config.checkpoint_every == 0
+            if saves or self.step % config.log_every == 0:
                 # Looking at the loss waits for the device, so it is done for many steps at once.
                 log.scalars(self.examine(pending))
                 pending = []
-            if last or self.step % config.checkpoint_every == 0:
+            if saves:
                 self.save()
             if self.step % config.sample_every == 0:
                 log.picture()
@@ -256,47 +228,40 @@ class _Run:
         size = len(batch.x) // self.config.accumulate
         parts = [cut(batch, slice(start, start + size)) for start in range(0, len(batch.x), size)]
         # What one player's turn leaves for the next, for every part of the batch; gone after the step.
-        shared: list[dict[str, Any]] = [{} for _ in parts]
+        shared: list[Notes] = [{} for _ in parts]
         for player, turn in self.turns.items():
-            for other, theirs in self.turns.items():
-                for parameter in theirs.parameters:
-                    parameter.requires_grad_(other == player)
+            self.release(player)
             may_skip = bool(self.config.skip_above) and player == "model"
             noted = [buffer.clone() for buffer in self.buffers] if may_skip else []
             losses = self.backward(wrapped, player, parts, shared, generator)
             if losses:
                 norm = torch.nn.utils.clip_grad_norm_(turn.parameters, turn.settings.clip_norm)
                 if may_skip and self.is_outlier(norm.item()):
-                    # What the forward pass noted of such a batch goes with it: one NaN would stay in an average for
-                    # ever.
+                    # What the forward pass noted of it goes too: one NaN would stay in an average for ever.
                     for buffer, before in zip(self.buffers, noted, strict=True):
                         buffer.copy_(before)
                 else:
-                    turn.optimiser.step()
+                    turn.take(self.step)
                 turn.optimiser.zero_grad(set_to_none=True)
                 prefix = "" if player == "model" else f"{player}_"
                 terms |= {prefix + name: value for name, value in losses.items()}
                 terms[f"{prefix}gradient_norm"] = norm.detach()
-            with warnings.catch_warnings():  # of a step that was left out: the schedule goes on all the same
-                warnings.simplefilter("ignore", UserWarning)
-                turn.schedule.step()
         if self.config.skip_above:
             terms["skipped"] = torch.tensor(float(self.skipped))
-        for turn in self.turns.values():
-            for parameter in turn.parameters:
-                parameter.requires_grad_(True)
+        self.release(*self.turns)
         # A young average follows the weights closely, or it would remember the initialisation.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [full_precision(tensor.detach()) for tensor in self.averaged], 1 - decay)
         return terms
 
+    def release(self, *players: str) -> None:
+        """Give these players' parameters gradients, and the others' none."""
+        for name, turn in self.turns.items():
+            for parameter in turn.parameters:
+                parameter.requires_grad_(name in players)
+
     def backward(
-        self,
-        wrapped: nn.Module,
-        player: str,
-        parts: list[Batch],
-        shared: list[dict[str, Any]],
-        generator: torch.Generator,
+        self, wrapped: nn.Module, player: str, parts: list[Batch], shared: list[Notes], generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Add up one player's gradients over the parts of a batch; returns the mean of its terms, or nothing where it
         sits the step out."""
@@ -321,12 +286,11 @@ class _Run:
         The median counts such steps too: where all norms grow it follows, and training does not come to a halt. It is
         asked once there are twenty.
         """
-        outlier = not math.isfinite(norm)
-        if not outlier:
-            outlier = len(self.norms) >= 20 and norm > self.config.skip_above * statistics.median(self.norms)
+        outlier = len(self.norms) >= 20 and norm > self.config.skip_above * statistics.median(self.norms)
+        if math.isfinite(norm):
             self.norms = [*self.norms[-99:], norm]
-        self.skipped += outlier
-        return outlier
+        self.skipped += outlier or not math.isfinite(norm)
+        return outlier or not math.isfinite(norm)
 
     def examine(self, pending: list[dict[str, Tensor]]) -> dict[str, float]:
         """The newest terms, their mean over processes.
@@ -364,22 +328,6 @@ class _Run:
         """A seed of its own for every step and process of a run."""
         return ((self.config.seed * 1_000_003 + self.step) * 1009 + self.accelerator.process_index) % 2**63
 
-    def loader(self, data: Any) -> Iterator[tuple[Batch | None, list[MediaError]]]:
-        """The batches from the present step on, those of this process."""
-        from torch.utils.data import DataLoader
-
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        return iter(
-            DataLoader(
-                _Fetch(data, self.model),
-                batch_sampler=_Order(len(data), self.config, self.step, process, processes),
-                collate_fn=_identity,
-                num_workers=self.config.workers,
-                generator=torch.Generator().manual_seed(self.noise_seed()),
-                persistent_workers=False,
-            )
-        )
-
     def take_average(self) -> None:
         """Put the averaged weights into the model."""
         if self.config.ema:
@@ -406,15 +354,8 @@ class _Run:
             groups[player] = found["param_groups"]
             for index, moments in found["state"].items():
                 tensors |= {f"optimiser/{player}/{index}/{name}": value for name, value in moments.items()}
-        values = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "groups": groups,
-            "norms": self.norms,
-            "skipped": self.skipped,
-            "history": self.history,
-            "config": dataclasses.asdict(self.config),
-        }
+        values = {name: getattr(self, name) for name in PROGRESS}
+        values |= {"groups": groups, "config": dataclasses.asdict(self.config)}
         return state.State({name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
     def restore(self, folder: Path) -> None:
@@ -427,8 +368,8 @@ class _Run:
             raise TrainingError(f"{folder} belongs to another run ({changes}); choose another output folder")
         if values["step"] > self.config.steps:
             raise TrainingError(f"{folder} is at step {values['step']}, beyond the {self.config.steps} asked for")
-        self.step, self.seconds, self.history = values["step"], values["seconds"], values["history"]
-        self.norms, self.skipped = values.get("norms", []), values.get("skipped", 0)
+        for name in PROGRESS:
+            setattr(self, name, values[name])
         self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         for index, average in enumerate(self.average):
             average.copy_(tensors[f"average/{index}"])
@@ -442,46 +383,3 @@ class _Run:
                         tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
                     moments.setdefault(int(number), {})[name] = tensor
             turn.optimiser.load_state_dict({"state": moments, "param_groups": values["groups"][player]})
-            turn.schedule_from(self.step)
-
-
-class _Order:
-    """The indices of every batch from a step on: an endless row of shuffled epochs, cut evenly over the processes.
-
-    The global batch of a step depends on the seed and the step alone, not on the number of processes.
-    """
-
-    def __init__(self, items: int, config: TrainingConfig, start: int, process: int, processes: int):
-        self.items, self.config, self.start, self.process, self.processes = items, config, start, process, processes
-
-    def __len__(self) -> int:
-        return self.config.steps - self.start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        size = self.config.batch_size
-        share = size // self.processes
-        epoch, order = -1, []
-        for step in range(self.start, self.config.steps):
-            batch: list[int] = []
-            for position in range(step * size + self.process * share, step * size + (self.process + 1) * share):
-                if position // self.items != epoch:
-                    epoch = position // self.items
-                    seeded = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-                    order = torch.randperm(self.items, generator=seeded).tolist()
-                batch.append(order[position % self.items])
-            yield batch
-
-
-class _Fetch(torch.utils.data.Dataset):
-    """A data set that is asked for whole batches, collated by the model's medium and condition if it has any."""
-
-    def __init__(self, data: Any, model: nn.Module):
-        self.data = data
-        self.medium, self.condition = getattr(model, "modality", None), getattr(model, "condition", None)
-
-    def __getitems__(self, indices: list[int]) -> tuple[Batch | None, list[MediaError]]:
-        return fetch(self.data, indices, self.medium, self.condition)
-
-
-def _identity(batch: Any) -> Any:
-    return batch
