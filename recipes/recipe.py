@@ -28,7 +28,7 @@ from zoo.checkpoint import CheckpointError
 from zoo.hub import load, push, save
 from zoo.model import GenerativeModel
 from zoo.training import Run, TrainingConfig, TrainingError
-from zoo.training.memory import keep_memory
+from zoo.training.process import keep_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,8 +138,8 @@ def run(main: Callable[[Config], object], presets: Mapping[str, tuple[str, Confi
     except (ValueError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on with what {config.output} holds", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or f"stopped; the same command goes on with what {config.output} holds", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         if torch.distributed.is_initialized():  # or its threads may still run when the interpreter ends, which aborts

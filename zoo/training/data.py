@@ -10,6 +10,7 @@ from modalities.data import Batch, Items, fetch, randomise
 from modalities.modality import MediaError
 from zoo.model import GenerativeModel
 from zoo.training.config import TrainingConfig
+from zoo.training.process import ignore_interrupts
 
 LOOKED_AT = 64
 """How many items of a data set are looked at before training."""
@@ -52,6 +53,7 @@ def load(
         sampler=order(len(data), config, start, process, processes),
         num_workers=config.workers,
         generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=ignore_interrupts,
     )
 
 
