@@ -1,5 +1,5 @@
 """Write the tables that the code knows: families into contract.md, bundled
-models into README.md.
+models into index.md and, with their figures, into README.md.
 
 python docs/tables.py
 """
@@ -14,7 +14,11 @@ from zoo.configuration import family_class
 from zoo.showcase import abilities
 
 DOCS = Path(__file__).parent
-CONTRACT, README = DOCS / "contract.md", DOCS.parent / "README.md"
+CONTRACT, HOME, README = (
+    DOCS / "contract.md",
+    DOCS / "index.md",
+    DOCS.parent / "README.md",
+)
 
 FAMILY_HEADER = """\
 | family | is | `log_prob` | latent space | made by |
@@ -23,6 +27,11 @@ FAMILY_HEADER = """\
 MODEL_HEADER = """\
 | model | medium | family | measured | size |
 | --- | --- | --- | --- | --- |
+"""
+
+BUNDLED_HEADER = """\
+| medium | models |
+| --- | --- |
 """
 
 
@@ -69,6 +78,15 @@ def _model_row(entry: Bundled) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+def bundled_table(bundled: Iterable[Bundled]) -> str:
+    """A row for every medium, with the names of its bundled models."""
+    names: dict[str, list[str]] = {}
+    for entry in bundled:
+        names.setdefault(entry.medium, []).append(f"`{entry.name}`")
+    rows = [f"| {medium} | {', '.join(of)} |\n" for medium, of in names.items()]
+    return BUNDLED_HEADER + "".join(rows)
+
+
 def put(text: str, name: str, table: str) -> str:
     """A page with the table between the marks of that name."""
     before, start, rest = text.partition(f"<!-- {name} -->\n")
@@ -76,12 +94,18 @@ def put(text: str, name: str, table: str) -> str:
     return before + start + table + end + after
 
 
-def main() -> None:
-    """Bring both pages up to date."""
-    for page, name, table in (
+def tables() -> list[tuple[Path, str, str]]:
+    """Every page with a table, the name of the table, and the table."""
+    return [
         (CONTRACT, "families", family_table(FAMILIES)),
+        (HOME, "bundled", bundled_table(models())),
         (README, "models", model_table(models())),
-    ):
+    ]
+
+
+def main() -> None:
+    """Bring the pages up to date."""
+    for page, name, table in tables():
         text = page.read_text(encoding="utf-8")
         page.write_text(put(text, name, table), encoding="utf-8")
 

@@ -6,7 +6,7 @@ collates labels, and what arrives is a `Batch`.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from modalities.modality import MediaError, Modality, stack
+from modalities.sources import About
 
 Tree = Tensor | tuple["Tree", ...] | None
 """A tensor, or tuples of them in any depth (also NamedTuples), each with the batch first."""
@@ -27,11 +28,18 @@ class Batch(NamedTuple):
 
     x: Tensor
     """Items, the batch first, those of a ragged medium padded at the end."""
-    condition: Any = None
+    condition: Tree = None
     """What the items come with, as the model's condition collates it: class numbers [batch], token numbers; None where
     the data have none."""
     lengths: Tensor | None = None
     """The length of every item of a ragged medium, shape [batch]."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The condition where it is one tensor, such as class numbers [batch]. Raises TypeError where it is none."""
+        if not isinstance(self.condition, Tensor):
+            raise TypeError(f"expected items with labels, got {type(self.condition).__name__}")
+        return self.condition
 
 
 def apply(function: Callable[[Tensor], Tensor], tree: T) -> T:
@@ -71,19 +79,36 @@ class Items(Protocol):
 class Collate(Protocol):
     """What a model's condition does with the labels of a batch."""
 
-    def collate(self, labels: Any) -> Any: ...
+    def collate(self, labels: Sequence[Any] | Tensor, /) -> Tree: ...
 
 
-class Arrays:
+class _Set(Dataset):
+    """What the data sets of this package share."""
+
+    labels: Tensor | Sequence[object] | None
+    noise: Noise | None
+
+    def describe(self, about: About) -> Self:
+        """The same data set, which knows the names of its `classes` and its `split`."""
+        self.classes, self.split = about
+        return self
+
+    def randomise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Fresh noise on a batch."""
+        return x if self.noise is None else self.noise(x, generator)
+
+
+class Arrays(_Set):
     """A data set in memory: items, and labels (a tensor, or texts in a list) if there are any.
 
     With `noise`, a function of a batch and a generator, every visit to an item sees fresh noise.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor | Sequence[Any] | None = None, noise: Noise | None = None):
+    def __init__(self, x: Tensor, labels: Tensor | Sequence[object] | None = None, noise: Noise | None = None):
         if labels is not None and len(labels) != len(x):
             raise MediaError(f"expected one label an item, got {len(x)} items and {len(labels)} labels")
         self.x, self.labels, self.noise = x, labels, noise
+        self.describe(About())
 
     def __len__(self) -> int:
         return len(self.x)
@@ -99,12 +124,8 @@ class Arrays:
         labels = self.labels[chosen] if isinstance(self.labels, Tensor) else [self.labels[i] for i in chosen]
         return self.x[chosen], labels
 
-    def randomise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Fresh noise on a batch."""
-        return x if self.noise is None else self.noise(x, generator)
 
-
-class Files(Dataset):
+class Files(_Set):
     """Items on disk, read when they are asked for: items, or pairs of an item and its label.
 
     `read` turns a name into an item, or raises `MediaError`; `noise` is as in `Arrays`.
@@ -113,11 +134,12 @@ class Files(Dataset):
     def __init__(
         self,
         read: Callable[[str], Tensor],
-        names: list[str],
-        labels: Sequence[Any] | None = None,
+        names: Sequence[str],
+        labels: Sequence[object] | None = None,
         noise: Noise | None = None,
     ):
         self.read, self.names, self.labels, self.noise = read, names, labels, noise
+        self.describe(About())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,10 +147,6 @@ class Files(Dataset):
     def __getitem__(self, index: int) -> Any:
         x = self.read(self.names[index])
         return x if self.labels is None else (x, self.labels[index])
-
-    def randomise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Fresh noise on a batch."""
-        return x if self.noise is None else self.noise(x, generator)
 
 
 def hold(dataset: Items, medium: Modality, most: int = 2**31) -> Items:
@@ -154,19 +172,17 @@ def as_dataset(data: object) -> Items:
         data = Arrays(_as_tensor(data))
     elif isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], (Tensor, np.ndarray)):
         data = Arrays(_as_tensor(data[0]), torch.as_tensor(data[1]))
-    if isinstance(data, IterableDataset) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+    if isinstance(data, (IterableDataset, Mapping)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise MediaError(
-            "a data set has a length and gives items by number: a tensor [items, ...], a list, or a map-style data "
-            f"set; got {type(data).__name__}"
+            "a data set has a length and gives items by number: a tensor [items, ...], a list, the pair (items, "
+            f"labels), or a map-style data set; got {type(data).__name__}"
         )
-    if isinstance(data, Mapping):
-        raise MediaError("a data set is no mapping: pass the tensor of items, or the pair (items, labels)")
     if len(data) == 0:
         raise MediaError("the data set is empty")
     return data
 
 
-def _as_tensor(x: Any) -> Tensor:
+def _as_tensor(x: object) -> Tensor:
     """An item as a tensor; NumPy's double precision becomes the default type where no value is beyond its range."""
     if isinstance(x, np.ndarray) and x.dtype == np.float64:
         fits = np.abs(x[np.isfinite(x)]).max(initial=0) <= np.finfo(np.float32).max
@@ -211,14 +227,12 @@ def fetch(
     return Batch(x, labels, lengths), errors
 
 
-def _pair(item: Any) -> tuple[Tensor, Any]:
+def _pair(item: object) -> tuple[Tensor, object]:
     """An item and its label, None without one."""
+    if isinstance(item, Mapping) or isinstance(item, (tuple, list)) and len(item) not in (1, 2):
+        raise TypeError(f"a data set gives items x or pairs (x, label), got {type(item).__name__} of {len(item)} parts")
     if isinstance(item, (tuple, list)):
-        if len(item) > 2 or not item:
-            raise TypeError(f"a data set gives items x or pairs (x, label), got {len(item)} parts")
         return _as_tensor(item[0]), item[1] if len(item) == 2 else None
-    if isinstance(item, Mapping):
-        raise TypeError(f"a data set gives items x or pairs (x, label), got a mapping with {', '.join(map(str, item))}")
     return _as_tensor(item), None
 
 

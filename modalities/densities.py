@@ -88,64 +88,37 @@ class Checkerboard:
         return torch.where(inside, -math.log(8), -math.inf).to(x.dtype)
 
 
-def two_gaussians() -> GaussianMixture:
-    """In one dimension: centres -2 and 2, standard deviation 0.5."""
-    return GaussianMixture(torch.tensor([[-2.0], [2.0]]), 0.5)
+def _circle(u: Tensor) -> Tensor:
+    """The point of a circle of radius 2 at each of the parameters in [0, 1]."""
+    angle = 2 * math.pi * u
+    return 2 * torch.stack([angle.cos(), angle.sin()], 1)
 
 
-def eight_gaussians() -> GaussianMixture:
-    """Eight Gaussians on a circle of radius 2, standard deviation 0.1."""
-    angle = torch.arange(8) * math.pi / 4
-    return GaussianMixture(2 * torch.stack([angle.cos(), angle.sin()], 1), 0.1)
+def _moons(u: Tensor) -> Tensor:
+    upper, angle = u < 0.5, 2 * math.pi * u % math.pi
+    x = torch.where(upper, angle.cos(), 1 - angle.cos())
+    return torch.stack([x, torch.where(upper, angle.sin(), 0.5 - angle.sin())], 1)
 
 
-def grid() -> GaussianMixture:
-    """Twenty-five Gaussians on the grid {-2, -1, 0, 1, 2}^2, standard deviation 0.1."""
-    axis = torch.arange(-2.0, 3.0)
-    return GaussianMixture(torch.cartesian_prod(axis, axis), 0.1)
-
-
-def two_moons() -> NoisyCurve:
-    """Two interleaved half circles, placed as in scikit-learn's `make_moons`; noise 0.05."""
-
-    def curve(u: Tensor) -> Tensor:
-        upper = u < 0.5
-        angle = 2 * math.pi * u % math.pi
-        x = torch.where(upper, angle.cos(), 1 - angle.cos())
-        y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
-        return torch.stack([x, y], 1)
-
-    return NoisyCurve(curve, 0.05)
-
-
-def ring() -> NoisyCurve:
-    """A circle of radius 2; noise 0.1."""
-
-    def curve(u: Tensor) -> Tensor:
-        angle = 2 * math.pi * u
-        return 2 * torch.stack([angle.cos(), angle.sin()], 1)
-
-    return NoisyCurve(curve, 0.1)
-
-
-def spiral() -> NoisyCurve:
-    """An Archimedean spiral of one and a half turns to radius 2, about uniform along its length; noise 0.05."""
-
-    def curve(u: Tensor) -> Tensor:
-        # The arc length grows with the square of the angle.
-        angle = 3 * math.pi * u.sqrt()
-        return (2 / (3 * math.pi) * angle)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
-
-    return NoisyCurve(curve, 0.05)
+def _spiral(u: Tensor) -> Tensor:
+    # The arc length grows with the square of the angle.
+    angle = 3 * math.pi * u.sqrt()
+    return (2 / (3 * math.pi) * angle)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
 
 
 DENSITIES: dict[str, Callable[[], Density]] = {
-    "two-gaussians": two_gaussians,
-    "eight-gaussians": eight_gaussians,
-    "grid": grid,
-    "two-moons": two_moons,
-    "ring": ring,
-    "spiral": spiral,
+    # Centres -2 and 2, standard deviation 0.5.
+    "two-gaussians": lambda: GaussianMixture(torch.tensor([[-2.0], [2.0]]), 0.5),
+    # On a circle of radius 2, standard deviation 0.1.
+    "eight-gaussians": lambda: GaussianMixture(_circle(torch.arange(8) / 8), 0.1),
+    # Twenty-five Gaussians on {-2, -1, 0, 1, 2}^2, standard deviation 0.1.
+    "grid": lambda: GaussianMixture(torch.cartesian_prod(*2 * [torch.arange(-2.0, 3.0)]), 0.1),
+    # Two interleaved half circles, placed as in scikit-learn's `make_moons`; noise 0.05.
+    "two-moons": lambda: NoisyCurve(_moons, 0.05),
+    # A circle of radius 2; noise 0.1.
+    "ring": lambda: NoisyCurve(_circle, 0.1),
+    # An Archimedean spiral of one and a half turns to radius 2, about uniform along its length; noise 0.05.
+    "spiral": lambda: NoisyCurve(_spiral, 0.05),
     "checkerboard": Checkerboard,
 }
 """The named families: the first in one dimension, the others in two."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modalities.files import write_aside
-from modalities.modality import MediaError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,12 +18,10 @@ def contact_sheet(tiles: np.ndarray, columns: int | None = None, gap: int = 2, s
     """Tiles in rows with thin white gaps, small ones enlarged by a whole factor to about `side` pixels.
 
     `tiles` are bytes of shape [tiles, height, width] or [tiles, height, width, 3]. Without `columns` the sheet is about
-    square. Raises `MediaError` if there is no tile.
+    square.
     """
     from PIL import Image
 
-    if not len(tiles):
-        raise MediaError("an empty batch has no picture")
     factor = max(1, side // max(tiles.shape[1:3]))
     tiles = tiles.repeat(factor, 1).repeat(factor, 2)
     count, height, width = tiles.shape[:3]
@@ -68,7 +65,6 @@ def labelled_sheet(tiles: "Sequence[Sequence[Image]]", rows: Sequence[str], colu
 
 def save_picture(picture: "Image", path: Path) -> None:
     """Write a picture in the format of the path's suffix, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as part:
         picture.save(part, quality=95)
 

@@ -27,12 +27,14 @@ class Refused(OSError):
 def write_aside(path: str | Path) -> Iterator[Path]:
     """A path of the caller's own beside `path`, with its ending; what is written there takes its place at the end.
 
-    Whatever goes wrong, a full disk or a kill, `path` holds what it held before, or all that was written. Where it is a
-    link, what it leads to is replaced. Raises OSError, and `Refused` where `path` is a folder, a pipe or a device.
+    Its folder is made. Whatever goes wrong, a full disk or a kill, `path` holds what it held before, or all that was
+    written. Where it is a link, what it leads to is replaced. Raises OSError, and `Refused` where `path` is a folder, a
+    pipe or a device.
     """
     target = Path(os.path.realpath(Path(path).expanduser()))
     if target.exists() and not target.is_file():
         raise Refused(f"{target} is no file that can be replaced")
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".part-{uuid.uuid4().hex[:8]}-{target.name}")
     part.touch(exist_ok=False)
     mode = part.stat().st_mode
@@ -62,9 +64,9 @@ def replace_folder(target: Path, ours: Callable[[Path], Sequence[str]]) -> Itera
     Raises OSError, and `Refused` where something stands there that is not this package's.
     """
     target = Path(os.path.realpath(target.expanduser()))
-    former = _former(target)
+    former = _beside(target, "former")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with lock(_lock_of(target), wait=600) as alone:
+    with lock(_beside(target, "lock"), wait=600) as alone:
         _check(target, ours)
         if alone:
             _remove_dead(target)
@@ -92,7 +94,7 @@ def standing(folder: Path) -> Path | None:
     Where a writer is at work, what is found may have another place a moment later: see `undisturbed`.
     """
     target = Path(os.path.realpath(folder))
-    writing, former = _lock_of(target), _former(target)
+    writing, former = _beside(target, "lock"), _beside(target, "former")
     quiet = 0
     for _ in range(500):
         found = next((path for path in (folder, former) if path.is_dir()), None)
@@ -181,17 +183,15 @@ def lock(path: Path, wait: float) -> Iterator[bool]:
 def _acquire(path: Path) -> tuple[int, bool] | None:
     """The descriptor of a lock that is now held, and whether there is one at all; None where another holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        locked = _lock(descriptor)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor, locked
-    except (BlockingIOError, FileNotFoundError):  # held by another; or its holder has just removed it
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+    ours = False
+    with suppress(BlockingIOError, FileNotFoundError):  # held by another; or its holder has just removed it
+        try:
+            locked = _lock(descriptor)
+            ours = os.path.samestat(os.fstat(descriptor), os.stat(path))
+        finally:
+            if not ours:
+                os.close(descriptor)
+    return (descriptor, locked) if ours else None
 
 
 def _lock(descriptor: int) -> bool:
@@ -238,12 +238,8 @@ def _check(target: Path, ours: Callable[[Path], Sequence[str]]) -> None:
         raise Refused(f"{target} is {place} and cannot be replaced in one step; name a folder inside it")
 
 
-def _lock_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.lock")
-
-
-def _former(target: Path) -> Path:
-    return target.with_name(f".{target.name}.former")
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(f".{target.name}.{ending}")
 
 
 def _state(folder: Path) -> tuple[int, ...] | None:

@@ -2,13 +2,15 @@
 
 import csv
 import gzip
+import zipfile
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from modalities.modality import MediaError
-from modalities.sources import choose_split, class_numbers, list_files
+from modalities.sources import Listing, choose_split, list_files
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """The files that count as pictures in a folder."""
@@ -27,8 +29,18 @@ EVERY = 10
 
 NAMED = ("digits", "photographs", *TORCHVISION)
 
-Pixels = tuple[np.ndarray, np.ndarray]
-"""Bytes of shape [items, height, width] or [items, height, width, 3], and a class number an item."""
+DIGITS = tuple("0123456789")
+
+
+class Pixels(NamedTuple):
+    """Pictures in memory, of a set whose classes have numbers of their own."""
+
+    pixels: np.ndarray
+    """Bytes of shape [items, height, width] or [items, height, width, 3]."""
+    numbers: np.ndarray
+    """The class of every item."""
+    classes: tuple[str, ...]
+    """What the classes are called."""
 
 
 def named(source: str | Path, split: str, size: tuple[int, int]) -> Pixels | None:
@@ -46,7 +58,7 @@ def _digits(split: str) -> Pixels:
     digits = load_digits()
     chosen = choose_split(["train"] * 1500 + ["test"] * 297, split, "digits", EVERY)
     # 0 to 16 in the source.
-    return np.rint(digits.images[chosen] * 255 / 16).astype(np.uint8), digits.target[chosen]
+    return Pixels(np.rint(digits.images[chosen] * 255 / 16).astype(np.uint8), digits.target[chosen], DIGITS)
 
 
 def _photographs(split: str, height: int, width: int) -> Pixels:
@@ -59,7 +71,7 @@ def _photographs(split: str, height: int, width: int) -> Pixels:
     grid = photographs[:, : rows * height, : columns * width].reshape(2, rows, height, columns, width, 3)
     patches = grid.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height, width, 3)
     chosen = choose_split([""] * len(patches), split, "photographs", EVERY)
-    return patches[chosen], np.repeat([0, 1], rows * columns)[chosen]
+    return Pixels(patches[chosen], np.repeat([0, 1], rows * columns)[chosen], ("china", "flower"))
 
 
 def _torchvision(name: str, split: str) -> Pixels:
@@ -67,39 +79,39 @@ def _torchvision(name: str, split: str) -> Pixels:
     import torchvision.datasets
 
     folder = Path(torch.hub.get_dir()).parent / "datasets"
-    parts = []
-    for part in _parts(name, split):
+    sets = []
+    for part in _halves(name, split):
         try:
-            data = getattr(torchvision.datasets, TORCHVISION[name])(folder, train=part == "train", download=True)
+            sets.append(getattr(torchvision.datasets, TORCHVISION[name])(folder, train=part == "train", download=True))
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0].rstrip(":")
             raise MediaError(
                 f"{name} could not be downloaded to {folder} ({reason}); "
                 "check the network, or give a folder of your own instead of the name"
             ) from error
-        parts.append((np.asarray(data.data), np.asarray(data.targets)))
-    return _join(parts)
+    classes = DIGITS if name == "mnist" else tuple(sets[0].classes)
+    return Pixels(
+        np.concatenate([data.data for data in sets]), np.concatenate([data.targets for data in sets]), classes
+    )
 
 
-def _parts(source: str | Path, split: str) -> list[str]:
+def _halves(source: str | Path, split: str) -> list[str]:
     """The halves of a set that comes in two that a split asks for."""
     names = ["train", "test"]
     return [names[i] for i in choose_split(names, split, source, EVERY)]
-
-
-def _join(parts: list[Pixels]) -> Pixels:
-    return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([classes for _, classes in parts])
 
 
 def idx(folder: Path, split: str) -> Pixels | None:
     """MNIST's files in a folder, or None if they are not there. Raises `MediaError` on broken and missing ones."""
     for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
         if _idx_file(place, "train-images-idx3-ubyte") or _idx_file(place, "t10k-images-idx3-ubyte"):
-            return _join([_idx_pair(place, part.replace("test", "t10k")) for part in _parts(folder, split)])
+            pairs = [_idx_pair(place, part.replace("test", "t10k")) for part in _halves(folder, split)]
+            pixels, numbers = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+            return Pixels(pixels, numbers, tuple(str(i) for i in range(numbers.max(initial=0) + 1)))
     return None
 
 
-def _idx_pair(folder: Path, prefix: str) -> Pixels:
+def _idx_pair(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     arrays = []
     for name in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
         path = _idx_file(folder, name)
@@ -131,40 +143,28 @@ def _read_idx(path: Path) -> np.ndarray:
     return pixels.reshape(shape)
 
 
-def listing(
-    folder: Path, split: str, column: str | None, labels: bool
-) -> tuple[Path | None, list[str], list[int] | None]:
-    """The zip file, if there is one, the names of the pictures in a split, and their labels if they are asked for."""
-    zipped = (folder / "images.zip").is_file() and (folder / "labels.csv").is_file()
-    if column is not None and not zipped:
+def listing(folder: Path, column: str | None) -> tuple[Path | None, Listing]:
+    """The zip file, if there is one, and the pictures in it or in the folder; `column` of its table holds labels."""
+    archive, table = folder / "images.zip", folder / "labels.csv"
+    if archive.is_file() and table.is_file():
+        return archive, _table(archive, table, column)
+    if column is not None:
         raise MediaError(f"{folder} has no images.zip and labels.csv with a column {column!r}")
-    archive = folder / "images.zip" if zipped else None
-    names, classes, splits = list_files(folder, SUFFIXES) if archive is None else _table(folder, archive, column)
-    chosen = choose_split(splits, split, folder, EVERY)
-    if not labels:
-        return archive, [names[i] for i in chosen], None
-    if "" in classes:
-        missing = names[classes.index("")]
-        hint = "name a column of labels.csv as folder:column" if archive else "put every class into a folder of its own"
-        raise MediaError(f"{missing} in {folder} has no label; {hint}")
-    numbers = class_numbers(classes)
-    return archive, [names[i] for i in chosen], [numbers[i] for i in chosen]
+    return None, list_files(folder, SUFFIXES)
 
 
-def _table(folder: Path, archive: Path, column: str | None) -> tuple[list[str], list[str], list[str]]:
-    """Names in the zip file, labels ("" without one) and splits ("" without one) from labels.csv."""
-    import zipfile
-
-    with open(folder / "labels.csv", newline="", encoding="utf-8") as file:
+def _table(archive: Path, table: Path, column: str | None) -> Listing:
+    """Names in the zip file, labels ("" without one) and splits ("" without one) from the table."""
+    with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = list(rows[0]) if rows else []
     for needed in ("file", *([column] if column else [])):
         if needed not in columns:
-            raise MediaError(f"{folder / 'labels.csv'} has no column {needed!r}; it has {', '.join(columns) or 'none'}")
+            raise MediaError(f"{table} has no column {needed!r}; it has {', '.join(columns) or 'none'}")
     try:
         with zipfile.ZipFile(archive) as content:
             members = set(content.namelist())
     except zipfile.BadZipFile as error:
         raise MediaError(f"{archive} cannot be read: {error}") from error
     names = [row["file"] if row["file"] in members else f"images/{row['file']}" for row in rows]
-    return names, [row.get(column or "label") or "" for row in rows], [row.get("split") or "" for row in rows]
+    return Listing(names, [row.get(column or "label") or "" for row in rows], [row.get("split") or "" for row in rows])

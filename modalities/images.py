@@ -7,7 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from modalities import image_sets
-from modalities.data import Arrays, Files, Items
+from modalities.data import Arrays, Files, Items, Noise
 from modalities.drawing import contact_sheet, save_picture
 from modalities.modality import MediaError, Modality
-from modalities.sources import split_source
+from modalities.sources import About, class_numbers, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,20 +88,24 @@ class Images(Modality):
         is a folder, which gets one numbered PNG file an image. Values beyond [-1, 1] are clamped.
         """
         path = Path(path)
-        batch = self.check(x.unsqueeze(0) if x.ndim == 3 else x)
-        if not path.suffix:
-            for i, tile in enumerate(_tiles(batch)):
-                save_picture(_picture(tile), path / f"{i:05d}.png")
+        if self.save_apart(x, path):
             return
         if path.suffix.lower() not in image_sets.SUFFIXES:
             raise MediaError(f"{path}: images are written as {', '.join(image_sets.SUFFIXES)}, not {path.suffix}")
-        save_picture(_picture(_tiles(batch)[0]) if x.ndim == 3 else self.show(batch), path)
+        save_picture(_picture(_tiles(self.check(x[None]))[0]) if x.ndim == 3 else self.show(x), path)
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """A contact sheet of a batch [batch, channels, height, width], row by row; small images are enlarged."""
-        return contact_sheet(_tiles(self.check(x)), columns)
+        return contact_sheet(_tiles(self.drawable(x)), columns)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False, flips: bool = False) -> Items:
+    def dataset(
+        self,
+        source: str | Path,
+        split: str = "train",
+        labels: bool = False,
+        classes: Sequence[str] | None = None,
+        flips: bool = False,
+    ) -> Items:
         """A named set or a folder, as items of `shape`, or with `labels` as pairs of an item and its class number.
 
         `source` is one of:
@@ -114,7 +118,7 @@ class Images(Modality):
             any folder of pictures, with its subfolders; a file's label is the name of its folder under the top, or
                 under train/ and test/.
         `split` is "train", "test" or "all". Where a folder does not say which file is which, every tenth is for tests.
-        Labels that are no numbers count in alphabetical order.
+        Classes count as the set numbers them, else in the order of their numbers or names, or of `classes` if given.
 
         Idx files and named sets are held in memory; other files are listed now and read when they are asked for, and a
         broken one raises `MediaError` then. With 2 levels, items keep their grey values and the set's `randomise` draws
@@ -125,17 +129,23 @@ class Images(Modality):
         """
         steps = [step for step, wanted in ((flip, flips), (binarise, self.levels == 2)) if wanted]
         noise = functools.partial(_in_turn, steps) if steps else None
-        arrays = image_sets.named(source, split, (self.height, self.width))
-        if arrays is None:
+        found = image_sets.named(source, split, (self.height, self.width))
+        if found is None:
             folder, column = split_source(source, image_sets.NAMED)
-            arrays = None if column else image_sets.idx(folder, split)
-            if arrays is None:
-                archive, names, classes = image_sets.listing(folder, split, column, labels)
-                read = self.read if archive is None else functools.partial(_read_packed, self, archive)
-                return Files(read, names, classes, noise)
-        pixels, numbers = arrays
-        x = _values(self._fit_all(pixels), self._grey_levels)
-        return Arrays(x, torch.from_numpy(numbers.astype(np.int64)) if labels else None, noise)
+            found = None if column else image_sets.idx(folder, split)
+        if found is None:
+            archive, listing = image_sets.listing(folder, column)
+            chosen, numbers, about = listing.choose(folder, split, image_sets.EVERY, labels, classes)
+            read = self.read if archive is None else functools.partial(_read_packed, self, archive)
+            return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
+        x = _values(self._fit_all(found.pixels), self._grey_levels)
+        if not labels:
+            return Arrays(x, noise=noise).describe(About(None, split))
+        # A set that numbers its classes itself is known by these numbers, too.
+        numbered = classes is not None and all(map(str.isdecimal, classes))
+        named = [str(i) if numbered else found.classes[i] for i in found.numbers]
+        numbers, names = class_numbers(named, source, classes or found.classes)
+        return Arrays(x, torch.tensor(numbers), noise).describe(About(names, split))
 
     @property
     def _grey_levels(self) -> int:
@@ -169,19 +179,21 @@ def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
 
 def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Pixels drawn as -1 or 1, 1 with probability (x + 1) / 2, for grey values x in [-1, 1] of any shape."""
-    device = x.device if generator is None else generator.device
-    u = torch.rand(x.shape, generator=generator, device=device).to(x.device)
-    return torch.where(2 * u - 1 < x, 1.0, -1.0).to(x.dtype)
+    return torch.where(2 * _uniform(x.shape, x, generator) - 1 < x, 1.0, -1.0).to(x.dtype)
 
 
 def flip(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Images [batch, channels, height, width], each mirrored left to right with probability 1/2."""
-    device = x.device if generator is None else generator.device
-    mirrored = torch.rand(len(x), generator=generator, device=device).to(x.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+    mirrored = _uniform((len(x), 1, 1, 1), x, generator) < 0.5
+    return torch.where(mirrored, x.flip(-1), x)
 
 
-def _in_turn(steps: list[Callable[..., Tensor]], x: Tensor, generator: torch.Generator | None) -> Tensor:
+def _uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = like.device if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=device).to(like.device)
+
+
+def _in_turn(steps: Sequence[Noise], x: Tensor, generator: torch.Generator | None) -> Tensor:
     for step in steps:
         x = step(x, generator)
     return x

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modalities.drawing import contact_sheet
-from modalities.modality import MediaError, Modality
+from modalities.modality import Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,26 +42,25 @@ class Latents(Modality):
 
     def values(self, indices: Tensor) -> Tensor:
         """Codes as indices from 0, any shape, as values in [-1, 1]."""
-        return 2 * indices.to(torch.get_default_dtype()) / (self._count() - 1) - 1
+        return 2 * indices.to(torch.get_default_dtype()) / self._last - 1
 
     def indices(self, x: Tensor) -> Tensor:
         """Values in [-1, 1], any shape, as the indices of the nearest codes."""
-        count = self._count()
-        return ((x.float() + 1) * (count - 1) / 2).round().long().clamp(0, count - 1)
+        return ((x.float() + 1) * self._last / 2).round().long().clamp(0, self._last)
 
-    def _count(self) -> int:
+    @property
+    def _last(self) -> int:
+        """The last code."""
         if self.levels is None:
             raise TypeError("these latents are real numbers: they have no codes")
-        return self.levels
+        return self.levels - 1
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """A sheet of grey maps of a batch, one for every channel of every item; a vector is a map of one row.
 
         Real numbers are scaled so that 0 is the middle grey and the largest is white or black.
         """
-        batch = self.check(x).detach().float().cpu()
-        if not len(batch):
-            raise MediaError("an empty batch has no picture")
+        batch = self.drawable(x)
         height, width = self.shape[1:] if len(self.shape) == 3 else (1, math.prod(self.shape))
         scale = 1.0 if self.levels else batch.abs().max().clamp(min=1e-12)
         grey = ((batch / scale).clamp(-1, 1) + 1) * 127.5

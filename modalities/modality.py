@@ -57,8 +57,8 @@ class Modality:
     task: ClassVar[str | None] = None
     """The Hugging Face Hub's name of what a model of this medium does, if it has one."""
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         kind = cls.__dict__.get("kind")
         if kind is not None and kind not in KINDS:
             OWN[kind] = cls
@@ -99,6 +99,15 @@ class Modality:
         """Write an item or a batch; the suffix of `path` picks the format."""
         raise TypeError(f"{type(self).__name__} cannot write files")
 
+    def save_apart(self, x: "Tensor", path: Path) -> bool:
+        """Write every item of a batch to a numbered file in the folder `path`; False, and nothing, where it has a
+        suffix."""
+        if path.suffix:
+            return False
+        for i, item in enumerate(self.check(x[None] if x.ndim == len(self.shape) else x)):
+            self.save(item, path / f"{i:05d}{self.suffix}")
+        return True
+
     def show(self, x: "Tensor", columns: int | None = None) -> "Image":
         """A picture of a batch, for people."""
         raise TypeError(f"{type(self).__name__} cannot draw")
@@ -109,13 +118,19 @@ class Modality:
         `path` has no suffix: a picture becomes "path.png".
         """
         picture = Path(f"{path}.png")
-        picture.parent.mkdir(parents=True, exist_ok=True)
         with write_aside(picture) as part:
             self.show(x, columns).save(part)
         return [picture]
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> "Items":
-        """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label)."""
+    def dataset(
+        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+    ) -> "Items":
+        """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label).
+
+        A labelled set has the names of its classes in the order of their numbers as its `classes`. With those of a
+        trained model as the argument `classes`, labels are numbered as the model numbers them, also where some of the
+        classes are missing; raises `MediaError` for one that is not among them.
+        """
         raise TypeError(f"{type(self).__name__} has no data sets")
 
     def collate(self, items: "Sequence[Tensor]") -> "tuple[Tensor, Tensor | None]":
@@ -142,6 +157,13 @@ class Modality:
             raise MediaError(f"expected {self.kind} of shape [{expected}], got {list(x.shape)}")
         if not torch.isfinite(x).all():
             raise MediaError(f"{self.kind} hold NaN or infinite values; remove or replace them first")
+        return x
+
+    def drawable(self, x: "Tensor") -> "Tensor":
+        """A batch of this medium as float32 on the CPU; raises `MediaError` on what `check` refuses and on no item."""
+        x = self.check(x).detach().float().cpu()
+        if not len(x):
+            raise MediaError("an empty batch has no picture")
         return x
 
     def check_range(self, x: "Tensor") -> "Tensor":
@@ -173,15 +195,16 @@ class Modality:
 
     def config(self) -> dict[str, Any]:
         """The JSON form of this adapter: its kind and its scalar fields."""
-        return {"kind": self.kind} | {name: value for name, value in self._fields() if not _is_tensor(value)}
+        return {"kind": self.kind} | self._fields(tensors=False)
 
     def arrays(self) -> "dict[str, Tensor]":
         """The fields that are tensors, which a checkpoint stores beside the weights."""
-        return {name: value for name, value in self._fields() if _is_tensor(value)}
+        return self._fields(tensors=True)
 
-    def _fields(self) -> list[tuple[str, Any]]:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return [(field.name, getattr(self, field.name)) for field in fields]
+    def _fields(self, tensors: bool) -> dict[str, Any]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        # Told apart without importing torch.
+        return {name: x for name, x in fields.items() if hasattr(x, "is_floating_point") == tensors}
 
 
 OWN: dict[str, type[Modality]] = {}
@@ -198,10 +221,6 @@ def adapter(kind: str) -> type[Modality]:
     return getattr(importlib.import_module(module), name)
 
 
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "is_floating_point")  # without importing torch
-
-
 def stack(items: "Sequence[Tensor]") -> "Tensor":
     """Items as one tensor with the batch first. Raises `MediaError` that names the shapes where they differ."""
     import torch
@@ -212,14 +231,14 @@ def stack(items: "Sequence[Tensor]") -> "Tensor":
     return torch.stack(list(items))
 
 
-def from_config(config: Mapping[str, Any], arrays: "Mapping[str, Tensor] | None" = None) -> Modality:
+def from_config(config: Mapping[str, object], arrays: "Mapping[str, Tensor] | None" = None) -> Modality:
     """Rebuild the adapter that `Modality.config` and `Modality.arrays` described.
 
     Raises ValueError for a medium that this package does not have and for fields that the adapter does not have.
     """
     fields = {**config, **(arrays or {})}
     kind = fields.pop("kind", None)
-    known = adapter(kind)
+    known = adapter(str(kind))
     try:
         return known(**fields)
     except TypeError as error:

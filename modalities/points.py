@@ -1,9 +1,9 @@
 """Points: rows of one or two real numbers, the smallest medium, where a density can be drawn."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
-from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.sources import choose_split, class_numbers, is_number, read_table, split_source, to_numbers
+from modalities.sources import Listing, is_number, read_table, split_source, to_numbers, write_table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
     from PIL.Image import Image
 
 TRAIN, TEST = 10_000, 2_000
@@ -71,19 +71,13 @@ class Points(Modality):
         batch = self.check(x.unsqueeze(0) if x.ndim == 1 else x).detach().float().cpu().numpy()
         if path.suffix.lower() != ".csv":
             raise MediaError(f"{path}: points are written as .csv, not {path.suffix or 'without a suffix'}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Nine digits give every float32 back.
-        header = "x,y"[: 2 * self.dimensions - 1]
-        with write_aside(path) as part:
-            np.savetxt(part, batch, fmt="%.9g", delimiter=",", header=header, comments="")
+        write_table(path, ["x", "y"][: self.dimensions], batch)
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """One picture of a batch [batch, dimensions]: a scatter plot, or a histogram over a rug in one dimension."""
         from matplotlib.figure import Figure
 
-        batch = self.check(x).detach().float().cpu().numpy()
-        if not len(batch):
-            raise MediaError("an empty batch has no picture")
+        batch = self.drawable(x).numpy()
         figure = Figure(figsize=(4.5, 4.5 if self.dimensions == 2 else 3), layout="constrained")
         panel = figure.subplots()
         if self.dimensions == 2:
@@ -106,7 +100,9 @@ class Points(Modality):
         self.save(x, table)
         return [*super().present(x, path, columns), table]
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Items:
+    def dataset(
+        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+    ) -> Items:
         """A synthetic family or a table, as points of `shape`, or with `labels` as pairs of a point and a class number.
 
         `source` is one of:
@@ -116,28 +112,24 @@ class Points(Modality):
             a .csv file with as many columns of numbers; the first column of text, if there is one, gives the labels.
             "file.csv:a,b": the columns a and b alone; "file.csv:word": the rows with that word in a column of text.
         `split` is "train", "test" or "all"; every fifth row of a table is for tests. Classes count from 0 in
-        alphabetical order.
+        alphabetical order, or in that of `classes` where they are given.
 
         Raises `MediaError` if there is no such source, on other dimensions, if there are no labels where they are asked
         for, and on NaN, infinities and missing numbers, with their row and column.
         """
+        source = str(source)
         if source in DENSITIES:
-            if labels:
-                raise MediaError(f"the points of {source} have no labels")
-            chosen = choose_split(["train"] * TRAIN + ["test"] * TEST, split, source, EVERY)
-            return Arrays(self._draw(str(source))[chosen])
-        path, selector = split_source(source, tuple(DENSITIES))
-        x, names = self._read(path, selector)
-        if labels and not names:
-            raise MediaError(f"{path} has no column of text for labels")
-        chosen = choose_split([""] * len(x), split, source, EVERY)
-        return Arrays(x[chosen], torch.tensor(class_numbers(names))[chosen] if labels else None)
-
-    def _draw(self, name: str) -> Tensor:
-        density = DENSITIES[name]()
-        if density.dimensions != self.dimensions:
-            raise MediaError(f"{name} has {density.dimensions} dimensions, expected {self.dimensions}")
-        return density.sample(TRAIN + TEST, torch.Generator().manual_seed(0))
+            density = DENSITIES[source]()
+            if density.dimensions != self.dimensions:
+                raise MediaError(f"{source} has {density.dimensions} dimensions, expected {self.dimensions}")
+            x = density.sample(TRAIN + TEST, torch.Generator().manual_seed(0))
+            listing = Listing([source] * len(x), splits=["train"] * TRAIN + ["test"] * TEST)
+        else:
+            path, selector = split_source(source, tuple(DENSITIES))
+            x, names = self._read(path, selector)
+            listing = Listing([f"row {i + 1}" for i in range(len(x))], names)
+        chosen, numbers, about = listing.choose(source, split, EVERY, labels, classes)
+        return Arrays(x[chosen], torch.tensor(numbers) if labels else None).describe(about)
 
     def _read(self, path: Path, selector: str | None) -> tuple[Tensor, list[str]]:
         """The points of a table, and their labels if it has a column of text."""
@@ -163,7 +155,7 @@ class Points(Modality):
 
 
 def draw_densities(
-    figure: Any,
+    figure: "Figure | SubFigure",
     title: str,
     x: Tensor,
     densities: Mapping[str, Callable[[Tensor], Tensor]],

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +15,7 @@ from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.sources import choose_split, class_numbers, list_files, read_table, split_source, to_numbers
+from modalities.sources import Listing, list_files, read_table, split_source, to_numbers, write_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,38 +111,26 @@ class Signals(Modality):
         .csv file and on other suffixes.
         """
         path = Path(path)
-        single = x.ndim == 2
-        batch = self.check(x.unsqueeze(0) if single else x).detach().float().cpu().numpy()
-        if not path.suffix:
-            path.mkdir(parents=True, exist_ok=True)
-            for i, item in enumerate(batch):
-                self._write_csv(item, path / f"{i:05d}.csv")
+        if self.save_apart(x, path):
             return
+        single = x.ndim == 2
+        batch = self.check(x[None] if single else x).detach().float().cpu().numpy()
         if path.suffix.lower() not in (".csv", ".npy"):
             raise MediaError(f"{path}: signals are written as .csv or .npy, not {path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".npy":
             with write_aside(path) as part, part.open("wb") as file:
                 np.save(file, batch[0] if single else batch)
         elif single:
-            self._write_csv(batch[0], path)
+            unit = f" ({self.unit})" if self.unit else ""
+            write_table(path, [f"channel {i}{unit}" for i in range(self.channels)], batch[0].T)
         else:
             raise MediaError(f"{path}: a .csv file holds one series, got a batch; name a folder or a .npy file")
-
-    def _write_csv(self, item: np.ndarray, path: Path) -> None:
-        unit = f" ({self.unit})" if self.unit else ""
-        header = ",".join(f"channel {i}{unit}" for i in range(self.channels))
-        # Nine digits give every float32 back.
-        with write_aside(path) as part:
-            np.savetxt(part, item.T, fmt="%.9g", delimiter=",", header=header, comments="", encoding="utf-8")
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """Line plots of a batch [batch, channels, time] on common axes, one panel a series, one line a channel."""
         from matplotlib.figure import Figure
 
-        batch = self.check(x).detach().float().cpu().numpy()
-        if not len(batch):
-            raise MediaError("an empty batch has no picture")
+        batch = self.drawable(x).numpy()
         columns = min(columns or math.ceil(math.sqrt(len(batch))), len(batch))
         rows = math.ceil(len(batch) / columns)
         figure = Figure(figsize=(max(2.2 * columns, 4) + 0.6, max(1.4 * rows, 2.2) + 0.5), layout="constrained")
@@ -156,7 +146,9 @@ class Signals(Modality):
         figure.supylabel(self.unit, fontsize=9)
         return render(figure)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Items:
+    def dataset(
+        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+    ) -> Items:
         """A named set, an archive or a folder, as items of `shape`, or with `labels` as pairs with class numbers.
 
         `source` is one of:
@@ -168,34 +160,24 @@ class Signals(Modality):
             any folder of .csv and .npy files, each one series, with its subfolders; a file's label is the name of its
                 folder under the top, or under train/ and test/.
         `split` is "train", "test" or "all". Where nothing says which series is which, every fifth is for tests. Classes
-        count from 0 in the order of their numbers or names.
+        count from 0 in the order of their numbers or names, or of `classes` where they are given.
 
         A folder's files are listed now and read when they are asked for, and a broken one raises `MediaError` then.
         Raises `MediaError` if there is no such source, if it is of another shape, holds NaN or infinities, or has no
         labels where they are asked for.
         """
         if source == "synthetic-beats":
-            x, y = synthetic_beats(2000, self.length, self.channels, torch.Generator().manual_seed(0))
-            return self._arrays(x, y, [""] * len(x), split, labels, source)
-        path, selector = split_source(source, NAMED)
-        if path.suffix.lower() == ".npz" and path.is_file():
-            series, names, splits = _read_npz(path, selector)
-            numbers = torch.tensor(class_numbers(names)) if names else None
-            return self._arrays(self._checked(series, source), numbers, splits, split, labels, source)
-        files, names, splits = list_files(path, (".csv", ".npy"))
-        chosen = choose_split(splits, split, path, EVERY)
-        if labels and "" in names:
-            raise MediaError(f"{files[names.index('')]} has no label; put every class into a folder of its own")
-        classes = class_numbers(names)
-        return Files(self.load, [files[i] for i in chosen], [classes[i] for i in chosen] if labels else None)
-
-    def _arrays(
-        self, x: Tensor, y: Tensor | None, splits: list[str], split: str, labels: bool, source: str | Path
-    ) -> Items:
-        if labels and y is None:
-            raise MediaError(f"{source} has no labels")
-        chosen = choose_split(splits, split, source, EVERY)
-        return Arrays(x[chosen], y[chosen] if labels and y is not None else None)
+            series, wide = synthetic_beats(2000, self.length, self.channels, torch.Generator().manual_seed(0))
+            x, listing = series.numpy(), Listing(_numbered(2000), ["wide" if i else "normal" for i in wide])
+        else:
+            path, selector = split_source(source, NAMED)
+            if path.suffix.lower() != ".npz" or not path.is_file():
+                listing = list_files(path, (".csv", ".npy"))
+                chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
+                return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
+            x, listing = _read_npz(path, selector)
+        chosen, numbers, about = listing.choose(source, split, EVERY, labels, classes)
+        return Arrays(self._checked(x, source)[chosen], torch.tensor(numbers) if labels else None).describe(about)
 
 
 def recorded_step(x: Tensor) -> float:
@@ -254,29 +236,25 @@ def _read_npy(path: Path) -> np.ndarray:
     return np.atleast_2d(x)
 
 
-def _read_npz(path: Path, selector: str | None) -> tuple[np.ndarray, list[str], list[str]]:
-    """Series [items, channels, time], labels (none, or one a series) and splits of an archive."""
-    import zipfile
-
+def _read_npz(path: Path, selector: str | None) -> tuple[np.ndarray, Listing]:
+    """The series of an archive, [items, channels, time], and what it says of them."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise MediaError(f"{path} cannot be read as an archive of arrays: {error}") from error
     sets = sorted(name.removesuffix("_train_x") for name in arrays if name.endswith("_train_x"))
+    splits: list[str] = []
     if selector is not None or sets:
         if selector not in sets:
             raise MediaError(f"{path} holds the sets {', '.join(sets) or 'none'}; name one of them as {path.name}:NAME")
-        x = np.concatenate([arrays[f"{selector}_train_x"], arrays[f"{selector}_test_x"]])
-        y = np.concatenate([arrays[f"{selector}_train_y"], arrays[f"{selector}_test_y"]])
+        x, y = (np.concatenate([arrays[f"{selector}_{part}_{a}"] for part in ("train", "test")]) for a in "xy")
         train = len(arrays[f"{selector}_train_x"])
         splits = ["train"] * train + ["test"] * (len(x) - train)
     elif "beats" in arrays:
         x, y = arrays["beats"] / float(arrays["units_per_mV"]), arrays["beats_symbol"]
-        splits = [""] * len(x)
     elif "x" in arrays:
         x, y = arrays["x"], arrays.get("y", np.array([]))
-        splits = [""] * len(x)
     else:
         raise MediaError(f"{path} holds {', '.join(arrays)}; expected arrays x and y, or beats")
     x = x[:, None] if x.ndim == 2 else x
@@ -285,4 +263,8 @@ def _read_npz(path: Path, selector: str | None) -> tuple[np.ndarray, list[str], 
             f"{path}: expected real numbers of shape [items, channels, time] and a label an item, "
             f"got {x.dtype} of {list(x.shape)} and {len(y)} labels"
         )
-    return x, [str(name) for name in y], splits
+    return x, Listing(_numbered(len(x)), [str(name) for name in y], splits)
+
+
+def _numbered(n: int) -> list[str]:
+    return [f"series {i}" for i in range(n)]

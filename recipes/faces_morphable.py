@@ -143,7 +143,7 @@ def medium_of(source: str, vertices: int) -> Meshes:
     if source in NAMED:
         data: Any = Meshes(vertices, colours=True).dataset(source)
         return data.medium
-    files, _, _ = list_files(Path(source).expanduser(), SUFFIXES)
+    files = list_files(Path(source).expanduser(), SUFFIXES).items
     return Meshes.from_file(files[0])
 
 

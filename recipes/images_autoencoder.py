@@ -140,11 +140,11 @@ def transfer(config: Config, autoencoder: Autoencoder, pca: PCA, data: Batch, te
     for count in (*config.labels, len(data.x)):
         for seed in range(config.seeds):
             schedule = replace(config.full if count == len(data.x) else config.few, seed=seed)
-            chosen = choose_labelled(data.condition, count, seed)
-            some = Batch(data.x[chosen], data.condition[chosen])
+            chosen = choose_labelled(data.labels, count, seed)
+            some = Batch(data.x[chosen], data.labels[chosen])
             scores = classify(config, autoencoder, some, test, schedule)
             for method, (seen, unseen) in features.items():
-                scores[method] = linear_probe(seen[chosen], some.condition, unseen, test.condition, seed=seed)
+                scores[method] = linear_probe(seen[chosen], some.labels, unseen, test.labels, seed=seed)
             for method, score in scores.items():
                 found.setdefault(method, {}).setdefault(count, []).append(score)
             print(f"{count} labels, seed {seed}:", ", ".join(f"{m} {score:.2%}" for m, score in scores.items()))
@@ -158,10 +158,10 @@ def classify(
     scores = {}
     for method, start in ((SCRATCH, build(config, schedule.seed)), (TUNED, autoencoder)):
         torch.manual_seed(schedule.seed)
-        classifier = Classifier(autoencoder.standardise, start.encoder, int(test.condition.max()) + 1)
+        classifier = Classifier(autoencoder.standardise, start.encoder, int(test.labels.max()) + 1)
         folder = config.output / method.replace(" ", "-") / f"labels-{len(some.x)}-seed-{schedule.seed}"
-        train(classifier, Arrays(some.x, some.condition), schedule, folder)
-        scores[method] = classifier.accuracy(Arrays(test.x, test.condition))
+        train(classifier, Arrays(some.x, some.labels), schedule, folder)
+        scores[method] = classifier.accuracy(Arrays(test.x, test.labels))
     return scores
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from modalities import KINDS
 from zoo import catalog, cli
 
 ROOT = Path(__file__).parents[1]
@@ -67,15 +68,12 @@ def test_the_model_to_add_is_complete_in_under_forty_lines():
     assert "class PlainVAE(Variational)" in code and len(code.splitlines()) < 40
 
 
-def test_the_tables_are_those_of_the_code():
+def test_the_tables_are_those_of_the_code(monkeypatch):
     spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    families = [name for name, target in catalog.FAMILIES.items() if not target.startswith("tests.")]
-    for page, name, table in (
-        (tables.CONTRACT, "families", tables.family_table(families)),
-        (tables.README, "models", tables.model_table(catalog.models())),
-    ):
+    monkeypatch.setattr(tables, "FAMILIES", [n for n, at in catalog.FAMILIES.items() if not at.startswith("tests.")])
+    for page, name, table in tables.tables():
         text = page.read_text(encoding="utf-8")
         assert f"<!-- {name} -->" in text and text == tables.put(text, name, table), "run python docs/tables.py"
 
@@ -125,6 +123,24 @@ def test_scripts_and_targets_exist(page):
                 found = {field.name: field for field in dataclasses.fields(settings)}
                 assert name in found, arguments
                 settings = type(found[name].default)
+
+
+def test_the_pages_of_functions_name_what_there_is_and_leave_out_no_family_and_no_medium():
+    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "evaluation.md"))
+    described = dict(re.findall(r"^::: ([\w.]+)\n((?: .*\n)*)", text, re.MULTILINE))
+    for name, options in described.items():
+        module = importlib.import_module(name)
+        members = re.search(r"members: \[(.*?)\]", options)
+        for member in members[1].split(", ") if members else []:
+            assert getattr(module, member).__doc__, f"{name}.{member}"
+    targets = [target for target in [*catalog.FAMILIES.values(), *KINDS.values()] if not target.startswith("tests.")]
+    assert {target.partition(":")[0] for target in targets} <= described.keys()
+
+
+def test_the_citation_is_of_this_version_and_the_changes_tell_of_it():
+    version = importlib.import_module("zoo").__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_script_of_own_files_runs_on_two_processes(tmp_path, monkeypatch, hub, photos, scans):

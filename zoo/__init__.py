@@ -14,7 +14,7 @@ from zoo.catalog import models, register
 if TYPE_CHECKING:
     from zoo.hub import load, pull, push, save
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["load", "models", "pull", "push", "register", "save"]
 
 

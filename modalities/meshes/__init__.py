@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -14,7 +15,7 @@ from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import choose_split, class_numbers, list_files, split_source
+from modalities.sources import list_files, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -181,14 +182,14 @@ class Meshes(Modality):
         """
         from modalities.meshes.drawing import draw
 
-        batch = self.check(x).detach().float().cpu().numpy()
-        if not len(batch):
-            raise MediaError("an empty batch has no picture")
+        batch = self.drawable(x).numpy()
         colours = batch[..., 3:].clip(0, 1) if self.colours else None
         tiles = draw(batch[..., :3], self.triangles.cpu().numpy(), colours)
         return contact_sheet(tiles, columns or min(len(tiles), max(1, math.ceil(math.sqrt(len(tiles) / 2)))), gap=4)
 
-    def dataset(self, source: str | Path, split: str = "train", labels: bool = False) -> Items:
+    def dataset(
+        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+    ) -> Items:
         """A named set, the shared face model or a folder, as items of `shape`, or with `labels` as pairs with class
         numbers. The `medium` of a data set is this one on the topology of its meshes.
 
@@ -202,7 +203,7 @@ class Meshes(Modality):
             any folder of .obj, .ply, .glb, .stl and .off files in correspondence, with its subfolders; a file's label
                 is the name of its folder under the top, or under train/ and test/.
         `split` is "train", "test" or "all". Where nothing says which mesh is which, every fifth is for tests. Classes
-        count from 0 in the order of their numbers or names.
+        count from 0 in the order of their numbers or names, or of `classes` where they are given.
 
         A folder's files are listed now and read when they are asked for, and a broken one raises `MediaError` then, as
         does one of another topology than this medium's or, where it has none, than the first file's that can be read.
@@ -220,13 +221,10 @@ class Meshes(Modality):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
             return self._generated(ict.generated_faces(path, self.vertices, _checked(split, source)), labels, source)
-        files, names, splits = list_files(path, SUFFIXES)
-        chosen = choose_split(splits, split, path, EVERY)
-        if labels and "" in names:
-            raise MediaError(f"{files[names.index('')]} has no label; put every class into a folder of its own")
-        classes = class_numbers(names)
-        medium = self if self.faces is not None else self._on_first(files)
-        return MeshFiles(medium, [files[i] for i in chosen], [classes[i] for i in chosen] if labels else None)
+        listing = list_files(path, SUFFIXES)
+        chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
+        medium = self if self.faces is not None else self._on_first(listing.items)
+        return MeshFiles(medium, [listing.items[i] for i in chosen], numbers).describe(about)
 
     def _generated(self, dataset: "LinearMeshes", labels: bool, source: str | Path) -> Items:
         if labels and dataset.labels is None:
@@ -239,7 +237,7 @@ class Meshes(Modality):
         dataset.medium = self if self.faces is not None else self.on(own, dataset.medium.uv)
         return dataset
 
-    def _on_first(self, files: list[str]) -> "Meshes":
+    def _on_first(self, files: Sequence[str]) -> "Meshes":
         """This medium on the topology of the first file that can be read and has its number of vertices."""
         first: MediaError | None = None
         for file in files:

@@ -39,7 +39,7 @@ def test_table_columns_rows_and_labels(tmp_path):
     with pytest.raises(MediaError, match="neither a column 'circle' nor that word"):
         Points().dataset(f"{shapes}:circle")
     numbers = write(tmp_path / "c.csv", "1,2\n3,4\n")
-    with pytest.raises(MediaError, match="no column of text for labels"):
+    with pytest.raises(MediaError, match="has no labels"):
         Points().dataset(numbers, labels=True)
 
 
@@ -85,7 +85,7 @@ def test_synthetic_families_have_fixed_splits():
     assert Points(1).dataset("two-gaussians").x.shape == (10_000, 1)
     with pytest.raises(MediaError, match="ring has 2 dimensions, expected 1"):
         Points(1).dataset("ring")
-    with pytest.raises(MediaError, match="ring have no labels"):
+    with pytest.raises(MediaError, match="ring has no labels"):
         Points().dataset("ring", labels=True)
 
 

@@ -53,7 +53,7 @@ class Classifier(nn.Module):
 
     def forward(self, batch: Batch, **_: Any) -> dict[str, Tensor]:
         """The cross-entropy of a batch (x, labels) in nats, and the share that is classified correctly."""
-        logits, labels = self.logits(batch.x), batch.condition
+        logits, labels = self.logits(batch.x), batch.labels
         return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
@@ -61,9 +61,9 @@ class Classifier(nn.Module):
         """The share of a data set of (x, label) that is classified correctly, in [0, 1]."""
         device = self.encoder.output.weight.device
         correct = count = 0
-        for x, labels, _ in batches(data, 500):
-            correct += int((self.logits(x.to(device)).argmax(1).cpu() == labels).sum())
-            count += len(labels)
+        for batch in batches(data, 500):
+            correct += int((self.logits(batch.x.to(device)).argmax(1).cpu() == batch.labels).sum())
+            count += len(batch.x)
         return correct / count
 
 

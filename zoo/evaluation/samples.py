@@ -120,7 +120,8 @@ def subset(
 
 def one_of_each(data: object) -> Tensor:
     """The first item of the commonest class of a labelled data set, then that of every other one."""
-    x, labels, _ = subset(data, len(as_dataset(data)))
+    found = subset(data, len(as_dataset(data)))
+    x, labels = found.x, found.labels
     classes, counts = labels.unique(return_counts=True)
     order = classes[counts.argsort(descending=True, stable=True)]
     return torch.stack([x[int((labels == label).nonzero()[0])] for label in order])
