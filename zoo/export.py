@@ -25,8 +25,8 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
     """Write a part of a model with a latent space for any batch size, in single precision; the path is handed back.
 
     Inputs and outputs have the batch first and the medium's units. They are called "x", "z", "noise", "mean" and "std";
-    of a hierarchy "z0", "z1" and so on, a tensor a group; a class-conditional model takes "class" besides, whole numbers
-    [batch]. What a program is given is not looked at: other sizes are refused by the runtime, values are not.
+    of a hierarchy "z0", "z1" and so on, a tensor a group; a class-conditional model takes "class" besides, whole
+    numbers [batch]. What a program is given is not looked at: other sizes are refused by the runtime, values are not.
 
     Arguments:
         path: ends with .onnx, for any ONNX runtime (writing it takes `pip install latent-zoo[onnx]`), or with .pt2, for

@@ -118,7 +118,7 @@ class LatentPrior(Explicit, Latent[Tensor], Trainable):
         """The prior's loss on a batch's latents, its negative log-likelihood: a mass for codes, else a density."""
         condition = self.prepare_condition(batch.condition, len(batch.x), generator)
         z = self.encode_latents(batch.x, condition=condition, generator=generator)
-        told = Batch(z, self.above(condition))
+        told = Batch(z, None if self.learned.condition is None else condition)
         return self.learned(told, player=player, progress=progress, shared=shared, generator=generator)
 
     def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:

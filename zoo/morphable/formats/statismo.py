@@ -142,7 +142,9 @@ def _vtk(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     VTK itself is not asked: a broken file can end its process.
     """
     _, _, form, rest = content.split(b"\n", 3)
-    points = cells = offsets = None
+    points: np.ndarray | None = None
+    cells: np.ndarray | None = None
+    offsets = np.zeros(0, int)
     part, sizes = b"", (0, 0)
 
     def numbers(count: int, kind: bytes) -> np.ndarray:
