@@ -194,28 +194,18 @@ class Signals(Modality):
         if source == "synthetic-beats":
             series, wide = synthetic_beats(2000, self.length, self.channels, torch.Generator().manual_seed(0))
             x, listing = series.numpy(), Listing(["a beat"] * 2000, ["wide" if i else "normal" for i in wide])
-            return self._choose(x, listing, source, split, labels, classes)
-        path, selector = split_source(source, NAMED)
-        if stride is None and (selector is None or path.suffix.lower() == ".npz") and holds_series(path, *self.shape):
-            x, listing = read_series(path, selector, groups, self.length)
-        elif stride is None and selector is None and path.is_dir():
-            listing = list_files(path, SUFFIXES, groups)
-            chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
-            return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
         else:
-            columns = Columns(selector, self.channels, self.rate, labels, groups)
-            x, listing = read_windows(path, columns, self.length, stride or self.length, split)
-        return self._choose(x, listing, source, split, labels, classes)
-
-    def _choose(
-        self,
-        x: np.ndarray | Sequence[np.ndarray],
-        listing: Listing,
-        source: str | Path,
-        split: str,
-        labels: bool,
-        classes: Sequence[str] | None,
-    ) -> Items:
+            path, selector = split_source(source, NAMED)
+            whole = stride is None and (selector is None or path.suffix.lower() == ".npz")
+            if whole and holds_series(path, *self.shape):
+                x, listing = read_series(path, selector, groups, self.length)
+            elif whole and path.is_dir():
+                listing = list_files(path, SUFFIXES, groups)
+                chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
+                return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
+            else:
+                columns = Columns(selector, self.channels, self.rate, labels, groups)
+                x, listing = read_windows(path, columns, self.length, stride or self.length, split)
         chosen, numbers, about = listing.choose(source, split, EVERY, labels, classes)
         items = self._checked(np.stack([x[i] for i in chosen]), source)
         return Arrays(items, None if numbers is None else torch.tensor(numbers)).describe(about)

@@ -49,6 +49,8 @@ class Listing:
     """The splits they belong to, likewise."""
     groups: Sequence[str] = ()
     """The persons, recordings or days they belong to, where these were asked for."""
+    classes: Sequence[str] = ()
+    """The names of all classes, where the source itself numbers them."""
 
     def choose(
         self, source: str | Path, split: str, every: int, labels: bool, classes: Sequence[str] | None = None
@@ -79,7 +81,11 @@ class Listing:
             raise MediaError(f"{source} has no labels: a folder for every class gives some, or a column of a table")
         if "" in self.labels:
             raise MediaError(f"{self.items[self.labels.index('')]} has no label, and other items of {source} have one")
-        numbers, names = class_numbers(self.labels, source, classes)
+        named = self.labels
+        if self.classes and classes and all(map(str.isdecimal, classes)):
+            # A set that numbers its classes itself is known by these numbers, too.
+            named = [str(self.classes.index(label)) for label in named]
+        numbers, names = class_numbers(named, source, classes or self.classes)
         return chosen, [numbers[i] for i in chosen], About(names, groups, split)
 
 
