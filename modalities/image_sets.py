@@ -150,7 +150,7 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def read_arrays(path: Path, selector: str | None, groups: str | None) -> Pixels:
-    """The pictures of a .npy or .npz file. Raises `MediaError` for other shapes and for numbers of another scale than `to_bytes` knows."""
+    """The pictures of a .npy or .npz file. Raises `MediaError` for other shapes and scales than `to_bytes` knows."""
     pictures, listing = read_items(path, selector, groups)
     return np.concatenate([to_bytes(path, x) for x in pictures]), listing
 
@@ -219,6 +219,8 @@ def _table(folder: Path, column: str | None, groups: str | None) -> Listing:
             raise MediaError(f"{archive} cannot be read: {error}") from error
         files = [file if file in members else f"images/{file}" for file in files]
     else:
+        if outside := [file for file in files if ".." in Path(file).parts or Path(file).is_absolute()]:
+            raise MediaError(f"{table} names {outside[0]}, which lies outside of its folder")
         files = [str(folder / file) for file in files]
     labels = columns.get(column or "label", [])
     return Listing(files, labels, columns.get("split", []), columns[groups] if groups else [])

@@ -29,6 +29,11 @@ KINDS = {
 class MediaError(ValueError):
     """A file or an array that an adapter cannot take. The message names it and says what was expected and what came."""
 
+    def __init__(self, message: str) -> None:
+        # The name of a file may hold what a terminal would obey, and what no terminal can print.
+        escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(escaped)
+
 
 def check_file(path: str | Path) -> None:
     """Raise `MediaError` where there is no regular file: a pipe or a device could keep its reader for ever."""

@@ -11,8 +11,8 @@ import numpy as np
 from modalities.arrays import label_names, npz_names, read_items, read_npy, read_npz
 from modalities.modality import MediaError, check_file
 from modalities.sources import Listing, list_files
+from modalities.tables import LABELS, is_number, is_time, pick_columns, read_table, to_float32, to_numbers, to_seconds
 from modalities.tables import SUFFIXES as TABLES
-from modalities.tables import is_number, is_time, pick_columns, read_table, to_float32, to_numbers, to_seconds
 
 SUFFIXES = (*TABLES, ".npy")
 """The files of one series or one recording."""
@@ -22,9 +22,6 @@ EVERY = 5
 
 MISSING = ("", "nan", "na", "n/a", "null", "none", "?")
 """What stands in a recording where nothing was measured, in small letters."""
-
-LABELS = ("label", "class", "target", "y")
-"""What the column of labels of a table is called, in small letters."""
 
 
 class Recording(NamedTuple):

@@ -117,6 +117,7 @@ def choose_split(splits: Sequence[str], split: str, source: str | Path, every: i
     if not present and split in ("train", "test"):
         return [i for i in range(len(splits)) if (i % every == every - 1) == (split == "test")]
     if split == "test" and "test" not in present and "val" in present:
+        warnings.warn(f"{source} has no items for tests; those of its validation take their place", stacklevel=3)
         split = "val"
     if split not in present:
         known = ", ".join(sorted((present or {"train", "test"}) | {"all"}))

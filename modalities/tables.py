@@ -18,6 +18,9 @@ from modalities.modality import MediaError, check_file
 SUFFIXES = (".csv", ".tsv", ".txt")
 """The files that count as tables."""
 
+LABELS = ("label", "class", "target")
+"""What the column of labels of a table is called, in small letters."""
+
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
 
