@@ -126,7 +126,7 @@ def _gaps(path: Path, cells: Sequence[str], rate: float | None) -> np.ndarray:
         raise MediaError(f"{path}, row {row}: the time {cells[row - 1]} is not after the one before; sort the rows")
     usual = float(np.median(steps))
     if rate is not None and not math.isclose(1 / usual, rate, rel_tol=0.01):
-        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it")
+        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it or change rate")
     return steps > 1.5 * usual
 
 
