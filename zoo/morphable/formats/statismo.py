@@ -142,8 +142,8 @@ def _vtk(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     VTK itself is not asked: a broken file can end its process.
     """
     _, _, form, rest = content.split(b"\n", 3)
-    points = cells = offsets = None
-    part, sizes = b"", (0, 0)
+    points = cells = None
+    part, sizes, offsets = b"", (0, 0), np.zeros(0)
 
     def numbers(count: int, kind: bytes) -> np.ndarray:
         nonlocal rest
