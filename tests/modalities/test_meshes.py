@@ -169,32 +169,47 @@ def test_ply_with_quads_and_triangles(tmp_path, order):
         medium.load(tmp_path / "b.ply")
 
 
+def ply_text(kind: str, names: str, written: str, faces: str = "") -> str:
+    """A triangle whose vertices, or with `faces` whose face, have further properties."""
+    own = "".join(f"property {kind} {name}\n" for name in names.split())
+    position = "".join(f"property float {axis}\n" for axis in "xyz")
+    rows = "".join(f"{i} {i * i} 0 {'' if faces else written}\n" for i in range(3))
+    return (
+        f"ply\nformat ascii 1.0\nelement vertex 3\n{position}{'' if faces else own}element face 1\n"
+        f"property list uchar int vertex_indices\n{own if faces else ''}end_header\n{rows}3 0 1 2 {faces}\n"
+    )
+
+
 @pytest.mark.parametrize(
-    "kind, written, expected",
+    "kind, written, expected, guessed",
     [
-        ("uchar", 1, 1 / 255),
-        ("char", 255, 1.0),
-        ("char", -1, 1.0),
-        ("ushort", 255, 1.0),
-        ("ushort", 65535, 1.0),
-        ("int", 51, 0.2),
-        ("float", 0.2, 0.2),
-        ("float", 51.0, 0.2),
+        ("uchar", 1, 1 / 255, False),
+        ("char", 255, 1.0, False),
+        ("char", -1, 1.0, False),
+        ("ushort", 255, 1.0, True),
+        ("ushort", 65535, 1.0, False),
+        ("int", 51, 0.2, True),
+        ("float", 0.2, 0.2, False),
+        ("float", 1.00005, 1.0, False),
+        ("float", 51.0, 0.2, True),
     ],
 )
-@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue"])
-def test_ply_colours_of_any_type(tmp_path, kind, written, expected, names):
-    header = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {axis}\n" for axis in "xyz")
-    header += "".join(f"property {kind} {name}\n" for name in names.split())
-    rows = "".join(f"{i} {i * i} 0 {written} 0 0\n" for i in range(3))
-    (tmp_path / "a.ply").write_text(
-        header + "element face 1\nproperty list uchar int vertex_indices\nend_header\n" + rows + "3 0 1 2\n"
-    )
-    found = Meshes(3, colours=True).load(tmp_path / "a.ply")
+@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue", "r g b"])
+def test_ply_colours_of_any_type(tmp_path, kind, written, expected, guessed, names):
+    (tmp_path / "a.ply").write_text(ply_text(kind, names, f"{written} 0 0"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = Meshes(3, colours=True).load(tmp_path / "a.ply")
     assert found[:, 3].tolist() == pytest.approx([expected] * 3)
-    (tmp_path / "b.ply").write_text((tmp_path / "a.ply").read_text() + "7 7\n")
-    with pytest.raises(MediaError, match="b.ply: has 2 numbers more than its header announces"):
-        Meshes(3).load(tmp_path / "b.ply")
+    messages = [str(warning.message) for warning in caught if "are taken for numbers up to 255" in str(warning.message)]
+    assert len(messages) == guessed
+
+
+@pytest.mark.parametrize("written", ["1.3 0 0", "-0.2 0 0", "70000 0 0"])
+def test_colours_of_no_known_range_are_refused(tmp_path, written):
+    (tmp_path / "a.ply").write_text(ply_text("double", "red green blue", written))
+    with pytest.raises(MediaError, match=f"a.ply: expected colours from 0 to 1, .*{written.split()[0]}"):
+        Meshes.from_file(tmp_path / "a.ply")
 
 
 @pytest.mark.parametrize(
@@ -223,16 +238,35 @@ def test_colours_beside_other_columns(tmp_path, name, text):
         assert torch.allclose(medium.uv[0], torch.tensor([0.2, 0.3]))
 
 
-@pytest.mark.parametrize(
-    "name, text, message",
-    [
-        ("a.obj", "v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "a.obj: 2 of 3 vertices have no colour"),
-        ("a.off", "OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", "a.off: .* the header COFF"),
-    ],
-)
-def test_colours_that_are_left_out_are_warned_of(tmp_path, name, text, message):
+def test_how_opaque_a_colour_is_tells_its_range(tmp_path):
+    for name, colour, expected in (
+        ("a.off", "1 0 0 1", 1.0),
+        ("b.off", "1 0 0 255", 1 / 255),
+        ("c.obj", "1 0 0 1", 1.0),
+        ("d.obj", "1 0 0 255", 1 / 255),
+    ):
+        vertex = "" if name.endswith(".off") else "v "
+        vertices = "".join(f"{vertex}{i} {i * i} 0 {colour}\n" for i in range(3))
+        (tmp_path / name).write_text(f"COFF\n3 1 0\n{vertices}3 0 1 2\n" if not vertex else f"{vertices}f 1 2 3\n")
+        assert Meshes(3, True).load(tmp_path / name)[0, 3].item() == pytest.approx(expected)
+
+
+LEFT_OUT = {
+    "bare.obj": ("v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "2 of 3 vertices have no colour, so all colours"),
+    "paint.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\n#MRGB ffff0000\nf 1 2 3\n", "colours in comments"),
+    "plain.off": ("OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", ".* the header COFF"),
+    "face.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2 255 0 0\n", "colours of faces"),
+    "more.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 0 2 1\n", "1 lines after the last face"),
+    "vertex.ply": (ply_text("uchar", "ambient_red ambient_green", "9 9"), "the colours ambient_red, ambient_green"),
+    "face.ply": (ply_text("uchar", "red green blue", "", faces="9 9 9"), "the colours red of faces, green of faces"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_left_out_is_warned_of(tmp_path, name):
+    text, message = LEFT_OUT[name]
     (tmp_path / name).write_text(text)
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=f"{name}: {message}.* left out"):
         assert not Meshes.from_file(tmp_path / name).colours
 
 
@@ -300,7 +334,7 @@ def gltf(positions=SQUARE, indices=(0, 1, 2, 0, 2, 3), nodes=({"mesh": 0},), spa
     tree = {
         "asset": {"version": "2.0"},
         "scenes": [{"nodes": [0]}],
-        "nodes": list(nodes),
+        "nodes": [dict(node) for node in nodes],
         "meshes": [{"primitives": [{"attributes": numbers, "indices": len(numbers)} | primitive]}],
         "accessors": accessors,
         "bufferViews": views,
@@ -413,6 +447,15 @@ BROKEN = {
     "other.off": (b"PFF\n", "other.off: expected OFF or COFF"),
     "other.ply": (b"obj\n", "other.ply: does not begin with the word ply"),
     "header.ply": (b"ply\nformat ascii 1.0\nelement vertex 3\n", "header.ply: ends within its header"),
+    "more.ply": (
+        ply_text("float", "", "").encode() + b"7 7\n",
+        "more.ply: has 2 numbers more than its header announces",
+    ),
+    "strips.ply": (
+        ply_text("float", "", "").replace("element face", "element tristrips").encode(),
+        "strips.ply: holds strips of triangles, which are not read",
+    ),
+    "binary.off": (b"OFF BINARY\n\0\0\0\3", "binary.off: is a binary OFF file, which is not read"),
     "bare.ply": (b"ply\nformat ascii 1.0\nelement vertex 0\nend_header\n", "bare.ply: has no vertices with x, y and z"),
     "draco.glb": (
         glb_bytes({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_draco_mesh_compression"]}),
