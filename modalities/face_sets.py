@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.arrays import read_npy
 from modalities.data import Files
 from modalities.images import Images
 from modalities.modality import MediaError
-from modalities.sources import is_number, read_table
+from modalities.tables import is_number, read_table
 
 TABLE, LANDMARKS = "labels.csv", "landmarks68.npy"
 
@@ -115,12 +116,9 @@ def read_landmarks(file: Path, pictures: int, points: int = 68) -> Tensor:
 
     Raises `MediaError` for a file that holds no such array.
     """
-    try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MediaError(f"{file} cannot be read as an array of landmarks: {error}") from error
-    if not isinstance(found, np.ndarray) or found.shape != (pictures, points, 2) or found.dtype.kind not in "fiu":
-        got = f"{found.dtype} of shape {list(found.shape)}" if isinstance(found, np.ndarray) else "several arrays"
+    found = read_npy(file)
+    if found.shape != (pictures, points, 2) or found.dtype.kind not in "fiu":
+        got = f"{found.dtype} of shape {list(found.shape)}"
         raise MediaError(f"{file}: expected landmarks of shape [{pictures}, {points}, 2], got {got}")
     return torch.from_numpy(found.astype(np.float64))
 

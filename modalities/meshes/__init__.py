@@ -187,7 +187,13 @@ class Meshes(Modality):
         return contact_sheet(tiles, columns or min(len(tiles), max(1, math.ceil(math.sqrt(len(tiles) / 2)))), gap=4)
 
     def dataset(
-        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+        self,
+        source: str | Path,
+        split: str = "train",
+        labels: bool = False,
+        *,
+        classes: Sequence[str] | None = None,
+        groups: str | None = None,
     ) -> Items:
         """A named set, the shared face model or a folder, as items of `shape`, or with `labels` as pairs with class
         numbers. The `medium` of a data set is this one on the topology of its meshes.
@@ -202,7 +208,8 @@ class Meshes(Modality):
             any folder of .obj, .ply, .glb, .stl and .off files in correspondence, with its subfolders; a file's label
                 is the name of its folder under the top, or under train/ and test/.
         `split` is "train", "test" or "all". Where nothing says which mesh is which, every fifth is for tests. Classes
-        count from 0 in the order of their numbers or names, or of `classes` where they are given.
+        count from 0 in the order of their numbers or names, or of `classes` where they are given;
+        `groups` is as in `Modality.dataset`.
 
         A folder's files are listed now and read when they are asked for, and a broken one raises `MediaError` then, as
         does one of another topology than this medium's or, where it has none, than the first file's that can be read.
@@ -220,7 +227,7 @@ class Meshes(Modality):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
             return self._generated(ict.generated_faces(path, self.vertices), source, split, labels)
-        listing = list_files(path, READABLE)
+        listing = list_files(path, READABLE, groups)
         chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
         medium = self if self.faces is not None else self._on_first(listing.items)
         return MeshFiles(medium, [listing.items[i] for i in chosen], numbers).describe(about)
