@@ -747,6 +747,7 @@ def test_spheres_of_any_size_are_closed_and_face_outwards(vertices):
 
 def test_generated_heads():
     data = Meshes(60, True).dataset("synthetic-heads", labels=True)
+    assert data.classes == ("small ears", "large ears") and data.split == "train"
     x, labels = data.take(range(200))
     assert len(data) == 5000 and x.shape == (200, 60, 6) and 60 < labels.sum() < 140
     assert torch.equal(data[7][0], x[7]) and data[7][1] == labels[7]
@@ -762,8 +763,12 @@ def test_generated_heads():
     # Large ears are wide.
     sides = x[..., 0].amax(1) - x[..., 0].amin(1)
     assert sides[labels == 1].mean() > sides[labels == 0].mean()
+    turned = Meshes(60, True).dataset("synthetic-heads", labels=True, classes=data.classes[::-1])
+    assert torch.equal(turned.labels, 1 - data.labels)
     with pytest.raises(MediaError, match="no split 'val'"):
         Meshes(60).dataset("synthetic-heads", "val")
+    with pytest.raises(MediaError, match="synthetic-heads belong to no groups"):
+        Meshes(60).dataset("synthetic-heads", groups="person")
     with pytest.raises(MediaError, match="another topology"):
         Meshes(60).on(TETRAHEDRON).dataset("synthetic-heads")
 
@@ -841,7 +846,7 @@ def test_weights_of_faces():
     "write, message",
     [
         (lambda folder: np.savez(folder / FACE_FILE, x=np.zeros(3)), "it lacks expression_deltas, .*, neutral"),
-        (lambda folder: (folder / FACE_FILE).write_bytes(b"PK"), "cannot be read as an archive"),
+        (lambda folder: (folder / FACE_FILE).write_bytes(b"PK"), "cannot be read as arrays"),
         (
             lambda folder: face_file(folder, landmarks_multipie68=np.array([3, 4, *[0] * 66])),
             "landmarks 1 are not among the first 4",

@@ -295,7 +295,7 @@ BAD = [
     (flame(v_template=np.full((25, 3), np.nan)), "v_template: 75 of 75"),
     (flame(f=FACES + 1), "detected a count from 1"),
     (flame(f=np.array([None, 1])), "(?s)holds Python objects.*numpy.savez"),
-    (cut(flame(), 0.7), "cannot be read as an archive of arrays"),
+    (cut(flame(), 0.7), "cannot be read as arrays of numbers"),
     (content(".pkl", pickle.dumps({})), "(?s)can run any program.*numpy.savez"),
     (content(".npz", pickle.dumps({})), "can run any program"),
     (content(".bin", struct.pack("<I", 0)), "expected version 1, 2, 3 or 4.*got 0"),
