@@ -107,7 +107,7 @@ def read_facekit(folder: str | Path, unit: str = "cm") -> FaceModel:
     if not (folder / NEUTRAL).is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
         raise MediaError(f"{folder} is no ICT FaceKit: expected {NEUTRAL} and identity000.obj, found {found}")
-    names = sorted(path.stem for path in folder.glob("*.obj") if path.name != NEUTRAL)
+    names = sorted(path.stem for path in folder.glob("*.obj") if path.name != NEUTRAL and path.is_file())
     identities = [name for name in names if name.startswith("identity")]
     expected = [f"identity{number:03d}" for number in range(max(1, len(identities)))]
     if identities != expected:
