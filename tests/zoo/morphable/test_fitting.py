@@ -7,6 +7,7 @@ from modalities.meshes import Meshes
 from modalities.meshes.alignment import align
 from modalities.meshes.geometry import vertex_normals
 from modalities.meshes.sets import sphere
+from zoo import load
 from zoo.morphable.camera import Camera, fit_camera, rotation_matrix
 from zoo.morphable.colour import read_colours
 from zoo.morphable.conditioning import complete, posterior
@@ -237,13 +238,14 @@ def test_landmark_fits_are_checked():
     model = toy(vertices=20)
     points = camera().project(model.mean[:8])
     few, lost = points.clone(), points.clone()
-    few[3:], lost[2:4] = torch.nan, 0
+    few[3:], lost[2] = torch.nan, -1
     for given, options, message in (
         (few, {}, "at least 4 points, got 3"),
         (points[:7], {}, r"8 landmarks, shape \[8, 2\], got \[7, 2\]"),
         (points, {"vertices": torch.arange(13, 21)}, "0 to 19"),
-        (points / 500, {}, "multiply by the width and height"),
-        (lost, {}, r"several landmarks lie at \(0, 0\): put NaN"),
+        (torch.cat([points, points[:, :1]], 1), {}, "leave out depths and confidences"),
+        (points / 500, {}, "multiply fractions of the picture by its width and height"),
+        (lost, {}, r"number 2, lie at exactly \(0, 0\) or \(-1, -1\): put NaN"),
         (points, {"noise": 0.0}, "above 0 pixels"),
         (points, {"contour": [8]}, "contour names landmarks"),
         ([], {}, "at least one picture"),
@@ -252,6 +254,29 @@ def test_landmark_fits_are_checked():
             fit_landmarks(model, given, **options)
     with pytest.raises(ValueError, match="no landmarks of its own"):
         fit_landmarks(model.with_parts(landmarks=None), points)
+
+
+@pytest.mark.filterwarnings("error")
+def test_landmarks_that_no_face_has_are_refused_or_warned_of():
+    model = load("morphable-faces")
+    face = model.sample(1, generator=generator())[0, model.face_landmarks, :3].double()
+    seen = Camera(rotation_matrix(20.0, 5.0), torch.tensor(1.5).double(), torch.tensor([150.0, 200.0]).double())
+    points = seen.project(face) + torch.randn(68, 2, dtype=torch.float64, generator=generator(1))
+    fit = fit_landmarks(model, points.numpy())
+    assert torch.equal(fit_landmarks(model, points[None]).coefficients, fit.coefficients)
+    for wrong in (points.flip(1), points * torch.tensor([1, -1]) + torch.tensor([0, 400])):
+        with pytest.raises(ValueError, match="seen from behind: are x and y swapped, does y grow upwards"):
+            fit_landmarks(model, wrong)
+    lost = points.clone()
+    lost[30] = torch.tensor([0.5, 0.5])
+    for wrong, message in (
+        (lost, "no likely face has these landmarks within noise=1.73 pixels"),
+        (points.flip(0), "order"),
+    ):
+        with pytest.warns(UserWarning, match=message):
+            fit_landmarks(model, wrong)
+    lost[30] = torch.nan
+    assert (fit_landmarks(model, lost).coefficients - fit.coefficients).norm() < 1
 
 
 def ball(vertices=1154, radius=50.0):
