@@ -31,7 +31,8 @@ from modalities.meshes import NAMED, Meshes
 from modalities.meshes.alignment import align
 from modalities.meshes.files import SUFFIXES
 from modalities.meshes.ict import is_face_model, read_face_model
-from modalities.sources import is_number, list_files
+from modalities.sources import list_files
+from modalities.tables import is_number
 from recipes.recipe import Pictures, Recipe, finish, made, run, seeded
 from zoo.card import Card, Figure
 from zoo.hub import save

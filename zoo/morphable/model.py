@@ -239,7 +239,7 @@ class MorphableModel(Latent, Fitted):
             raise ValueError(f"expected coefficients of shape {['batch', *expected]}, got {list(z.shape)}")
         if z.ndim == 2:
             return Point(self._move(z, self.mean))
-        x = self.mean.expand(len(z), -1, -1)
+        x = self.mean.expand(z.shape[0], -1, -1)
         for weight, part in zip(self.weights, z.unbind(1), strict=True):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
         return Point(x)
@@ -250,7 +250,7 @@ class MorphableModel(Latent, Fitted):
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
         orthogonal, are found together. A mode without variance gets 0.
         """
-        centred = self.modality.check(x).to(self.mean.device).double() - self.mean.double()
+        centred = self.check_items(x).to(self.mean.device).double() - self.mean.double()
         positions = [self.axes("shape"), self.axes("expression")]
         z = ridge_coefficients(positions, centred[:, :, :3].flatten(1), self.noise.item())
         if self.modality.colours:
