@@ -350,11 +350,19 @@ class MorphableModel(Latent, Fitted):
         }
 
     def check_weights(self) -> None:
-        """Raise ValueError for what cannot be: a variance below 0, weights that are no shares, a landmark that is no
-        vertex."""
+        """Raise ValueError for what cannot be: a variance below 0, modes that are not of length 1, weights that are no
+        shares, a landmark that is no vertex."""
         variances = {f"the variance of {name}": self.axes(name).variance for name in PARTS}
         check_not_negative(noise=self.noise, weights=self.weights, **variances)
         check_vertices(self.landmarks, self.modality.vertices, "landmarks")
+        for name in PARTS:
+            lengths = torch.linalg.vector_norm(self.axes(name).basis, dim=1)
+            if len(lengths) and (lengths - 1).abs().max() > 0.02:
+                raise ValueError(
+                    f"the modes of {name} must have length 1, got {lengths.min():.4g} to {lengths.max():.4g}"
+                )
+        if self.count < 0:
+            raise ValueError(f"count is a number of meshes, got {int(self.count)}")
         if self.segments and (self.weights.double().sum(0) - 1).abs().max() > 1e-3:
             raise ValueError("the weights of a vertex must sum to 1 over the segments")
 

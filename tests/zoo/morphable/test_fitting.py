@@ -97,13 +97,16 @@ def test_small_noise_interpolates_and_large_noise_gives_the_prior():
     assert torch.allclose(covariance(vague), covariance(model), rtol=0, atol=1e-6)
 
 
-def test_a_partial_mesh_is_completed():
+@pytest.mark.filterwarnings("error")
+def test_a_partial_mesh_is_completed_and_one_that_cannot_be_is_warned_of():
     model = toy(vertices=60, dtype=torch.float32)
     face = model.sample(1, generator=generator(3))[0]
     partial = face.clone()
     partial[20:] = torch.nan
     completed = complete(model, partial, 1e-3)
     assert (completed.mean - face).norm(dim=1).max() < 0.05 < (model.mean - face).norm(dim=1).max()
+    with pytest.warns(UserWarning, match="no likely mesh has its vertices there.*in millimetres"):
+        complete(model, partial / 1000)
     with pytest.raises(ValueError, match="all have NaN"):
         complete(model, partial * torch.nan)
     with pytest.raises(ValueError, match=r"\[60, 3\]"):
@@ -416,8 +419,15 @@ def test_targets_are_checked():
     model = bumpy(74)
     points = model.mean
     for given, options, message in (
-        (points * torch.nan, {}, "at least 3 finite points"),
+        (points[:2], {}, "at least 3 points"),
+        (torch.where(points > 64, torch.nan, points), {}, "1 of the target's 74 points are NaN or infinite"),
         (points + 1000, {}, "0 of 74 points of the target have a counterpart within 15 mm"),
+        (points / 1000, {}, "it spans 0.128, and the model 128 mm"),
+        (
+            points / 25.4,
+            {"landmarks": (model.landmarks, points[model.landmarks] / 25.4)},
+            "0.0394 times as large.*scale=True",
+        ),
         (points, {"scale": True}, "other units needs landmarks"),
         (points, {"landmarks": (torch.tensor([0, 1]), points[:2])}, "at least 3 vertices and as many"),
         (points, {"noise": (1.0, 0.0)}, "above 0"),

@@ -506,6 +506,8 @@ class TestParts:
             ("shape_variance", -1.0, "variance of shape is -1 somewhere"),
             ("noise", -1.0, "noise is -1"),
             ("weights", 2.0, "sum to 1"),
+            ("colour_basis", 1.0, "modes of colour must have length 1"),
+            ("count", -1, "count is a number of meshes"),
             ("landmarks", VERTICES, f"landmarks are numbers of vertices, 0 to {VERTICES - 1}"),
         ):
             model = self.whole()
