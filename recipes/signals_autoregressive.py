@@ -17,14 +17,13 @@ likes. Hence every value is spread evenly over its level, anew at every visit, a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities.drawing import render
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Pictures, Recipe, arguments, bundled, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, arguments, bundled, finish, run, seeded, settings, trained
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.card import Card
 from zoo.evaluation.samples import subset
@@ -32,8 +31,8 @@ from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra, peak_h
 from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
 
-SERIES: Any = settings(Signals, length=256, rate=360.0, unit="mV")
-SIZES: Any = settings(WaveNet)
+SERIES: type = settings(Signals, length=256, rate=360.0, unit="mV")
+SIZES: type = settings(WaveNet)
 COMPLETIONS = 19
 """How often a beat is completed; the truth is within the range of 19 equals with a probability of 18 / 20."""
 
@@ -60,7 +59,7 @@ class Config(SIZES, SERIES, Recipe):
 def main(config: Config) -> None:
     """Train WaveNet on heartbeats, compare what it draws with real ones, and complete half-hidden ones."""
     seed, medium = config.training.seed, Signals(**arguments(Signals, config))
-    recorded: list[Any] = [medium.dataset(config.data, split) for split in ("train", "test")]
+    recorded = [medium.dataset(config.data, split) for split in ("train", "test")]
     x, unseen = (subset(part, len(part)).x for part in recorded)
     step = recorded_step(x)
     data, test = dequantised(x, step), dequantised(unseen, step)
@@ -77,12 +76,12 @@ def main(config: Config) -> None:
     hidden = real["test"][: config.completed]
     known = {part: round(part * config.length) for part in config.known}
     completions = {part: complete(wavenet, hidden, steps, seed) for part, steps in known.items()}
-    notes: dict[str, Any] = {"training series": len(data)}
+    notes: dict[str, object] = {"training series": len(data)}
     others = {}
     if beside := bundled(config.beside, name, medium):
         figure, rival = beside
         notes[f"{figure.label}, {figure.data}, {config.beside}"] = figure.measured
-        others[f"samples of {config.beside}"] = rival.sample(config.generated, generator=seeded(seed))
+        others[f"samples of {config.beside}"] = torch.stack([*rival.sample(config.generated, generator=seeded(seed))])
     notes |= compare(real, drawn | others, config.unit)
     for part, several in completions.items():
         label = f"steps within the range of {COMPLETIONS} completions, {part:.0%} known (expected 90%)"
@@ -137,7 +136,7 @@ def draw_heights(unit: str, series: dict[str, Tensor]) -> Pictures:
 
 
 QUICK = TrainingConfig(steps=60, batch_size=32, learning_rate=1e-2, warmup_steps=10, ema=0.9, log_every=20)
-SMALL: dict[str, Any] = {"length": 48, "width": 8, "layers": 4, "cycles": 1, "skip": 16, "components": 3}
+SMALL: Settings = {"length": 48, "width": 8, "layers": 4, "cycles": 1, "skip": 16, "components": 3}
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, generated=50, completed=8, training=QUICK)),
     "laptop": ("15 minutes on one core", Config()),

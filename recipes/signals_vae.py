@@ -14,7 +14,7 @@ recording's is not: spectra differ by 4.6 dB, those of two sets of real beats by
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 
-SERIES: Any = settings(Signals, length=256, rate=360.0, unit="mV")
-SIZES: Any = settings(VAE, latent=16, width=16, hidden=128)
+SERIES: type = settings(Signals, length=256, rate=360.0, unit="mV")
+SIZES: type = settings(VAE, latent=16, width=16, hidden=128)
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Config(SIZES, SERIES, Recipe):
 def main(config: Config) -> None:
     """Train a VAE on heartbeats and compare what it draws with real ones."""
     seed, medium = config.training.seed, Signals(**arguments(Signals, config))
-    data: Any = medium.dataset(config.data)
-    test: Any = medium.dataset(config.data, "test")
+    data = medium.dataset(config.data)
+    test = medium.dataset(config.data, "test")
     torch.manual_seed(seed)
     vae = VAE(medium, **arguments(VAE, config))
     done = train(vae, data, config.training, config.output / "training")
@@ -65,7 +65,7 @@ def main(config: Config) -> None:
         "samples": vae.sample(config.generated, generator=seeded(seed)),
         "samples' means": vae.sample(config.generated, mean=True, generator=seeded(seed)),
     }
-    notes: dict[str, Any] = {"training series": len(data), "importance samples": config.samples}
+    notes: dict[str, object] = {"training series": len(data), "importance samples": config.samples}
     notes |= compare(real, drawn, config.unit)
     notes["minutes of training"] = done.seconds / 60
     pictures = draw(config, vae, real, drawn)

@@ -40,7 +40,7 @@ class _Mixture(Explicit, Fitted):
     def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64."""
         self.prepare_condition(condition, len(x), generator)
-        flat = self.modality.check(x).double().flatten(1)
+        flat = self.check_items(x).double().flatten(1)
         return torch.cat([torch.logsumexp(self._log_joint(part), 1) for part in flat.split(CHUNK)])
 
     @torch.no_grad()
@@ -90,6 +90,8 @@ class GaussianMixture(_Mixture):
 
     Source: Dempster, Laird, Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977.
     """
+
+    precise = ("weights", "centres", "scale")
 
     weights: Tensor
     """w, which sum to 1, shape [components]."""

@@ -206,3 +206,10 @@ def test_the_size_of_the_mixture_is_chosen_on_points_left_out():
     chosen = GaussianMixture.fit_likeliest(x, Points(2), sizes=(1, 2, 8, 60, 61), seed=0)
     assert len(chosen.weights) == 8
     assert torch.equal(chosen.centres, GaussianMixture.fit(x, Points(2), components=8, seed=0).centres)
+
+
+def test_units_far_apart_survive_half_precision(tmp_path):
+    x = torch.randn(200, 2, generator=generator()) * torch.tensor([1.0, 1e-9])
+    model = GaussianMixture.fit(x, PLANE, components=2)
+    for half in (load(save(model, tmp_path / "mixture", half=True)), load(tmp_path / "mixture", dtype=torch.float16)):
+        assert torch.equal(half.log_prob(x), model.log_prob(x))

@@ -102,7 +102,7 @@ class LinearLatent(Latent, Fitted):
 
     def project(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
-        return (self.modality.check(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
+        return (self.check_items(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
 
     def _items(self, scores: Tensor) -> Tensor:
         """The items that have these scores and no part outside the directions."""
@@ -244,7 +244,7 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.
         """
         self.prepare_condition(condition, len(x), generator)
-        centred = (self.modality.check(x) - self.mean.double()).flatten(1)
+        centred = (self.check_items(x) - self.mean.double()).flatten(1)
         variance, noise = self.variance.double(), self.noise.double()
         scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
         # A large basis is never in double precision as a whole.
