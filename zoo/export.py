@@ -103,7 +103,7 @@ class _Part(nn.Module):
         if self.part == "encoder":
             q = self.model.encode(inputs[0], condition=condition)
             means = (q.mean,) if isinstance(q.mean, Tensor) else tuple(q.mean)
-            return (*means, q.std) if "std" in self.outputs else means
+            return (*means, q.std) if isinstance(q, DiagonalGaussian) else means
         groups = inputs if condition is None else inputs[:-1]
         z: Z = groups if self.grouped else groups[0]
         if self.part == "sampler":

@@ -9,8 +9,10 @@ from modalities.meshes import Meshes
 from modalities.signals import Signals
 from tests import toys
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.cli import main
 from zoo.conditions import Classes
 from zoo.export import export
+from zoo.hub import load
 from zoo.latent_prior import LatentPrior
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.morphable.model import MorphableModel
@@ -82,6 +84,17 @@ def test_an_onnx_runtime_gives_what_the_model_gives(name, part, tmp_path):
         for some, expected in zip(found, outputs, strict=True):
             np.testing.assert_allclose(some, expected.numpy(), rtol=1e-4, atol=1e-5)
     assert [one.name for one in session.get_inputs()] == list(inputs)
+
+
+def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
+    assert main(["export", "vae-points", "--part", "encoder", "-o", str(tmp_path / "part.pt2")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "part.pt2")
+    mean, std = torch.export.load(tmp_path / "part.pt2").module()(torch.zeros(3, 2))
+    expected = load("vae-points").encode(torch.zeros(3, 2))
+    torch.testing.assert_close(mean, expected.mean)
+    torch.testing.assert_close(std, expected.std)
+    assert main(["export", "gated-pixelcnn-mnist", "-o", str(tmp_path / "part.pt2")]) == 2
+    assert "has no decoder to export: it has no latent space" in capsys.readouterr().err
 
 
 def test_the_model_stays_as_it_was(tmp_path):
