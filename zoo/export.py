@@ -45,7 +45,7 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
         why = "its items differ in length" if model.modality.ragged else "it has no latent space"
         raise ValueError(f"{type(model).__name__} has no {part} to export: {why}")
     with torch.no_grad():
-        module = _Part(copy.deepcopy(model).float().cpu().eval(), part)
+        module = _Part(copy.deepcopy(model).float().cpu().eval().requires_grad_(False), part)
         inputs = module.examples()
         shapes = (tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs),)
         try:
@@ -86,7 +86,7 @@ class _Part(nn.Module):
         if told is not None and not isinstance(told, Classes):
             raise ValueError(f"{type(model).__name__} is told a {told.noun}, and only classes are exported")
         condition = model.prepare_condition(None, 2)
-        x = torch.zeros(2, *model.modality.shape)
+        x = torch.full((2, *model.modality.shape), 0.0 if model.modality.levels is None else -1.0)
         q = model.encode(x, condition=condition)
         if self.part == "encoder":
             inputs, self.grouped = {"x": x}, False

@@ -138,7 +138,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """The latents of one item."""
         medium = self.model_.modality
         with torch.no_grad():
-            return self.model_.encode(torch.zeros(1, *medium.shape, dtype=self.model_.dtype)).mean
+            value = 0.0 if medium.levels is None else -1.0
+            return self.model_.encode(torch.full((1, *medium.shape), value, dtype=self.model_.dtype)).mean
 
     def _each(self, X: object, work: Callable[[Tensor], Tensor]) -> np.ndarray:
         check_is_fitted(self)
