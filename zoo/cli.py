@@ -16,7 +16,7 @@ from rich.text import Text
 from zoo import __version__
 from zoo.commands.making import Complete, Interpolate, Reconstruct, Sample, Traverse
 from zoo.commands.measuring import Encode, Evaluate, Score
-from zoo.commands.models import Gallery, Info, List, Pull, Push
+from zoo.commands.models import Export, Gallery, Info, List, Pull, Push
 from zoo.commands.options import Command, printable
 
 HELP = """\
@@ -100,6 +100,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "push": Push,
     "pull": Pull,
+    "export": Export,
     "gallery": Gallery,
 }
 

@@ -146,7 +146,7 @@ class GenerativeModel(nn.Module, abc.ABC):
         range, but not for a little beyond, where samples of real numbers may lie; warns where they look like those of
         another range.
         """
-        if self.training:
+        if self.training or torch.compiler.is_exporting():  # an exported program does not look at values
             return x
         self.modality.check(x)
         if not len(x):
@@ -164,7 +164,7 @@ class GenerativeModel(nn.Module, abc.ABC):
         Unless a gradient is asked for, by a model that is in training or by an `x` that requires one: then the batch
         is taken whole.
         """
-        if self.training or (torch.is_grad_enabled() and x.requires_grad):
+        if self.training or torch.compiler.is_exporting() or (torch.is_grad_enabled() and x.requires_grad):
             return function(x, *others)
         size = self._at_once(x)
         with torch.no_grad():
