@@ -73,6 +73,9 @@ class GenerativeModel(nn.Module, abc.ABC):
     """The class's own tensors that keep their precision in a checkpoint of half precision: they are small, and rounding
     them would show."""
 
+    caveat: ClassVar[str] = ""
+    """What must be known when samples of the family are looked at; empty where nothing is."""
+
     _arguments: ClassVar[dict[str, Any]] = {}
     """The arguments of the constructor; every instance whose constructor has any notes its own."""
 
@@ -324,7 +327,7 @@ class Latent(GenerativeModel):
         self,
         x: Tensor | None = None,
         *,
-        along: Sequence[int | Z] | None = None,
+        along: Sequence[int | Z] | Literal["groups"] | None = None,
         values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
         condition: object = None,
     ) -> Tensor:
@@ -334,7 +337,9 @@ class Latent(GenerativeModel):
             x: the items to start from; None starts from the prior's mean.
             along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of
                 the prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
-                eight dimensions that carry most information about x, or the first eight.
+                eight dimensions that carry most information about x, or the first eight. "groups" moves whole groups of
+                a hierarchy, up to eight, those of the largest KL first: each along a random direction, the same in
+                every call, that changes a standard deviation of every element at a value of 3.
             values: where to stop along each.
         """
         return walks.traverse(self, x, along, values, condition)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modalities.data import cut
+from zoo.distributions import normal_noise
 
 if TYPE_CHECKING:
     from zoo.model import Latent
@@ -81,7 +82,11 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
 
 
 def traverse(
-    model: "Latent", x: Tensor | None, along: Sequence[int | Z] | None, values: Sequence[float], condition: object
+    model: "Latent",
+    x: Tensor | None,
+    along: Sequence[int | Z] | Literal["groups"] | None,
+    values: Sequence[float],
+    condition: object,
 ) -> Tensor:
     """See `Latent.traverse`."""
     n = 1 if x is None else len(x)
@@ -89,7 +94,12 @@ def traverse(
     prior = model.prior(condition, n=n)
     posterior = None if x is None else model.encode(x, condition=condition)
     noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
-    if along is None:
+    if along == "groups":
+        order = range(len(_groups(noise)))
+        if posterior is not None:
+            order = posterior.kl(prior, posterior.mean).mean(0).argsort(descending=True).tolist()
+        along = [_through(noise, group) for group in order[:8]]
+    elif along is None:
         along = _most_informative(prior, posterior, noise)
     rows = []
     for direction in along:
@@ -104,6 +114,14 @@ def _most_informative(prior: object, posterior: object, noise: Z) -> list[int]:
     if hasattr(posterior, "information"):
         return posterior.information(prior).argsort(descending=True)[:8].tolist()
     return list(range(min(8, size)))
+
+
+def _through(noise: Z, group: int) -> Z:
+    """A random direction in one group, a third of a standard deviation an element."""
+    random = torch.Generator().manual_seed(group)
+    parts = [torch.zeros_like(part[0]) for part in _groups(noise)]
+    parts[group] = normal_noise(tuple(parts[group].shape), parts[group], random) / 3
+    return parts[0] if isinstance(noise, Tensor) else tuple(parts)
 
 
 def _move(noise: Z, direction: int | Z, value: float) -> Z:
