@@ -1,4 +1,4 @@
-"""The gallery: what can be shown of models, a page for each and one that leads to them, with the code of each picture."""
+"""The gallery: what can be shown of models: a page for each, one that leads to them, and the code of every picture."""
 
 import json
 import re
