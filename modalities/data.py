@@ -89,8 +89,8 @@ class _Set(Dataset):
     noise: Noise | None
 
     def describe(self, about: About) -> Self:
-        """The same data set, which knows the names of its `classes` and its `split`."""
-        self.classes, self.split = about
+        """The same data set, which knows its `classes`, `groups` and `split`."""
+        self.classes, self.groups, self.split = about
         return self
 
     def randomise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -157,7 +157,8 @@ def hold(dataset: Items, medium: Modality, most: int = 2**31) -> Items:
     if not isinstance(dataset, Files) or dataset.labels is not None or 4 * len(dataset) * medium.elements > most:
         return dataset
     plain = Files(dataset.read, dataset.names)
-    return Arrays(torch.cat([batch.x for batch in batches(plain, 64)]), noise=dataset.noise)
+    held = Arrays(torch.cat([batch.x for batch in batches(plain, 64)]), noise=dataset.noise)
+    return held.describe(About(split=dataset.split))
 
 
 def as_dataset(data: object) -> Items:

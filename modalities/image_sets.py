@@ -1,7 +1,8 @@
 """Where images come from: named sets, MNIST's idx files, zip files with a table, folders of pictures."""
 
-import csv
 import gzip
+import math
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modalities.arrays import LARGE, RATIO, read_items
 from modalities.modality import MediaError
 from modalities.sources import Listing, choose_split, list_files
+from modalities.tables import read_table
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm".split())
 """The files that count as pictures in a folder."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow's names of what is read, whatever a file is called: other formats start other programs, or hold anything."""
 
 TORCHVISION = {
     "mnist": "MNIST",
@@ -129,42 +135,95 @@ def _idx_file(folder: Path, name: str) -> Path | None:
 
 def _read_idx(path: Path) -> np.ndarray:
     """One idx file: the magic number 0 0 8 and the number of dimensions, big-endian sizes, bytes."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise MediaError(f"{path} cannot be read: {error}") from error
     dimensions = 3 if "idx3" in path.name else 1
-    if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, 8, dimensions]):
-        raise MediaError(f"{path} is no idx file of bytes with {dimensions} dimensions")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if pixels.size != np.prod(shape):
-        raise MediaError(f"{path} announces {shape} bytes and holds {pixels.size}")
-    return pixels.reshape(shape)
-
-
-def listing(folder: Path, column: str | None) -> tuple[Path | None, Listing]:
-    """The zip file, if there is one, and the pictures in it or in the folder; `column` of its table holds labels."""
-    archive, table = folder / "images.zip", folder / "labels.csv"
-    if archive.is_file() and table.is_file():
-        return archive, _table(archive, table, column)
-    if column is not None:
-        raise MediaError(f"{folder} has no images.zip and labels.csv with a column {column!r}")
-    return None, list_files(folder, SUFFIXES)
-
-
-def _table(archive: Path, table: Path, column: str | None) -> Listing:
-    """Names in the zip file, labels ("" without one) and splits ("" without one) from the table."""
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = list(rows[0]) if rows else []
-    for needed in ("file", *([column] if column else [])):
-        if needed not in columns:
-            raise MediaError(f"{table} has no column {needed!r}; it has {', '.join(columns) or 'none'}")
     try:
-        with zipfile.ZipFile(archive) as content:
-            members = set(content.namelist())
-    except zipfile.BadZipFile as error:
-        raise MediaError(f"{archive} cannot be read: {error}") from error
-    names = [row["file"] if row["file"] in members else f"images/{row['file']}" for row in rows]
-    return Listing(names, [row.get(column or "label") or "" for row in rows], [row.get("split") or "" for row in rows])
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):
+                raise MediaError(f"{path} is no idx file of bytes with {dimensions} dimensions")
+            shape = tuple(int(size) for size in np.frombuffer(head, ">u4", dimensions, offset=4))
+            if math.prod(shape) > max(LARGE, RATIO * path.stat().st_size):
+                raise MediaError(f"{path} announces {shape} bytes, far more than a file of its size holds")
+            content = file.read(math.prod(shape) + 1)
+    except (OSError, EOFError, MemoryError, zlib.error) as error:
+        raise MediaError(f"{path} cannot be read: {error}") from error
+    if len(content) != math.prod(shape):
+        held = "more" if len(content) > math.prod(shape) else len(content)
+        raise MediaError(f"{path} announces {shape} bytes and holds {held}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def read_arrays(path: Path, selector: str | None, groups: str | None) -> tuple[np.ndarray, Listing]:
+    """The pictures of a .npy or .npz file as bytes [items, height, width] or [items, height, width, 3], and what the
+    file says of them. Raises `MediaError` for other shapes and for numbers of another scale than `to_bytes` knows."""
+    pictures, listing = read_items(path, selector, groups)
+    return np.concatenate([to_bytes(path, x) for x in pictures]), listing
+
+
+def to_bytes(path: Path, x: np.ndarray) -> np.ndarray:
+    """Pictures [items, height, width], [items, height, width, 1 or 3] or [items, 1 or 3, height, width] as bytes.
+
+    Bytes are as they are, truth values black and white, 16-bit numbers are divided by 257, other whole numbers lie in 0
+    to 255, real numbers in [0, 1] or, where one is below 0, in [-1, 1], which a warning says. Raises `MediaError` for
+    any other.
+    """
+    if x.ndim == 4:
+        last, second = x.shape[3] in (1, 3), x.shape[1] in (1, 3)
+        if last == second:
+            raise MediaError(f"{path}: 1 or 3 channels are the second or the last of 4 axes, got {list(x.shape)}")
+        x = x if last else np.moveaxis(x, 1, 3)
+        x = x[..., 0] if x.shape[3] == 1 else x
+    elif x.ndim != 3:
+        raise MediaError(f"{path}: expected pictures [items, height, width] or with channels, got {list(x.shape)}")
+    if not x.size or x.dtype.kind not in "biuf":
+        raise MediaError(f"{path}: expected pictures of numbers, got {x.dtype} of shape {list(x.shape)}")
+    low, high = float(x.min()), float(x.max())
+    if x.dtype == bool:
+        return x.astype(np.uint8) * np.uint8(255)
+    if x.dtype == np.uint16:
+        return ((x.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if x.dtype.kind == "f":
+        start = -1.0 if low < 0 else 0.0
+        if not (start <= low and high <= 1):
+            raise MediaError(f"{path}: real numbers lie in [0, 1] or [-1, 1], got {low:.4g} to {high:.4g}; store bytes")
+        warnings.warn(
+            f"{path}: its numbers, {low:.4g} to {high:.4g}, were taken to lie in [{start:g}, 1]", stacklevel=4
+        )
+        return np.rint((x - start) * (255 / (1 - start))).astype(np.uint8)
+    if low < 0 or high > 255:
+        raise MediaError(f"{path}: whole numbers lie in 0 to 255, got {low:.4g} to {high:.4g}")
+    if high == 1:
+        warnings.warn(f"{path}: its numbers are 0 and 1 of 255, all black; store truth values (bool)", stacklevel=4)
+    return x.astype(np.uint8)
+
+
+def listing(folder: Path, column: str | None, groups: str | None) -> tuple[Path | None, Listing]:
+    """The zip file, if there is one, and the pictures in it or in the folder; `column` of labels.csv holds labels."""
+    archive, table = folder / "images.zip", folder / "labels.csv"
+    if table.is_file() and (archive.is_file() or column is not None):
+        return archive if archive.is_file() else None, _table(folder, column, groups)
+    if column is not None:
+        raise MediaError(f"{folder} has no labels.csv with a column {column!r}")
+    return None, list_files(folder, SUFFIXES, groups)
+
+
+def _table(folder: Path, column: str | None, groups: str | None) -> Listing:
+    """The rows of labels.csv, whose files lie in images.zip or, where there is none, in the folder."""
+    archive, table = folder / "images.zip", folder / "labels.csv"
+    names, rows = read_table(table)
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    for needed in ("file", *filter(None, (column, groups))):
+        if needed not in columns:
+            raise MediaError(f"{table} has no column {needed!r}; it has {', '.join(names)}")
+    files = columns["file"]
+    if archive.is_file():
+        try:
+            with zipfile.ZipFile(archive) as content:
+                members = set(content.namelist())
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise MediaError(f"{archive} cannot be read: {error}") from error
+        files = [file if file in members else f"images/{file}" for file in files]
+    else:
+        files = [str(folder / file) for file in files]
+    labels = columns.get(column or "label", [])
+    return Listing(files, labels, columns.get("split", []), columns[groups] if groups else [])

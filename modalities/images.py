@@ -18,11 +18,15 @@ from torch import Tensor
 from modalities import image_sets
 from modalities.data import Arrays, Files, Items, Noise
 from modalities.drawing import contact_sheet, save_picture
-from modalities.modality import MediaError, Modality
+from modalities.modality import MediaError, Modality, check_file
 from modalities.sources import About, class_numbers, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+LARGEST = 2**29
+"""The most bytes of a picture in an archive: 179 million pixels, of which Pillow reads no more, in three of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +61,11 @@ class Images(Modality):
     def load(self, path: str | Path) -> Tensor:
         """Read a picture, a tensor of shape [channels, height, width].
 
-        PNG, JPEG, WebP, GIF, BMP and TIFF, of animations the first frame; bilevel, palette, 16-bit and CMYK ones too,
-        upright by their EXIF tag. Transparent parts show white, colour profiles are not applied. Colour becomes grey by
-        the luma of ITU-R BT.601, grey becomes colour by three equal channels. A picture of another size is cropped
-        around its centre to the aspect ratio and resized with an antialiasing (Lanczos) filter.
+        PNG, JPEG, WebP, GIF, BMP, TIFF and PPM (also PGM and PBM), by their content, whatever the suffix; of animations
+        the first frame; bilevel, palette, 16-bit and CMYK ones too, upright by their EXIF tag. Transparent parts show
+        white, colour profiles are not applied. Colour becomes grey by the luma of ITU-R BT.601, grey becomes colour by
+        three equal channels. A picture of another size is cropped around its centre to the aspect ratio and resized
+        with an antialiasing (Lanczos) filter.
 
         Raises `MediaError` that names the file and the reason if it is missing, empty, truncated, no picture, or so
         large that Pillow takes it for a decompression bomb (more than 179 million pixels).
@@ -77,7 +82,7 @@ class Images(Modality):
     def _fit(self, picture: "Image") -> np.ndarray:
         from PIL import Image, ImageOps
 
-        picture = picture.convert("L" if self.channels == 1 else "RGB")
+        picture = _convert(picture, "L" if self.channels == 1 else "RGB")
         picture = ImageOps.fit(picture, (self.width, self.height), Image.Resampling.LANCZOS)
         return np.array(picture).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
@@ -103,49 +108,63 @@ class Images(Modality):
         source: str | Path,
         split: str = "train",
         labels: bool = False,
+        *,
         classes: Sequence[str] | None = None,
+        groups: str | None = None,
         flips: bool = False,
     ) -> Items:
-        """A named set or a folder, as items of `shape`, or with `labels` as pairs of an item and its class number.
+        """A named set or the user's own pictures, as items of `shape`, or with `labels` as pairs with a class number.
 
         `source` is one of:
             "digits": scikit-learn's 8 x 8 digits, resized: 1,500 to train, 297 to test. Needs no network.
             "photographs": patches of this size from scikit-learn's two sample photographs. Needs no network.
             "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100": downloaded once by torchvision.
             a folder with MNIST's four idx files (also compressed, also in torchvision's MNIST/raw).
-            a folder with images.zip and labels.csv, which has a column "file", maybe "split", and maybe "label";
-                "folder:column" takes another column's values as labels.
+            a folder with labels.csv, which has a column "file", maybe "split", and maybe "label", and with these files
+                in images.zip; "folder:column" takes another column's values as labels, of loose files too.
+            a .npy file of pictures, or an .npz file with arrays x and y, or x_train, y_train, x_test and y_test (see
+                `modalities.arrays.read_items`; for the numbers' scale, `modalities.image_sets.to_bytes`).
             any folder of pictures, with its subfolders; a file's label is the name of its folder under the top, or
-                under train/ and test/.
-        `split` is "train", "test" or "all". Where a folder does not say which file is which, every tenth is for tests.
-        Classes count as the set numbers them, else in the order of their numbers or names, or of `classes` if given.
+                under the folders of the splits, such as train/ and test/ (see `modalities.sources.SPLITS`).
+        `split` is "train", "test" or "all", or "val" where there is one. Where a source does not say which item is
+        which, every tenth is for tests, or with `groups` every tenth group. Classes count as the set numbers them, else
+        in the order of their numbers or names, or of `classes` if given; `groups` is as in `Modality.dataset`.
 
-        Idx files and named sets are held in memory; other files are listed now and read when they are asked for, and a
-        broken one raises `MediaError` then. With 2 levels, items keep their grey values and the set's `randomise` draws
-        every pixel anew at each visit, white with the probability of its grey value (Salakhutdinov and Murray, "On the
-        Quantitative Analysis of Deep Belief Networks", 2008); with `flips`, it mirrors half of the items left to right,
-        which is for training. Raises `MediaError` if there is no such set or folder, if the folder holds no picture, or
-        if it has no labels where they are asked for.
+        Idx and array files and named sets are held in memory; other files are listed now and read when they are asked
+        for, and a broken one raises `MediaError` then. With 2 levels, items keep their grey values and the set's
+        `randomise` draws every pixel anew at each visit, white with the probability of its grey value (Salakhutdinov
+        and Murray, "On the Quantitative Analysis of Deep Belief Networks", 2008); with `flips`, it mirrors half of the
+        items left to right, which is for training. Raises `MediaError` if there is no such set or folder, if the folder
+        holds no picture, or if it has no labels where they are asked for.
         """
         steps = [step for step, wanted in ((flip, flips), (binarise, self.levels == 2)) if wanted]
         noise = functools.partial(_in_turn, steps) if steps else None
         found = image_sets.named(source, split, (self.height, self.width))
         if found is None:
-            folder, column = split_source(source, image_sets.NAMED)
-            found = None if column else image_sets.idx(folder, split)
-        if found is None:
-            archive, listing = image_sets.listing(folder, column)
-            chosen, numbers, about = listing.choose(folder, split, image_sets.EVERY, labels, classes)
-            read = self.read if archive is None else functools.partial(_read_packed, self, archive)
-            return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
-        x = _values(self._fit_all(found.pixels), self._grey_levels)
-        if not labels:
-            return Arrays(x, noise=noise).describe(About(None, split))
-        # A set that numbers its classes itself is known by these numbers, too.
-        numbered = classes is not None and all(map(str.isdecimal, classes))
-        named = [str(i) if numbered else found.classes[i] for i in found.numbers]
-        numbers, names = class_numbers(named, source, classes or found.classes)
-        return Arrays(x, torch.tensor(numbers), noise).describe(About(names, split))
+            path, selector = split_source(source, image_sets.NAMED)
+            if path.suffix.lower() in (".npy", ".npz") and not path.is_dir():
+                pixels, listing = image_sets.read_arrays(path, selector, groups)
+                chosen, numbers, about = listing.choose(path, split, image_sets.EVERY, labels, classes)
+                return self._in_memory(pixels[chosen], numbers, noise).describe(about)
+            found = None if selector else image_sets.idx(path, split)
+            if found is None:
+                archive, listing = image_sets.listing(path, selector, groups)
+                chosen, numbers, about = listing.choose(path, split, image_sets.EVERY, labels, classes)
+                read = self.read if archive is None else functools.partial(_read_packed, self, archive)
+                return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
+        if groups:
+            raise MediaError(f"{source} does not say which group an item belongs to")
+        numbers, names = None, None
+        if labels:
+            # A set that numbers its classes itself is known by these numbers, too.
+            numbered = classes is not None and all(map(str.isdecimal, classes))
+            named = [str(i) if numbered else found.classes[i] for i in found.numbers]
+            numbers, names = class_numbers(named, source, classes or found.classes)
+        return self._in_memory(found.pixels, numbers, noise).describe(About(names, None, split))
+
+    def _in_memory(self, pixels: np.ndarray, numbers: list[int] | None, noise: Noise | None) -> Arrays:
+        x = _values(self._fit_all(pixels), self._grey_levels)
+        return Arrays(x, None if numbers is None else torch.tensor(numbers), noise)
 
     @property
     def _grey_levels(self) -> int:
@@ -165,8 +184,12 @@ def _read_packed(images: Images, archive: Path, name: str) -> Tensor:
     """One item of a data set out of a zip file."""
     label = f"{archive}/{name}"
     try:
-        content = _open_archive(archive, os.getpid()).read(name)
-    except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        packed = _open_archive(archive, os.getpid())
+        if packed.getinfo(name).file_size > LARGEST:
+            raise MediaError(f"{label} unpacks to {packed.getinfo(name).file_size} bytes, which no picture needs")
+        content = packed.read(name)
+    # Among them what an encrypted file, or one packed in an unknown way, raises.
+    except (KeyError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise MediaError(f"{label} cannot be unpacked: {error}") from error
     return images.read(io.BytesIO(content), label)
 
@@ -221,15 +244,21 @@ def _read_picture(file: str | Path | BinaryIO, name: str) -> "Image":
     """Decode any picture to 8 bits, upright, without transparency; its mode is what it was else."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if isinstance(file, (str, Path)):
+        check_file(file)
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=image_sets.FORMATS) as picture:
+            clear = picture.info.get("transparency")
+            if isinstance(clear, tuple) and any("16" in str(tile[3]) for tile in picture.tile):
+                # Pillow reads the upper byte of 16-bit colours, and would compare it with both of this one.
+                picture.info["transparency"] = tuple(value >> 8 for value in clear)
             return _to_8_bit(ImageOps.exif_transpose(picture), name)
-    except FileNotFoundError as error:
-        raise MediaError(f"{name} does not exist") from error
     except UnidentifiedImageError as error:
-        raise MediaError(f"{name} is no picture in a known format (PNG, JPEG, WebP, GIF, BMP, TIFF)") from error
+        raise MediaError(f"{name} is no picture in a known format ({', '.join(image_sets.FORMATS)})") from error
     except MediaError:
         raise
+    except MemoryError as error:
+        raise MediaError(f"{name} has more pixels than there is memory for") from error
     # What Pillow's decoders raise on broken files besides their own errors.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise MediaError(f"{name} cannot be read: {error}") from error
@@ -240,10 +269,17 @@ def _to_8_bit(picture: "Image", name: str) -> "Image":
 
     if picture.mode.startswith("I;16"):
         # Pillow would clip the values at 255 instead of scaling them.
-        return _picture(np.rint(np.asarray(picture) / 257).astype(np.uint8))
+        deep = np.asarray(picture)
+        grey = np.rint(deep / np.float32(257)).astype(np.uint8)
+        clear = picture.info.get("transparency")
+        return _picture(grey if clear is None else np.where(deep == clear, np.uint8(255), grey))
     if picture.mode in ("I", "F"):
         raise MediaError(f"{name} has 32-bit pixels of unknown range; save it with 8 or 16 bits a channel")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB" if picture.mode != "L" else "L")
+    return _convert(picture, "RGB" if picture.mode != "L" else "L")
+
+
+def _convert(picture: "Image", mode: str) -> "Image":
+    return picture if picture.mode == mode else picture.convert(mode)  # which copies in any case

@@ -30,6 +30,15 @@ class MediaError(ValueError):
     """A file or an array that an adapter cannot take. The message names it and says what was expected and what came."""
 
 
+def check_file(path: str | Path) -> None:
+    """Raise `MediaError` where there is no regular file: a pipe or a device could keep its reader for ever."""
+    if not Path(path).exists():
+        raise MediaError(f"{path} does not exist")
+    if not Path(path).is_file():
+        kind = "a folder" if Path(path).is_dir() else "no regular file"
+        raise MediaError(f"{path} cannot be read: it is {kind}")
+
+
 class Modality:
     """What a medium must offer; adapters are frozen dataclasses whose fields are JSON scalars and tensors.
 
@@ -123,13 +132,27 @@ class Modality:
         return [picture]
 
     def dataset(
-        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+        self,
+        source: str | Path,
+        split: str = "train",
+        labels: bool = False,
+        *,
+        classes: Sequence[str] | None = None,
+        groups: str | None = None,
     ) -> "Items":
-        """A named set or a folder of the user's own files: map-style, of items, with `labels` of (item, label).
+        """A named set or the user's own files, as a map-style data set of items, with `labels` of (item, label).
 
-        A labelled set has the names of its classes in the order of their numbers as its `classes`. With those of a
-        trained model as the argument `classes`, labels are numbered as the model numbers them, also where some of the
-        classes are missing; raises `MediaError` for one that is not among them.
+        What this package makes knows its `split`, the names of its `classes` in the order of their numbers (a tuple;
+        None without labels), and its `groups` (one an item; None where not asked for).
+
+        Arguments:
+            classes: the names of all classes, as a trained model has them: labels are numbered in their order, also
+                where the source lacks some of them.
+            groups: what items must not share across splits, such as a person, a recording or a day: of a folder's
+                files a regular expression, whose first parenthesis names the group; of a table a column; of an archive
+                an array. Whole groups are for tests then, unless the source has splits of its own.
+
+        Raises `MediaError` where there is no such source or split, or an item has no label, or another than `classes`.
         """
         raise TypeError(f"{type(self).__name__} has no data sets")
 
@@ -150,12 +173,13 @@ class Modality:
         import torch
 
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            raise MediaError(f"{self.kind} are floating-point tensors, got {getattr(x, 'dtype', type(x).__name__)}")
+            what = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+            raise MediaError(f"{self.kind} are floating-point tensors, got {what}")
         fits = len(x.shape) == len(self.shape) + 1
         if not fits or any(size not in (None, found) for size, found in zip(self.shape, x.shape[1:], strict=True)):
             expected = ", ".join(["batch", *("time" if size is None else str(size) for size in self.shape)])
             raise MediaError(f"expected {self.kind} of shape [{expected}], got {list(x.shape)}")
-        if not torch.isfinite(x).all():
+        if not torch.compiler.is_exporting() and not torch.isfinite(x).all():
             raise MediaError(f"{self.kind} hold NaN or infinite values; remove or replace them first")
         return x
 
@@ -166,14 +190,14 @@ class Modality:
             raise MediaError("an empty batch has no picture")
         return x
 
-    def check_range(self, x: "Tensor") -> "Tensor":
+    def check_range(self, x: "Tensor", most: float | None = None) -> "Tensor":
         """Return `x` if it is a batch of this medium in its range, which where it has levels is [-1, 1], and half a
-        level around it. Raises `MediaError` on what `check` refuses and on values beyond; warns where nothing is below
-        0: such pictures look like those of another scale."""
+        level around it, or [-most, most]. Raises `MediaError` on what `check` refuses and on values beyond; warns where
+        nothing is below 0: such pictures look like those of another scale."""
         self.check(x)
         if self.levels is not None and x.numel():
             low, high = x.min().item(), x.max().item()
-            if max(-low, high) > 1 + 1 / (self.levels - 1):
+            if max(-low, high) > (most or 1 + 1 / (self.levels - 1)):
                 raise MediaError(f"{self.kind} lie in [-1, 1]; got values from {low:.4g} to {high:.4g}: rescale them")
             if low >= 0:
                 warnings.warn(f"all values lie in [{low:.4g}, {high:.4g}], and {self.kind} in [-1, 1]", stacklevel=3)

@@ -13,7 +13,8 @@ from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, is_number, read_table, split_source, to_numbers, write_table
+from modalities.sources import Listing, split_source
+from modalities.tables import is_number, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -60,7 +61,7 @@ class Points(Modality):
         Raises `MediaError` that names the file if it is missing, if it has more rows, or another number of columns of
         numbers, and that names the row and the column of NaN, infinities and missing numbers.
         """
-        x, _ = self._read(Path(path), None)
+        x, _ = self._read(Path(path), None, None)
         if len(x) != 1:
             raise MediaError(f"{path} has {len(x)} rows, expected one point; a table of points is a data set")
         return x[0]
@@ -101,7 +102,13 @@ class Points(Modality):
         return [*super().present(x, path, columns), table]
 
     def dataset(
-        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+        self,
+        source: str | Path,
+        split: str = "train",
+        labels: bool = False,
+        *,
+        classes: Sequence[str] | None = None,
+        groups: str | None = None,
     ) -> Items:
         """A synthetic family or a table, as points of `shape`, or with `labels` as pairs of a point and a class number.
 
@@ -109,10 +116,13 @@ class Points(Modality):
             the name of a synthetic family of as many dimensions, 10,000 points to train and 2,000 to test, always the
                 same ones: "two-gaussians" in one dimension; "eight-gaussians", "grid", "two-moons", "ring", "spiral",
                 "checkerboard" in two. These have no labels and need no network.
-            a .csv file with as many columns of numbers; the first column of text, if there is one, gives the labels.
-            "file.csv:a,b": the columns a and b alone; "file.csv:word": the rows with that word in a column of text.
-        `split` is "train", "test" or "all"; every fifth row of a table is for tests. Classes count from 0 in
-        alphabetical order, or in that of `classes` where they are given.
+            a .csv, .tsv or .txt table (see `modalities.tables.read_table`) with as many columns of numbers; the first
+                column of text, if there is one, gives the labels.
+            "file.csv:a,b": the columns a and b alone, by name or by number from 1; "file.csv:word": the rows with that
+                word in a column of text.
+        `split` is "train", "test" or "all"; every fifth row of a table is for tests, or with `groups` every fifth group
+        of that column. Classes count from 0 in alphabetical order, or in that of `classes` where they are given;
+        `groups` is as in `Modality.dataset`.
 
         Raises `MediaError` if there is no such source, on other dimensions, if there are no labels where they are asked
         for, and on NaN, infinities and missing numbers, with their row and column.
@@ -123,27 +133,26 @@ class Points(Modality):
             if density.dimensions != self.dimensions:
                 raise MediaError(f"{source} has {density.dimensions} dimensions, expected {self.dimensions}")
             x = density.sample(TRAIN + TEST, torch.Generator().manual_seed(0))
+            if groups:
+                raise MediaError(f"the points of {source} belong to no groups")
             listing = Listing([source] * len(x), splits=["train"] * TRAIN + ["test"] * TEST)
         else:
             path, selector = split_source(source, tuple(DENSITIES))
-            x, names = self._read(path, selector)
-            listing = Listing([f"row {i + 1}" for i in range(len(x))], names)
+            x, listing = self._read(path, selector, groups)
         chosen, numbers, about = listing.choose(source, split, EVERY, labels, classes)
         return Arrays(x[chosen], torch.tensor(numbers) if labels else None).describe(about)
 
-    def _read(self, path: Path, selector: str | None) -> tuple[Tensor, list[str]]:
-        """The points of a table, and their labels if it has a column of text."""
+    def _read(self, path: Path, selector: str | None, groups: str | None) -> tuple[Tensor, Listing]:
+        """The points of a table, and what it says of them."""
         header, rows = read_table(path)
-        numeric = [i for i in range(len(header)) if any(is_number(row[i]) for row in rows)]
-        text = [i for i in range(len(header)) if i not in numeric]
-        if selector is not None:
-            wanted = selector.split(",")
-            if set(wanted) <= set(header):
-                numeric = [header.index(name) for name in wanted]
-            else:
-                rows = [row for row in rows if selector in (row[i] for i in text)]
-        if not rows:
-            raise MediaError(f"{path} has neither a column {selector!r} nor that word in a column of text")
+        group = pick_columns(path, header, groups)[0] if groups else None
+        numeric = [i for i in range(len(header)) if i != group and any(is_number(row[i]) for row in rows)]
+        text = [i for i in range(len(header)) if i not in (*numeric, group)]
+        named = [] if selector is None else [row for row in rows if selector in [row[i] for i in text]]
+        if named and selector not in header:
+            rows = named
+        elif selector is not None:
+            numeric = pick_columns(path, header, selector)
         names = [header[i] for i in numeric]
         if len(numeric) != self.dimensions:
             found = ", ".join(names) or "none"
@@ -151,7 +160,9 @@ class Points(Modality):
                 f"{path}: expected {self.dimensions} columns of numbers, found {found}; pick some as FILE:A,B"
             )
         x = to_numbers(path, names, [[row[i] for i in numeric] for row in rows])
-        return torch.from_numpy(x), [row[text[0]] for row in rows] if text else []
+        labels = [row[text[0]] for row in rows] if text else []
+        persons = [row[group] for row in rows] if group is not None else []
+        return torch.from_numpy(x), Listing([f"row {i + 1}" for i in range(len(x))], labels, [], persons)
 
 
 def draw_densities(

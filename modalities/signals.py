@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -11,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.arrays import read_npy
 from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, list_files, read_table, split_source, to_numbers, write_table
+from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows, to_float32
+from modalities.sources import Listing, list_files, split_source
+from modalities.tables import read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 NAMED = ("synthetic-beats",)
-
-EVERY = 5
-"""Every fifth signal is for tests where nothing else is said."""
 
 WAVES = ("P", "Q", "R", "S", "T")
 
@@ -75,20 +74,25 @@ class Signals(Modality):
     def load(self, path: str | Path) -> Tensor:
         """Read a series, a tensor of shape [channels, time].
 
-        A .csv file has one row a step and one column a channel, with or without a header. A .npy file holds numbers of
+        A .csv, .tsv or .txt file has one row a step and one column a channel, with or without a header (see
+        `modalities.tables.read_table`). A .npy file holds numbers of
         shape [channels, time], or [time] for one channel. Raises `MediaError` that names the file if it is missing or
         broken, if it has other channels or another length (series are never cut or stretched silently), and on NaN,
         infinities and texts, with their row and column.
         """
         path = Path(path)
         if path.suffix.lower() == ".npy":
-            x = _read_npy(path)
-        elif path.suffix.lower() == ".csv":
+            x = np.atleast_2d(read_npy(path))
+            if x.ndim != 2 or x.dtype.kind not in "fiu":
+                shape = f"{x.dtype} of {list(x.shape)}"
+                raise MediaError(f"{path}: expected real numbers of shape [channels, time], got {shape}")
+        elif path.suffix.lower() in SUFFIXES:
             names, rows = read_table(path)
             x = to_numbers(path, names, rows).T
         else:
-            raise MediaError(f"{path}: signals are read from .csv and .npy files, not from {path.suffix or 'others'}")
-        return self._checked(x[None], path)[0]
+            read = ", ".join(SUFFIXES)
+            raise MediaError(f"{path}: signals are read from {read} files, not from {path.suffix or 'others'}")
+        return self._checked(to_float32(path, x)[None], path)[0]
 
     def _checked(self, x: np.ndarray, source: str | Path) -> Tensor:
         """Numbers [items, channels, time] of a source as a tensor, if they are finite and of this medium's shape."""
@@ -151,37 +155,74 @@ class Signals(Modality):
         return render(figure)
 
     def dataset(
-        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+        self,
+        source: str | Path,
+        split: str = "train",
+        labels: bool = False,
+        *,
+        classes: Sequence[str] | None = None,
+        groups: str | None = None,
+        stride: int | None = None,
     ) -> Items:
-        """A named set, an archive or a folder, as items of `shape`, or with `labels` as pairs with class numbers.
+        """A named set or the user's own files, as items of `shape`, or with `labels` as pairs with class numbers.
 
         `source` is one of:
             "synthetic-beats": 2,000 generated heartbeats of any size (see `synthetic_beats`), class 0 normal, class 1
                 wide. Needs no network.
-            an .npz file with arrays x, [items, time] or [items, channels, time], and y for labels.
+            an .npz file with arrays x, [items, time] or [items, channels, time], and y for labels, also for each split
+                or for several sets (see `modalities.arrays.read_items`); a .npy file of one such array with `stride`
+                None.
             an .npz file with arrays beats, units_per_mV and beats_symbol, which becomes millivolts.
-            "file.npz:NAME": the arrays NAME_train_x, NAME_train_y, NAME_test_x, NAME_test_y of a file of several sets.
-            any folder of .csv and .npy files, each one series, with its subfolders; a file's label is the name of its
-                folder under the top, or under train/ and test/.
-        `split` is "train", "test" or "all". Where nothing says which series is which, every fifth is for tests. Classes
-        count from 0 in the order of their numbers or names, or of `classes` where they are given.
+            a .ts file, or a table (.csv, .tsv, .txt) with a row a series of one channel, whose further column, if there
+                is one, holds labels; a folder with two such files NAME_TRAIN and NAME_TEST.
+            "recording.csv:temperature,humidity": one long recording, a row a step, cut to windows of this length; the
+                columns by name or by number from 1, or without them all columns of numbers. See
+                `modalities.signal_sets.read_recording` for times, gaps and labels.
+            any folder of tables and .npy files, each one series, with its subfolders; a file's label is the name of its
+                folder under the top, or under the folders of the splits, such as train/ and test/.
+            with `stride`, such a folder of recordings, also as "folder:temperature,humidity".
+        `split` is "train", "test" or "all". Where nothing says which series is which, every fifth is for tests, or with
+        `groups` every fifth group, and the last fifth of every recording. Classes count from 0 in the order of their
+        numbers or names, or of `classes` where they are given; `groups` is as in `Modality.dataset`.
 
-        A folder's files are listed now and read when they are asked for, and a broken one raises `MediaError` then.
-        Raises `MediaError` if there is no such source, if it is of another shape, holds NaN or infinities, or has no
-        labels where they are asked for.
+        Windows begin every `stride` steps, by default side by side; they lie within one split, and never span a gap or
+        a missing value. What does not fill a window is left out.
+
+        A folder of series is listed now and its files are read when they are asked for, and a broken one raises
+        `MediaError` then. Raises `MediaError` if there is no such source, if it is of another shape, holds NaN or
+        infinities, or has no labels where they are asked for.
         """
+        if stride is not None and stride < 1:
+            raise ValueError(f"stride is the steps between windows, at least 1, or None; got {stride!r}")
+        x: Sequence[np.ndarray] | np.ndarray
         if source == "synthetic-beats":
             series, wide = synthetic_beats(2000, self.length, self.channels, torch.Generator().manual_seed(0))
-            x, listing = series.numpy(), Listing(_numbered(2000), ["wide" if i else "normal" for i in wide])
+            x, listing = series.numpy(), Listing(["a beat"] * 2000, ["wide" if i else "normal" for i in wide])
+            return self._choose(x, listing, source, split, labels, classes)
+        path, selector = split_source(source, NAMED)
+        if stride is None and (selector is None or path.suffix.lower() == ".npz") and holds_series(path, *self.shape):
+            x, listing = read_series(path, selector, groups, self.length)
+        elif stride is None and selector is None and path.is_dir():
+            listing = list_files(path, SUFFIXES, groups)
+            chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
+            return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
         else:
-            path, selector = split_source(source, NAMED)
-            if path.suffix.lower() != ".npz" or not path.is_file():
-                listing = list_files(path, (".csv", ".npy"))
-                chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
-                return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
-            x, listing = _read_npz(path, selector)
+            columns = Columns(selector, self.channels, self.rate, labels, groups)
+            x, listing = read_windows(path, columns, self.length, stride or self.length, split)
+        return self._choose(x, listing, source, split, labels, classes)
+
+    def _choose(
+        self,
+        x: np.ndarray | Sequence[np.ndarray],
+        listing: Listing,
+        source: str | Path,
+        split: str,
+        labels: bool,
+        classes: Sequence[str] | None,
+    ) -> Items:
         chosen, numbers, about = listing.choose(source, split, EVERY, labels, classes)
-        return Arrays(self._checked(x, source)[chosen], torch.tensor(numbers) if labels else None).describe(about)
+        items = self._checked(np.stack([x[i] for i in chosen]), source)
+        return Arrays(items, None if numbers is None else torch.tensor(numbers)).describe(about)
 
 
 def recorded_step(x: Tensor) -> float:
@@ -228,47 +269,3 @@ def synthetic_beats(
     clean = torch.einsum("cw,nw,nwt->nct", gain, height, bumps)
     baseline = 0.05 * torch.sin(2 * math.pi * (time + torch.rand(n, 1, 1, generator=generator)))
     return clean + baseline + 0.02 * normal(n, channels, length), classes
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MediaError(f"{path} cannot be read as an array of numbers: {error}") from error
-    if x.ndim not in (1, 2) or x.dtype.kind not in "fiu":
-        raise MediaError(f"{path}: expected real numbers of shape [channels, time], got {x.dtype} of {list(x.shape)}")
-    return np.atleast_2d(x)
-
-
-def _read_npz(path: Path, selector: str | None) -> tuple[np.ndarray, Listing]:
-    """The series of an archive, [items, channels, time], and what it says of them."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise MediaError(f"{path} cannot be read as an archive of arrays: {error}") from error
-    sets = sorted(name.removesuffix("_train_x") for name in arrays if name.endswith("_train_x"))
-    splits: list[str] = []
-    if selector is not None or sets:
-        if selector not in sets:
-            raise MediaError(f"{path} holds the sets {', '.join(sets) or 'none'}; name one of them as {path.name}:NAME")
-        x, y = (np.concatenate([arrays[f"{selector}_{part}_{a}"] for part in ("train", "test")]) for a in "xy")
-        train = len(arrays[f"{selector}_train_x"])
-        splits = ["train"] * train + ["test"] * (len(x) - train)
-    elif "beats" in arrays:
-        x, y = arrays["beats"] / float(arrays["units_per_mV"]), arrays["beats_symbol"]
-    elif "x" in arrays:
-        x, y = arrays["x"], arrays.get("y", np.array([]))
-    else:
-        raise MediaError(f"{path} holds {', '.join(arrays)}; expected arrays x and y, or beats")
-    x = x[:, None] if x.ndim == 2 else x
-    if x.ndim != 3 or x.dtype.kind not in "fiu" or len(y) not in (0, len(x)):
-        raise MediaError(
-            f"{path}: expected real numbers of shape [items, channels, time] and a label an item, "
-            f"got {x.dtype} of {list(x.shape)} and {len(y)} labels"
-        )
-    return x, Listing(_numbered(len(x)), [str(name) for name in y], splits)
-
-
-def _numbered(n: int) -> list[str]:
-    return [f"series {i}" for i in range(n)]

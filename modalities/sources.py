@@ -1,15 +1,29 @@
-"""What the adapters share when they read data: selectors in a source's name, splits, classes, folders, tables."""
+"""What the adapters share when they read data: selectors in a source's name, splits, groups, classes, folders."""
 
-import csv
-import math
+import dataclasses
+import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from modalities.files import write_aside
 from modalities.modality import MediaError
+from modalities.tables import is_number
+
+SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+}
+"""The splits, and what their folders and rows are called, in small letters."""
+
+COMPANIONS = re.compile(
+    r"(readme|licen[cs]e|notice)(\.txt|\.rst)?|.*\.md|labels\.csv|landmarks\d+\.npy|thumbs\.db|desktop\.ini"
+)
+"""Files beside the items that are no items, in small letters."""
 
 
 class About(NamedTuple):
@@ -17,11 +31,14 @@ class About(NamedTuple):
 
     classes: tuple[str, ...] | None = None
     """The names of the classes, in the order of their numbers; None where items come without labels."""
+    groups: tuple[str, ...] | None = None
+    """The person, recording or day of every item; None where they were not asked for."""
     split: str | None = None
     """The split that was asked for."""
 
 
-class Listing(NamedTuple):
+@dataclasses.dataclass
+class Listing:
     """What a source says of its items before it reads one."""
 
     items: Sequence[str]
@@ -30,6 +47,8 @@ class Listing(NamedTuple):
     """The names of their classes, "" where one has none; empty where nothing is said of any."""
     splits: Sequence[str] = ()
     """The splits they belong to, likewise."""
+    groups: Sequence[str] = ()
+    """The persons, recordings or days they belong to, where these were asked for."""
 
     def choose(
         self, source: str | Path, split: str, every: int, labels: bool, classes: Sequence[str] | None = None
@@ -39,15 +58,27 @@ class Listing(NamedTuple):
         `split` and `every` are as in `choose_split`, `classes` as in `class_numbers`. Raises `MediaError` where there
         is no such split, and where an item has no label, or another than `classes`.
         """
-        chosen = choose_split(self.splits or [""] * len(self.items), split, source, every)
+        splits = [_split_name(name) or name for name in self.splits] or [""] * len(self.items)
+        if self.groups and not any(splits):
+            # Whole groups: what one person's pictures have in common must not be known from training.
+            order = sorted(set(self.groups), key=_natural)
+            test = {order[i] for i in choose_split([""] * len(order), "test", source, min(every, max(len(order), 2)))}
+            splits = ["test" if group in test else "train" for group in self.groups]
+        elif self.groups and split != "all":
+            both = {group for group, name in zip(self.groups, splits, strict=True) if name == "train"}
+            both &= {group for group, name in zip(self.groups, splits, strict=True) if name != "train"}
+            if both:
+                warnings.warn(f"{source} has items of {min(both)} in several splits, as it sets them", stacklevel=3)
+        chosen = choose_split(splits, split, source, every)
+        groups = tuple(self.groups[i] for i in chosen) if self.groups else None
         if not labels:
-            return chosen, None, About(None, split)
+            return chosen, None, About(None, groups, split)
         if not any(self.labels):
             raise MediaError(f"{source} has no labels: a folder for every class gives some, or a column of a table")
         if "" in self.labels:
             raise MediaError(f"{self.items[self.labels.index('')]} has no label, and other items of {source} have one")
         numbers, names = class_numbers(self.labels, source, classes)
-        return chosen, [numbers[i] for i in chosen], About(names, split)
+        return chosen, [numbers[i] for i in chosen], About(names, groups, split)
 
 
 def split_source(source: str | Path, named: Sequence[str]) -> tuple[Path, str | None]:
@@ -56,11 +87,12 @@ def split_source(source: str | Path, named: Sequence[str]) -> tuple[Path, str | 
     Raises `MediaError` that lists the adapter's `named` sets if the path does not exist.
     """
     path = Path(source).expanduser()
-    if path.exists():
-        return path, None
     before, _, selector = str(path).rpartition(":")
-    if before and selector and Path(before).exists():
-        return Path(before), selector
+    with suppress(OSError):  # a name may be too long
+        if path.exists():
+            return path, None
+        if before and selector and Path(before).exists():
+            return Path(before), selector
     raise MediaError(f"{str(source)!r} is neither a file or folder nor one of the named sets: {', '.join(named)}")
 
 
@@ -81,6 +113,8 @@ def choose_split(splits: Sequence[str], split: str, source: str | Path, every: i
     if split not in present:
         known = ", ".join(sorted((present or {"train", "test"}) | {"all"}))
         raise MediaError(f"{source} has no split {split!r}; choose one of {known}")
+    if left := splits.count(""):
+        warnings.warn(f"{source}: {left} items belong to no split, and to 'all' alone", stacklevel=3)
     return [i for i, name in enumerate(splits) if name == split]
 
 
@@ -88,82 +122,94 @@ def class_numbers(
     labels: Sequence[str], source: str | Path, classes: Sequence[str] | None = None
 ) -> tuple[list[int], tuple[str, ...]]:
     """Labels as class numbers from 0, and the names of the classes in their order: that of `classes` where they are
-    given, of their values where all are numbers, else alphabetical. Raises `MediaError` for a label none of `classes`.
+    given, of their values where all are numbers, else alphabetical. Raises `MediaError` for a label none of `classes`;
+    warns of a single class.
     """
     found = set(labels)
-    names = tuple(classes or sorted(found, key=float if all(map(is_number, found)) else str))
+    numeric = all(is_number(label) and float(label) == float(label) for label in found)
+    names = tuple(classes or sorted(found, key=(lambda label: (float(label), label)) if numeric else str))
     unknown = sorted(found - set(names))
     if unknown:
         raise MediaError(f"{source} has items of the class {unknown[0]!r}; the classes are {', '.join(names)}")
+    if len(names) == 1:
+        warnings.warn(f"all items of {source} are of one class, {names[0]!r}", stacklevel=3)
     number = {name: i for i, name in enumerate(names)}
     return [number[label] for label in labels], names
 
 
-def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
-    """The files under a folder, sorted.
+def list_files(folder: Path, suffixes: Sequence[str], groups: str | None = None) -> Listing:
+    """The regular files under a folder, sorted, whose names and folders do not begin with a dot.
 
-    A label is the name of the subfolder in the folder, or in its train/ and test/ (or val/) if it has both.
-    Raises `MediaError` if there is no file with one of these suffixes.
+    A label is the name of the subfolder in the folder, or in its folders of splits, if it has some: train, test and val
+    (see `SPLITS`), in any case, in the folder or in a single folder there. A group is what the regular expression
+    `groups` finds in the path below the folder, its first parenthesis where it has one.
+
+    Raises `MediaError` if there is no file with one of these suffixes, and for a file without a group. Warns of how
+    many others are left out.
     """
     if not folder.is_dir():
         raise MediaError(f"{folder} is a file; expected a folder of {', '.join(suffixes)} files")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != ".")
+    paths, others = [], Counter[str]()
+    for place, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if COMPANIONS.fullmatch(path.name.lower()):
+                continue
+            if path.suffix.lower() in suffixes and path.is_file():
+                paths.append(path)
+            else:
+                others[path.suffix.lower() or path.name] += 1
+    left = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
     if not paths:
-        raise MediaError(f"{folder} is empty: found no {', '.join(suffixes)} file in it or in its subfolders")
-    halves = (folder / "train").is_dir() and ((folder / "test").is_dir() or (folder / "val").is_dir())
-    parts = [path.relative_to(folder).parts for path in paths]
-    splits = [part[0] if halves else "" for part in parts]
-    inner = [part[1:] if halves else part for part in parts]
-    return Listing([str(path) for path in paths], [part[0] if len(part) > 1 else "" for part in inner], splits)
+        hint = f" (it holds {left})" if left else ""
+        raise MediaError(f"{folder} is empty: found no {', '.join(suffixes)} file in it or in its subfolders{hint}")
+    if left:
+        warnings.warn(f"{folder}: left out {sum(others.values())} other files ({left})", stacklevel=3)
+    paths.sort()
+    parts, splits = _without_splits(folder, [path.relative_to(folder).parts for path in paths])
+    labels = [part[0] if len(part) > 1 else "" for part in parts]
+    return Listing([str(path) for path in paths], labels, splits, _groups(folder, paths, groups))
 
 
-def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The column names and the cells of a comma-separated file; a first row without any number is its header.
-
-    Without a header the columns are named 1, 2, and so on. Blank lines are left out. Raises `MediaError` if there is no
-    row or if the rows differ in length.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{path} cannot be read as a comma-separated table: {error}") from error
-    header = rows.pop(0) if rows and not any(map(is_number, rows[0])) else None
-    if not rows:
-        raise MediaError(f"{path} is empty: expected rows of numbers separated by commas")
-    names = header or [str(i + 1) for i in range(len(rows[0]))]
-    for i, row in enumerate(rows):
-        if len(row) != len(names):
-            raise MediaError(f"{path}, row {i + 1}: expected {len(names)} columns, got {len(row)}")
-    return names, rows
+def _refuse(error: OSError) -> None:
+    raise MediaError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell of a table reads as a number, NaN and infinities among them."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell  # which Python takes for a separator of thousands
+def _without_splits(folder: Path, parts: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Paths below their folders of splits, and the names of these, "" without one."""
+    for depth in (0, 1):
+        tops = {part[depth] for part in parts if len(part) > depth + 1}
+        found = {top for top in tops if _split_name(top)}
+        if len(set(map(_split_name, found))) > 1 or found and len(tops) == 1:
+            splits = [_split_name(part[depth]) or "" if len(part) > depth + 1 else "" for part in parts]
+            return [part[depth + 1 :] if split else part for part, split in zip(parts, splits, strict=True)], splits
+        if found:
+            warnings.warn(
+                f"{folder}: {min(found)}, beside folders that are no splits, is taken for a class", stacklevel=4
+            )
+        if len({part[0] for part in parts}) > 1:
+            break
+    return parts, []
 
 
-def to_numbers(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> np.ndarray:
-    """Cells as float32 of shape [rows, columns].
-
-    Raises `MediaError` that names the row, counted from 1 after the header, and the column of a cell that is no finite
-    number in the range of float32.
-    """
-    values = np.array([[float(cell) if is_number(cell) else math.nan for cell in row] for row in rows])
-    bad = np.argwhere(~(np.abs(values) <= np.finfo(np.float32).max))
-    if len(bad):
-        row, column = bad[0]
-        cell = rows[row][column]
-        raise MediaError(f"{path}, row {row + 1}, column {names[column]}: expected a finite number, got {cell!r}")
-    return values.astype(np.float32)
+def _split_name(name: str) -> str | None:
+    return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def write_table(path: Path, names: Sequence[str], values: np.ndarray) -> None:
-    """Write float32 [rows, columns] as a comma-separated file with a header, exactly."""
-    with write_aside(path) as part:
-        # Nine digits give every float32 back.
-        np.savetxt(part, values, fmt="%.9g", delimiter=",", header=",".join(names), comments="", encoding="utf-8")
+def _groups(folder: Path, paths: Sequence[Path], pattern: str | None) -> list[str]:
+    groups = []
+    for path in paths if pattern else ():
+        name = path.relative_to(folder).as_posix()
+        try:
+            found = re.search(str(pattern), name)
+        except re.error as error:
+            raise ValueError(f"groups of files are given by a regular expression, got {pattern!r}: {error}") from error
+        if found is None:
+            raise MediaError(f"{name} in {folder} belongs to no group: {pattern!r} is not found in it")
+        groups.append(found[1] if found.re.groups else found[0])
+    return groups
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """What sorts "9" before "10"."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -31,7 +31,8 @@ from modalities.meshes import NAMED, Meshes
 from modalities.meshes.alignment import align
 from modalities.meshes.files import SUFFIXES
 from modalities.meshes.ict import is_face_model, read_face_model
-from modalities.sources import is_number, list_files
+from modalities.sources import list_files
+from modalities.tables import is_number
 from recipes.recipe import Pictures, Recipe, finish, made, run, seeded
 from zoo.card import Card, Figure
 from zoo.hub import save
@@ -87,7 +88,7 @@ class Config(Recipe):
 def main(config: Config) -> None:
     """Build a morphable model of faces, measure it, draw from it, and edit faces with it."""
     start = time.perf_counter()
-    notes: dict[str, Any] = {}
+    notes: dict[str, object] = {}
     pictures = {}
     source = read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
     medium = medium_of(config.data, config.vertices) if source is None else source.medium
@@ -149,7 +150,7 @@ def medium_of(source: str, vertices: int) -> Meshes:
 
 def with_colours(
     model: MorphableModel, portraits: Portraits, readings: Readings, modes: int
-) -> tuple[MorphableModel, dict[str, Any]]:
+) -> tuple[MorphableModel, dict[str, object]]:
     """The model with modes of colour out of portraits, and with the attributes that the portraits are labelled with."""
     colours, trusted = complete_colours(readings.colours, readings.weights, model)
     coloured = learn_colours(model, colours, modes)

@@ -18,7 +18,6 @@ That choice was made after five minutes of each, by 300 of the same unseen faces
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -27,7 +26,7 @@ from torch import Tensor
 from modalities.data import batches, hold
 from modalities.face_sets import brightness, read_attributes
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, arguments, finish, run, seeded, settings, trained
 from zoo.card import Card
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions, show_sliders
 from zoo.evaluation.suite import evaluate
@@ -40,8 +39,8 @@ from zoo.walks import Z
 COLUMNS = 8
 """How many pictures a row shows."""
 TEMPERATURES = (0.5, 0.7, 1.0)
-SMALL: dict[str, Any] = {"latent": 16, "width": 12, "block_cells": 1, "cells": 1, "expansion": 3, "components": 1}
-SIZES: Any = settings(NVAE, groups=(3, 3), blocks=3, normalisation="batch", warmup=0.1, progressive=0.7, **SMALL)
+SMALL: Settings = {"latent": 16, "width": 12, "block_cells": 1, "cells": 1, "expansion": 3, "components": 1}
+SIZES: type = settings(NVAE, groups=(3, 3), blocks=3, normalisation="batch", warmup=0.1, progressive=0.7, **SMALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Config(SIZES, Recipe):
 def main(config: Config) -> None:
     """Train an NVAE on faces, measure it, look at its scales, and find attributes in its latent space."""
     medium = Images(3, config.size, config.size)
-    data: Any = medium.dataset(config.data, "train")
-    test: Any = medium.dataset(config.data, "test")
+    data = medium.dataset(config.data, "train")
+    test = medium.dataset(config.data, "test")
     torch.manual_seed(config.nvae.seed)
     model = NVAE(medium, **arguments(NVAE, config))
     mirrored = hold(medium.dataset(config.data, "train", flips=True), medium)
@@ -84,7 +83,7 @@ def main(config: Config) -> None:
     unseen, truth = read_attributes(medium, config.data, "test")
     pca = PCA.fit(data, medium, components=min(256, len(data) - 1))
     directions, probe = learn_directions(model, known, labels), linear_probe(pca, known, labels)
-    notes: dict[str, Any] = {"importance samples": config.samples}
+    notes: dict[str, object] = {"importance samples": config.samples}
     notes |= {"minutes of training": done.seconds / 60, "steps left out": done.skipped}
     notes |= measure_directions(model, directions, unseen, truth, probe, known={"brightness": brightness})
     pictures = draw(model, directions, next(batches(test, 2 * COLUMNS)).x)
@@ -126,10 +125,10 @@ def draw(model: NVAE, directions: Mapping[str, Z], real: Tensor) -> Pictures:
 SMOKE = TrainingConfig(40, 32, 3e-3, skip_above=5, ema=0.9, log_every=20)
 GPU = TrainingConfig(40_000, 64, 5e-4, skip_above=5, ema=0.9995, precision="bf16", minutes=9)
 PAPER = TrainingConfig(114_000, 128, 0.01, "adamax", warmup_steps=6_300, weight_decay=3e-4, ema=0.0, precision="bf16")
-TINY: dict[str, Any] = {"size": 16, "groups": (1, 1), "latent": 4, "width": 8, "blocks": 1}
-CELLS: dict[str, Any] = {"blocks": 1, "block_cells": 2, "cells": 2, "components": 10, "samples": 1000}
-WIDE: dict[str, Any] = {"groups": (3, 5, 8, 10), "width": 32, "expansion": 4, "normalisation": "none"}
-PUBLISHED: dict[str, Any] = {"groups": (5, 10, 20), "latent": 20, "width": 64, "expansion": 6, "spectral": 0.1}
+TINY: Settings = {"size": 16, "groups": (1, 1), "latent": 4, "width": 8, "blocks": 1}
+CELLS: Settings = {"blocks": 1, "block_cells": 2, "cells": 2, "components": 10, "samples": 1000}
+WIDE: Settings = {"groups": (3, 5, 8, 10), "width": 32, "expansion": 4, "normalisation": "none"}
+PUBLISHED: Settings = {"groups": (5, 10, 20), "latent": 20, "width": 64, "expansion": 6, "spectral": 0.1}
 PRESETS = {
     "smoke": (
         "seconds, on patches of photographs",

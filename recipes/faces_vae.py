@@ -13,7 +13,6 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -35,7 +34,7 @@ from zoo.walks import Z
 COLUMNS = 8
 """How many pictures a row shows."""
 TEMPERATURES = (0.5, 0.7, 1.0)
-SIZES: Any = settings(VAE, latent=128, likelihood="logistic-mixture", components=1, hidden=192)
+SIZES: type = settings(VAE, latent=128, likelihood="logistic-mixture", components=1, hidden=192)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,7 @@ def main(config: Config) -> None:
     known, labels = read_attributes(medium, config.data, "train", config.labelled)
     unseen, truth = read_attributes(medium, config.data, "test")
     directions, probe = learn_directions(vae, known, labels), linear_probe(pca, known, labels)
-    notes: dict[str, Any] = {f"PPCA: {figure.label}": figure.measured for figure in others}
+    notes: dict[str, object] = {f"PPCA: {figure.label}": figure.measured for figure in others}
     notes |= {"training pictures": axes.count, "minutes of training": done.seconds / 60}
     notes |= measure_directions(vae, directions, unseen, truth, probe, known={"brightness": brightness})
     pictures = draw(vae, pca, directions, next(batches(test, 2 * COLUMNS)).x)

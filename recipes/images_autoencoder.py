@@ -27,15 +27,14 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from modalities.data import Arrays, Batch, batches
+from modalities.data import Arrays, Batch, Items, batches
 from modalities.drawing import render
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, arguments, finish, run, seeded, settings, trained
 from zoo.card import Card, Figure
 from zoo.evaluation.classifier import Classifier
 from zoo.evaluation.probe import choose_labelled, linear_probe, standardise
@@ -45,7 +44,7 @@ from zoo.model import Latent
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 
-SIZES: Any = settings(Autoencoder)
+SIZES: type = settings(Autoencoder)
 SCRATCH, TUNED = "network from scratch", "network fine-tuned"
 CODE, COMPONENTS, PIXELS = "linear on code", "linear on PCA", "linear on pixels"
 Accuracies = dict[str, dict[int, list[float]]]  # of every method, number of labels and seed
@@ -112,7 +111,7 @@ def main(config: Config) -> None:
     finish(config, autoencoder, "autoencoder", card, notes, pictures)
 
 
-def read(data: Any) -> Batch:
+def read(data: Items) -> Batch:
     """A whole labelled data set in memory: every experiment goes over it again."""
     x, labels, _ = zip(*batches(data, 1000), strict=True)
     return Batch(torch.cat(x), torch.cat(labels))
@@ -206,7 +205,7 @@ def draw_accuracies(accuracies: Accuracies) -> Pictures:
 
 SHORT = TrainingConfig(steps=60, batch_size=50, warmup_steps=10, ema=0.9)
 FIRST = replace(SHORT, steps=200)
-LARGE: dict[str, Any] = {"width": 128, "blocks": 2, "seeds": 5}
+LARGE: Settings = {"width": 128, "blocks": 2, "seeds": 5}
 LARGE["few"] = TrainingConfig(steps=500, batch_size=100, precision="bf16", ema=0.99)
 LARGE["full"] = TrainingConfig(steps=5_000, batch_size=256, precision="bf16")
 PRESETS = {

@@ -13,23 +13,23 @@ images: a slight advantage.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, arguments, finish, published, run, seeded, settings, trained
 from zoo.card import Card
 from zoo.evaluation.likelihood import advantage
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw, scales
 from zoo.hub import load
+from zoo.model import Explicit
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 
-SIZES: Any = settings(
+SIZES: type = settings(
     NVAE, groups=(4, 4), latent=8, width=12, block_cells=1, cells=1, expansion=2, normalisation="batch", warmup=0.2
 )
 VAHDAT = "15 groups, 400 epochs, 1,000 samples, all 10,000 images; Vahdat, Kautz, NVAE, 2020"
@@ -62,13 +62,15 @@ def main(config: Config) -> None:
     data, test = medium.dataset(config.data), medium.dataset(config.data, "test")
     torch.manual_seed(config.nvae.seed)
     model = NVAE(medium, **arguments(NVAE, config))
-    other: Any = config.beside and load(config.beside)
+    other = load(config.beside) if config.beside else None
+    if other is not None and not isinstance(other, Explicit):
+        raise ValueError(f"{config.beside} is a {type(other).__name__} and has no likelihood to compare with")
     done = train(model, data, config.nvae, config.output / "nvae")
 
     name = f"test images of {config.source}, binarised with seed 0"
     found = evaluate(model, test, name, data, limit=config.test_items, samples=config.samples)
     figures = published(found.figures, config, {("mnist", "NLL"): (78.01, VAHDAT)})
-    notes: dict[str, Any] = {"importance samples": config.samples}
+    notes: dict[str, object] = {"importance samples": config.samples}
     if other:
         other.to(model.device)
         less = advantage(model, other, test, name, samples=config.samples, limit=config.test_items, generator=seeded())
@@ -103,7 +105,7 @@ def draw(model: NVAE, real: Tensor) -> Pictures:
     }
 
 
-LARGE: dict[str, Any] = {"groups": (5, 10), "latent": 20, "width": 32, "block_cells": 3, "cells": 2, "expansion": 6}
+LARGE: Settings = {"groups": (5, 10), "latent": 20, "width": 32, "block_cells": 3, "cells": 2, "expansion": 6}
 LARGE |= {"samples": 1000, "test_items": 10_000}
 PRESETS = {
     "smoke": (

@@ -41,9 +41,9 @@ SALIMANS = (
     "and Other Modifications, 2017."
 )
 # Eight gated layers of 5 x 5 see 18 rows up, of 3 x 3 only 11; a plain network sees a row further up with each block.
-GATED: Any = settings(GatedPixelCNN, width=32, layers=8, kernel=5, head=32)
-PLAIN: Any = settings(PixelCNN, width=16)
-MIXTURE: Any = settings(PixelCNNPlusPlus, width=32, components=5)
+GATED: type = settings(GatedPixelCNN, width=32, layers=8, kernel=5, head=32)
+PLAIN: type = settings(PixelCNN, width=16)
+MIXTURE: type = settings(PixelCNNPlusPlus, width=32, components=5)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class Mixture(MIXTURE):
     training: TrainingConfig = TrainingConfig(steps=8_000, batch_size=16, betas=(0.95, 0.9995), precision="bf16")
     family, title, name, paper = PixelCNNPlusPlus, "PixelCNN++", "pixelcnn-pp", SALIMANS
     published = {("cifar10", "bits/dim"): (2.92, f"all test images; {SALIMANS}")}
+
+
+Design = Gated | Plain | Mixture
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ def main(config: Config) -> None:
     name = f"test images of {config.source}" + ("" if colour else ", binarised with seed 0")
     found = evaluate(model, test, name, limit=config.test_items, batch_size=100)
     figures = published(found.figures, config, design.published)
-    notes: dict[str, Any] = {f"published {figure.metric}": figure.reference for figure in figures if figure.reference}
-    notes |= {"minutes of training": done.seconds / 60}
+    notes: dict[str, object] = {f"published {f.metric}": f.reference for f in figures if f.reference}
+    notes["minutes of training"] = done.seconds / 60
     notes |= {f"time_to_sample, {key}": value for key, value in time_to_sample(model, config.batches).items()}
     pictures = draw(config, model, next(batches(test, 64, seeded())).x)
     card = Card(
@@ -122,7 +125,7 @@ def main(config: Config) -> None:
     finish(config, model, design.name, card, notes, pictures, folder=output)
 
 
-def build(design: Any, medium: Modality) -> Autoregressive:
+def build(design: Design, medium: Modality) -> Autoregressive:
     """The network, as initialised."""
     torch.manual_seed(design.training.seed)
     return design.family(medium, **arguments(design.family, design))

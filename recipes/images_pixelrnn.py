@@ -13,7 +13,7 @@ of faces, and no more; it wants far longer.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
 
-SIZES: Any = settings(PixelRNN, width=16, layers=3, head=32)
+SIZES: type = settings(PixelRNN, width=16, layers=3, head=32)
 NAMES = {"row": "row-lstm", "diagonal": "diagonal-bilstm"}
 TITLES = {"row": "Row LSTM", "diagonal": "Diagonal BiLSTM"}
 PAPER = "Van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks, 2016."
@@ -68,8 +68,8 @@ def main(config: Config) -> None:
     name = f"test images of {config.source}" + (", binarised with seed 0" if binary else "")
     found = evaluate(model, test, name, limit=config.test_items, batch_size=100)
     figures = published(found.figures, config, PUBLISHED[config.kind])
-    notes: dict[str, Any] = {f"published {figure.metric}": figure.reference for figure in figures if figure.reference}
-    notes |= {"minutes of training": done.seconds / 60}
+    notes: dict[str, object] = {f"published {f.metric}": f.reference for f in figures if f.reference}
+    notes["minutes of training"] = done.seconds / 60
     pictures = draw(config, model, next(batches(test, 64, seeded())).x)
     side = medium.shape[1]
     card = Card(

@@ -27,7 +27,7 @@ from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE
 
-SIZES: Any = settings(VAE)
+SIZES: type = settings(VAE)
 BURDA = "one stochastic layer, 5,000 samples; Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2016"
 
 

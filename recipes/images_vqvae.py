@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from modalities import MediaError
-from modalities.data import batches
+from modalities.data import Items, batches
 from modalities.drawing import beside
 from modalities.images import Images
 from recipes.recipe import Pictures, Recipe, arguments, finish, made, run, seeded, settings
@@ -32,7 +32,7 @@ from zoo.latent_prior import LatentPrior
 from zoo.training import TrainingConfig, train
 from zoo.variational.vq import VQVAE
 
-SIZES: Any = settings(VQVAE, codes=256, width=64, blocks=1)
+SIZES: type = settings(VQVAE, codes=256, width=64, blocks=1)
 TERMS = {"distortion": "NLL given its codes", "rate": "NLL of the codes"}
 """The two terms of the bound, in the words of codes."""
 
@@ -71,9 +71,16 @@ def main(config: Config) -> None:
     torch.manual_seed(config.vq.seed)
     vq = VQVAE(medium, **arguments(VQVAE, config))
     first = train(vq, pictures, config.vq, config.output / "vq")
-    sizes: dict[str, Any] = {"width": config.prior_width, "head": config.prior_width, "layers": config.prior_layers}
-    sizes |= {"embedding": config.embedding, "likelihood": "categorical"}
-    model = LatentPrior(vq, GatedPixelCNN(vq.latents(), condition=condition, **sizes))
+    prior = GatedPixelCNN(
+        vq.latents(),
+        condition=condition,
+        width=config.prior_width,
+        head=config.prior_width,
+        layers=config.prior_layers,
+        embedding=config.embedding,
+        likelihood="categorical",
+    )
+    model = LatentPrior(vq, prior)
     second = train(model, data, config.prior, config.output / "prior")
 
     name = f"test images of {config.source}" + (", binarised with seed 0" if medium.levels == 2 else "")
@@ -93,7 +100,7 @@ def main(config: Config) -> None:
     finish(config, model, "vq-vae", card, notes, sheets)
 
 
-def labelled(medium: Images, config: Config) -> tuple[Any, Any, Classes | None]:
+def labelled(medium: Images, config: Config) -> tuple[Items, Items, Classes | None]:
     """Training and test data, with labels where they have some, and their classes."""
     try:
         data: Any = medium.dataset(config.data, labels=True, flips=config.flips)
@@ -103,7 +110,7 @@ def labelled(medium: Images, config: Config) -> tuple[Any, Any, Classes | None]:
     return data, test, Classes.numbered(1 + max(int(label) for part in (data, test) for label in part.labels))
 
 
-def use_of_codes(vq: VQVAE, test: Any, limit: int) -> dict[str, Any]:
+def use_of_codes(vq: VQVAE, test: Items, limit: int) -> dict[str, object]:
     """What a grid of codes would cost if all were alike, and how many of them are in use."""
     size, uses = len(vq.codebook), torch.zeros(len(vq.codebook))
     for x, _ in head(vq, test, limit, 100, "Codes in use", seeded()):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.data import Arrays
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.points import Points, draw_densities
@@ -26,7 +27,7 @@ from zoo.card import Card, Figure
 from zoo.evaluation.suite import evaluate
 from zoo.training import Run, TrainingConfig, train
 
-SIZES: Any = settings(MADE, components=16)
+SIZES: type = settings(MADE, components=16)
 SAMPLES = 2000
 
 
@@ -47,7 +48,7 @@ class Config(SIZES, Recipe):
 class Fit(NamedTuple):
     """One data set, its model, and what was measured on the test points."""
 
-    config: Any
+    config: Any  # of one data set
     train: Tensor
     test: Tensor
     model: MADE
@@ -58,7 +59,7 @@ class Fit(NamedTuple):
 def main(config: Config) -> None:
     """Train MADE on points of the plane and draw its density beside the true one."""
     medium, figures = Points(2), []
-    notes: dict[str, Any] = {}
+    notes: dict[str, object] = {}
     sets: Any = {source: [medium.dataset(source, split) for split in ("train", "test")] for source in config.data}
     fits = [fit(replace(config, data=source), *data) for source, data in sets.items()]
     for part in fits:
@@ -81,7 +82,7 @@ def main(config: Config) -> None:
     publish(first.config, first.model, "made", card, medium.show(sample(first)), half=False)
 
 
-def fit(config: Config, data: Any, test: Any) -> Fit:
+def fit(config: Config, data: Arrays, test: Arrays) -> Fit:
     """Train on one data set, or go on with it, in a folder of its own."""
     torch.manual_seed(config.training.seed)
     made = MADE(Points(2), **arguments(MADE, config))

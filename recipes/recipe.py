@@ -28,7 +28,7 @@ from zoo.checkpoint import CheckpointError
 from zoo.hub import load, push, save
 from zoo.model import GenerativeModel
 from zoo.training import Run, TrainingConfig, TrainingError
-from zoo.training.memory import keep_memory
+from zoo.training.process import keep_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +52,8 @@ SETS = {
 Config = TypeVar("Config")
 Pictures = dict[str, "Image"]
 """Pictures by the names of their files."""
+Settings = dict[str, Any]
+"""Some of a configuration's fields, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Recipe:
         return self.name or f"{family}-{re.sub(r'[^A-Za-z0-9_.]+', '-', data)}"
 
 
-def settings(family: Callable[..., Any], *fixed: str, **defaults: Any) -> Any:
+def settings(family: Callable[..., object], *fixed: str, **defaults: object) -> type:
     """The arguments of a family's or a medium's constructor as a dataclass whose fields are flags, but for medium,
     condition, and those that are `fixed`: the recipe gives them itself.
 
@@ -100,7 +102,7 @@ def settings(family: Callable[..., Any], *fixed: str, **defaults: Any) -> Any:
     return dataclasses.make_dataclass(f"{family.__name__}Settings", fields, frozen=True, namespace=described)
 
 
-def arguments(family: Callable[..., Any], config: Any) -> dict[str, Any]:
+def arguments(family: Callable[..., object], config: object) -> Settings:
     """The constructor's arguments out of a configuration that `settings` gave its fields to."""
     names = inspect.signature(family).parameters
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
@@ -116,7 +118,7 @@ def check(config: Any) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
 
 
-def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]) -> None:
+def run(main: Callable[[Config], object], presets: Mapping[str, tuple[str, Config]]) -> None:
     """Read the command line, `[preset] [--field value ...]`, and start the recipe; the preset is laptop by default.
 
     Every field of the configuration is a flag; `--help` after a preset's name shows them with that preset's values.
@@ -136,8 +138,8 @@ def run(main: Callable[[Config], Any], presets: Mapping[str, tuple[str, Config]]
     except (ValueError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on with what {config.output} holds", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or f"stopped; the same command goes on with what {config.output} holds", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         if torch.distributed.is_initialized():  # or its threads may still run when the interpreter ends, which aborts
@@ -160,7 +162,7 @@ def published(
     return [dataclasses.replace(figure, published=value, source=source) for figure, (value, source) in found]
 
 
-def bundled(name: str, data: str, medium: Modality) -> tuple[Figure, Any] | None:
+def bundled(name: str, data: str, medium: Modality) -> tuple[Figure, GenerativeModel] | None:
     """The likelihood of the same test items on the card of a bundled model of this shape, and the model; else None."""
     figures = read_figures(CHECKPOINTS / name) if name else []
     found = [figure for figure in figures if figure.metric == "NLL" and figure.data == data]
@@ -179,7 +181,7 @@ def machine() -> str:
     return f"{cores} of {os.cpu_count()} cores of {names[0] if names else platform.processor() or 'a processor'}"
 
 
-def seconds(work: Callable[..., object], *given: Any) -> float:
+def seconds(work: Callable[..., object], *given: object) -> float:
     """The median time of five runs, of fewer where they would take longer than ten seconds."""
     times: list[float] = []
     while len(times) < 5 and sum(times) < 10:
@@ -203,12 +205,12 @@ def trained(recipe: Recipe, training: TrainingConfig, done: Run) -> str:
     return made(recipe, f"{training.steps:,} steps of {training.batch_size}", done.seconds, training.seed)
 
 
-def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, Any], pictures: Pictures) -> None:
+def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, object], pictures: Pictures) -> None:
     """Write pictures, and figures.json with what was measured and noted, and on what machine; print the latter."""
     output.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(output / f"{name}.png")
-    measured = {f"{figure.label}, {figure.data}": figure.measured for figure in figures}
+    measured: dict[str, object] = {f"{figure.label}, {figure.data}": figure.measured for figure in figures}
     measured |= {**notes, "machine": machine()}
     (output / "figures.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     for name, value in measured.items():
@@ -251,7 +253,7 @@ def finish(
     model: GenerativeModel,
     family: str,
     card: Card,
-    notes: Mapping[str, Any],
+    notes: Mapping[str, object],
     pictures: Pictures,
     *,
     folder: Path | None = None,

@@ -4,11 +4,12 @@
     python -m recipes.signals_autoregressive --data ecg5000_train.npz --length 140 --rate None --unit ""
 
 The first takes 29 minutes on a busy core of an AMD EPYC and gives test beats -850 ± 2 nats (a density in mV, exact),
-where the VAE of the same beats bounds it by -696 ± 17. R waves of samples are 1.34 ± 0.17 mV high, those of real beats
-1.33 ± 0.11, those of the VAE's samples 1.10 ± 0.34. Samples vary too much in their first steps, and have 3 dB too much
-power above 125 Hz. The model reads a beat step by step, and a beat whose beginning is known is completed from the exact
-distribution of the rest. The figures say whether that distribution is as wide as it should be: if it is, the truth lies
-within the range of 19 completions at 90 % of the steps; it does at 95 %, so the completions vary a little too much.
+where the VAE's bound is -696 ± 17, of values as they were recorded. R waves of samples are 1.34 ± 0.17 mV high, those
+of real beats 1.33 ± 0.11, those of the VAE's samples 1.10 ± 0.34. Samples vary too much in their first steps, and have
+3 dB too much power above 125 Hz. The model reads a beat step by step, and a beat whose beginning is known is completed
+from the exact distribution of the rest. The figures say whether that distribution is as wide as it should be: if it is,
+the truth lies within the range of 19 completions at 90 % of the steps; it does at 95 %, so the completions vary a
+little too much.
 
 A converter records levels (of 0.005 mV in the MIT-BIH database), and a model that hits them exactly has any density it
 likes. Hence every value is spread evenly over its level, anew at every visit, and the density is that of such values.
@@ -16,14 +17,13 @@ likes. Hence every value is spread evenly over its level, anew at every visit, a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities.drawing import render
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Pictures, Recipe, arguments, bundled, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, arguments, bundled, finish, run, seeded, settings, trained
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.card import Card
 from zoo.evaluation.samples import subset
@@ -31,8 +31,8 @@ from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra, peak_h
 from zoo.evaluation.suite import evaluate
 from zoo.training import TrainingConfig, train
 
-SERIES: Any = settings(Signals, length=256, rate=360.0, unit="mV")
-SIZES: Any = settings(WaveNet)
+SERIES: type = settings(Signals, length=256, rate=360.0, unit="mV")
+SIZES: type = settings(WaveNet)
 COMPLETIONS = 19
 """How often a beat is completed; the truth is within the range of 19 equals with a probability of 18 / 20."""
 
@@ -59,7 +59,7 @@ class Config(SIZES, SERIES, Recipe):
 def main(config: Config) -> None:
     """Train WaveNet on heartbeats, compare what it draws with real ones, and complete half-hidden ones."""
     seed, medium = config.training.seed, Signals(**arguments(Signals, config))
-    recorded: list[Any] = [medium.dataset(config.data, split) for split in ("train", "test")]
+    recorded = [medium.dataset(config.data, split) for split in ("train", "test")]
     x, unseen = (subset(part, len(part)).x for part in recorded)
     step = recorded_step(x)
     data, test = dequantised(x, step), dequantised(unseen, step)
@@ -76,12 +76,12 @@ def main(config: Config) -> None:
     hidden = real["test"][: config.completed]
     known = {part: round(part * config.length) for part in config.known}
     completions = {part: complete(wavenet, hidden, steps, seed) for part, steps in known.items()}
-    notes: dict[str, Any] = {"training series": len(data)}
+    notes: dict[str, object] = {"training series": len(data)}
     others = {}
     if beside := bundled(config.beside, name, medium):
         figure, rival = beside
         notes[f"{figure.label}, {figure.data}, {config.beside}"] = figure.measured
-        others[f"samples of {config.beside}"] = rival.sample(config.generated, generator=seeded(seed))
+        others[f"samples of {config.beside}"] = torch.stack([*rival.sample(config.generated, generator=seeded(seed))])
     notes |= compare(real, drawn | others, config.unit)
     for part, several in completions.items():
         label = f"steps within the range of {COMPLETIONS} completions, {part:.0%} known (expected 90%)"
@@ -136,7 +136,7 @@ def draw_heights(unit: str, series: dict[str, Tensor]) -> Pictures:
 
 
 QUICK = TrainingConfig(steps=60, batch_size=32, learning_rate=1e-2, warmup_steps=10, ema=0.9, log_every=20)
-SMALL: dict[str, Any] = {"length": 48, "width": 8, "layers": 4, "cycles": 1, "skip": 16, "components": 3}
+SMALL: Settings = {"length": 48, "width": 8, "layers": 4, "cycles": 1, "skip": 16, "components": 3}
 PRESETS = {
     "smoke": ("seconds, too short to learn", Config(**SMALL, generated=50, completed=8, training=QUICK)),
     "laptop": ("15 minutes on one core", Config()),

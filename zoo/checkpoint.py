@@ -212,12 +212,18 @@ def _halved(model: "GenerativeModel") -> dict[str, Tensor]:
     tensors = dict(model.checkpoint())
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and name not in precise:
-            tensors[name] = halved = tensor.half()
-            if not torch.isfinite(halved).all():
-                raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")
-            if (halved.double() - tensor).norm() > 0.01 * tensor.double().norm():
-                raise CheckpointError(f"{name} has values too small for float16; save without half precision")
+            tensors[name] = tensor.half()
+            check_held(name, tensor, tensors[name], "save without half precision")
     return tensors
+
+
+def check_held(name: str, tensor: Tensor, rounded: Tensor, advice: str) -> None:
+    """Raise `CheckpointError` where a shorter floating-point type does not hold a tensor's numbers."""
+    kind = str(rounded.dtype).removeprefix("torch.")
+    if not torch.isfinite(rounded).all():
+        raise CheckpointError(f"{name} has values beyond {kind}'s {torch.finfo(rounded.dtype).max:,.5g}; {advice}")
+    if (rounded.double() - tensor).norm() > 0.01 * tensor.double().norm():
+        raise CheckpointError(f"{name} has values too small for {kind}; {advice}")
 
 
 def write_files(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ from modalities.files import standing, undisturbed
 from zoo import checkpoint
 from zoo.card import CARD, PICTURE, Card, render
 from zoo.catalog import models
-from zoo.checkpoint import WEIGHTS, listed_files, read, read_config
+from zoo.checkpoint import WEIGHTS, check_held, listed_files, read, read_config
 from zoo.configuration import CONFIG, CheckpointError, family_name
 from zoo.distributed import in_main_process
 from zoo.model import GenerativeModel
@@ -61,7 +61,8 @@ def load(
         name: `models` lists the bundled names. A `Path` is a folder first.
         revision: branch, tag or commit hash of a Hub repository; pin the hash where results must stay the same.
         device: where to put the model.
-        dtype: type of its floating-point tensors; None gives float32, also where the file stores half precision.
+        dtype: type of its floating-point tensors, but for what the model keeps precise; None gives float32, also where
+            the file stores half precision. A type that does not hold the weights is refused.
 
     Raises `CheckpointError` for a name that leads nowhere and for a checkpoint that is damaged or does not fit, and
     `modalities.MediaError` for a file of others that cannot be read.
@@ -72,7 +73,12 @@ def load(
         model = getattr(importlib.import_module(module), function)(name)
     else:
         model = undisturbed(lambda: find(name, revision), read)
-    return model.to(device=device, dtype=dtype).eval()
+    before = model.state_dict()
+    model = model.to(device=device, dtype=dtype).eval()
+    for key, tensor in model.state_dict().items():
+        if tensor.dtype != before[key].dtype:
+            check_held(key, before[key], tensor.to(before[key].device), "load it in float32 or bfloat16")
+    return model
 
 
 def find(name: str | Path, revision: str | None = None) -> Path:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from modalities.data import Files, Items
 from modalities.drawing import contact_sheet, save_picture
-from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
+from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import list_files, split_source
+from modalities.sources import choose_split, list_files, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,9 +123,8 @@ class Meshes(Modality):
         if len(mesh.vertices) != self.vertices:
             raise MediaError(f"{path} has {len(mesh.vertices)} vertices, expected {self.vertices}")
         if known is not None and not np.array_equal(mesh.faces, known):
-            if len(mesh.faces) != len(known):
-                difference = f"{len(mesh.faces)} triangles, expected {len(known)}"
-            else:
+            difference = f"{len(mesh.faces)} triangles, expected {len(known)}"
+            if len(mesh.faces) == len(known):
                 other = (mesh.faces != known).any(axis=1)
                 i = int(other.argmax())
                 difference = (
@@ -192,7 +191,13 @@ class Meshes(Modality):
         return contact_sheet(tiles, columns or min(len(tiles), max(1, math.ceil(math.sqrt(len(tiles) / 2)))), gap=4)
 
     def dataset(
-        self, source: str | Path, split: str = "train", labels: bool = False, classes: Sequence[str] | None = None
+        self,
+        source: str | Path,
+        split: str = "train",
+        labels: bool = False,
+        *,
+        classes: Sequence[str] | None = None,
+        groups: str | None = None,
     ) -> Items:
         """A named set, the shared face model or a folder, as items of `shape`, or with `labels` as pairs with class
         numbers. The `medium` of a data set is this one on the topology of its meshes.
@@ -207,7 +212,8 @@ class Meshes(Modality):
             any folder of .obj, .ply, .glb, .stl and .off files in correspondence, with its subfolders; a file's label
                 is the name of its folder under the top, or under train/ and test/.
         `split` is "train", "test" or "all". Where nothing says which mesh is which, every fifth is for tests. Classes
-        count from 0 in the order of their numbers or names, or of `classes` where they are given.
+        count from 0 in the order of their numbers or names, or of `classes` where they are given;
+        `groups` is as in `Modality.dataset`.
 
         A folder's files are listed now and read when they are asked for, and a broken one raises `MediaError` then, as
         does one of another topology than this medium's or, where it has none, than the first file's that can be read.
@@ -217,29 +223,31 @@ class Meshes(Modality):
         from modalities.meshes import ict, sets
 
         if source == "synthetic-heads":
-            return self._generated(sets.synthetic_heads(self, _checked(split, source)), labels, source)
+            return self._generated(sets.synthetic_heads(self), source, split, labels)
         path, selector = split_source(source, NAMED)
         if selector is not None:
             raise MediaError(f"{source}: meshes have no selector after a colon")
         if path.suffix.lower() == ".npz" or ict.is_face_model(path):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
-            return self._generated(ict.generated_faces(path, self.vertices, _checked(split, source)), labels, source)
-        listing = list_files(path, SUFFIXES)
+            return self._generated(ict.generated_faces(path, self.vertices), source, split, labels)
+        listing = list_files(path, READABLE, groups)
         chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
         medium = self if self.faces is not None else self._on_first(listing.items)
         return MeshFiles(medium, [listing.items[i] for i in chosen], numbers).describe(about)
 
-    def _generated(self, dataset: "LinearMeshes", labels: bool, source: str | Path) -> Items:
-        if labels and dataset.labels is None:
+    def _generated(self, found: "LinearMeshes", source: str | Path, split: str, labels: bool) -> Items:
+        from modalities.meshes.sets import COUNTS, LinearMeshes
+
+        if labels and found.labels is None:
             raise MediaError(f"{source} has no labels")
-        own = dataset.medium.triangles
+        own = found.medium.triangles
         if self.faces is not None and not torch.equal(self.faces.cpu(), own):
             raise MediaError(f"{source} has another topology than this medium: {len(own)} triangles")
-        if not labels:
-            dataset.labels = None
-        dataset.medium = self if self.faces is not None else self.on(own, dataset.medium.uv)
-        return dataset
+        medium = self if self.faces is not None else self.on(own, found.medium.uv)
+        chosen = choose_split([name for name, count in COUNTS.items() for _ in range(count)], split, source, EVERY)
+        classes = found.labels[chosen] if labels and found.labels is not None else None
+        return LinearMeshes(medium, found.mean, found.offsets, found.weights[chosen], classes)
 
     def _on_first(self, files: Sequence[str]) -> "Meshes":
         """This medium on the topology of the first file that can be read and has its number of vertices."""
@@ -253,13 +261,6 @@ class Meshes(Modality):
             except MediaError as error:
                 first = first or error
         raise first or MediaError("there is no file")
-
-
-def _checked(split: str, source: str | Path) -> str:
-    """The split of a generated set."""
-    if split not in ("train", "test", "all"):
-        raise MediaError(f"{source} has no split {split!r}; choose one of all, test, train")
-    return split
 
 
 class MeshFiles(Files):

@@ -99,7 +99,7 @@ def test_a_folder_without_portraits_says_what_is_missing(tmp_path):
     with pytest.raises(MediaError, match=r"labels.csv"):
         read_portraits(tmp_path)
     (tmp_path / "labels.csv").write_text("file,set\na.png,smiling\n")
-    with pytest.raises(MediaError, match=r"landmarks189.npy cannot be read"):
+    with pytest.raises(MediaError, match=r"landmarks189.npy does not exist"):
         read_portraits(tmp_path)
     np.save(tmp_path / "landmarks189.npy", np.zeros((1, 189, 2)))
     MEDIUM.save(torch.zeros(3, 16, 16), tmp_path / "a.png")

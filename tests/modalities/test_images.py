@@ -22,15 +22,16 @@ def pixels(x: torch.Tensor) -> np.ndarray:
     return values.round().astype(np.uint8).transpose(1, 2, 0).squeeze()
 
 
-def write_png(path, width, height, depth, colour_type, rows):
-    """A PNG file written by hand, for kinds that Pillow does not write."""
+def write_png(path, width, height, depth, colour_type, rows, clear=b""):
+    """A PNG file written by hand, for kinds that Pillow does not write; `clear` is its transparent value."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    parts = [(b"IHDR", header), *([(b"tRNS", clear)] if clear else []), (b"IDAT", body), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
 
 
 @pytest.mark.parametrize("suffix, options", [("png", {}), ("webp", {"lossless": True}), ("bmp", {}), ("tiff", {})])
@@ -58,6 +59,29 @@ def test_16_bit_colour_is_scaled(tmp_path):
     deep = COLOUR.astype(np.uint16) * 257
     write_png(tmp_path / "a.png", 5, 6, 16, 2, [row.astype(">u2").tobytes() for row in deep])
     assert (pixels(Images(3, 6, 5).load(tmp_path / "a.png")) == COLOUR).all()
+
+
+def test_16_bit_transparency_is_white(tmp_path):
+    """The transparent value is one of 65,536, and its neighbours are not transparent."""
+    grey = np.array([[0, 1, 256], [65535, 30000, 30001]], np.uint16)
+    rows = [row.astype(">u2").tobytes() for row in grey]
+    write_png(tmp_path / "g.png", 3, 2, 16, 0, rows, clear=struct.pack(">H", 30000))
+    assert (pixels(Images(1, 2, 3).load(tmp_path / "g.png")) == [[0, 0, 1], [255, 255, 117]]).all()
+    colour = np.array([[[0, 0, 0], [30000, 0, 0], [31000, 0, 0]]], np.uint16)
+    rows = [row.astype(">u2").tobytes() for row in colour]
+    write_png(tmp_path / "c.png", 3, 1, 16, 2, rows, clear=struct.pack(">HHH", 30000, 0, 0))
+    found = pixels(Images(3, 1, 3).load(tmp_path / "c.png"))
+    assert found.tolist() == [[0, 0, 0], [255, 255, 255], [121, 0, 0]]
+    deep = np.stack([grey, np.array([[0, 65535, 65535], [65535, 0, 65535]], np.uint16)], -1)
+    write_png(tmp_path / "a.png", 3, 2, 16, 4, [row.astype(">u2").tobytes() for row in deep])
+    assert (pixels(Images(1, 2, 3).load(tmp_path / "a.png")) == [[255, 0, 1], [255, 255, 117]]).all()
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".ppm", ".pgm"])
+def test_further_suffixes_of_pictures_count(tmp_path, suffix):
+    picture = Image.new("L" if suffix == ".pgm" else "RGB", (5, 6), 77 if suffix == ".pgm" else (77, 77, 77))
+    picture.save(tmp_path / f"a{suffix}", "JPEG" if suffix == ".jfif" else "PPM")
+    assert (pixels(Images(1, 6, 5).dataset(tmp_path, "all")[0]) == 77).all()
 
 
 def test_bilevel_and_palette(tmp_path):

@@ -54,7 +54,7 @@ BROKEN_ARRAYS = {
     "nan.npy": (np.array([[0, np.nan, 1]]), "channel 0, step 1: got nan"),
     "complex.npy": (np.ones((1, 3), complex), "expected real numbers .* got complex128"),
     "cube.npy": (np.ones((2, 1, 3)), r"expected real numbers .*\[2, 1, 3\]"),
-    "objects.npy": (np.array([None, "a", 3]), "cannot be read as an array of numbers"),
+    "objects.npy": (np.array([None, "a", 3]), "holds Python objects"),
     "long.npy": (np.ones((1, 4)), "1 channels of 4 steps, expected 1 of 3"),
     "wide.npy": (np.ones((2, 3)), "2 channels of 3 steps, expected 1 of 3"),
 }
@@ -105,14 +105,14 @@ def test_broken_archives_are_named(tmp_path):
     for content, reason in [
         ({"z": np.ones(3)}, "holds z; expected arrays x and y"),
         ({"x": np.ones(3)}, r"expected real numbers of shape \[items, channels, time\]"),
-        ({"x": np.ones((3, 4)), "y": np.ones(2)}, "2 labels"),
+        ({"x": np.ones((3, 4)), "y": np.ones(2)}, r"label for each of 3 items, got labels of shape \[2\]"),
         ({"x": np.full((3, 4), np.inf)}, "item 0, channel 0, step 0: got inf"),
     ]:
         np.savez(tmp_path / "bad.npz", **content)
         with pytest.raises(MediaError, match=f"bad.npz.*{reason}"):
             Signals(1, 4).dataset(tmp_path / "bad.npz")
     (tmp_path / "bad.npz").write_bytes((tmp_path / "bad.npz").read_bytes()[:50])
-    with pytest.raises(MediaError, match="bad.npz cannot be read as an archive"):
+    with pytest.raises(MediaError, match="bad.npz cannot be read as arrays of numbers"):
         Signals(1, 4).dataset(tmp_path / "bad.npz")
 
 
@@ -129,7 +129,7 @@ def test_folder_skips_and_names_broken_files(tmp_path):
     with pytest.raises(MediaError, match="c.csv has no label"):
         Signals(1, 3).dataset(tmp_path, labels=True)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MediaError, match=r"empty is empty: found no \.csv, \.npy file"):
+    with pytest.raises(MediaError, match=r"empty is empty: found no \.csv, \.tsv, \.txt, \.npy file"):
         Signals(1, 3).dataset(tmp_path / "empty")
     with pytest.raises(MediaError, match="named sets: synthetic-beats"):
         Signals(1, 3).dataset("nowhere")

@@ -1,28 +1,20 @@
 """The recipe on patches of photographs, and on drawn faces with labels."""
 
 import dataclasses
-import json
 
-import pytest
 import torch
 
-from recipes import faces_nvae
+from recipes import faces_nvae as recipe
+from tests.recipes import runs
 from zoo import load
 
 PICTURES = {"samples", "temperatures", "scales", "reconstructions", "interpolations", "sliders", "copies"}
-SMOKE = faces_nvae.PRESETS["smoke"][1]
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    config = dataclasses.replace(SMOKE, output=tmp_path_factory.mktemp("run"))
-    faces_nvae.main(config)
-    return config
+SMOKE = recipe.PRESETS["smoke"][1]
 
 
 def test_smoke_measures_draws_and_saves(done):
-    assert {path.stem for path in done.output.glob("*.png")} == PICTURES
-    figures = json.loads((done.output / "figures.json").read_text())
+    assert runs.pictures(done.output) == PICTURES
+    figures = runs.figures(done.output)
     bits = figures["bits/dim (bound on a mass), test pictures of photographs, first 20"]
     assert "steps left out" in figures and figures["importance samples"] == 5
     assert (
@@ -39,9 +31,9 @@ def test_smoke_measures_draws_and_saves(done):
 def test_directions_of_labelled_faces_are_learned_in_all_groups(tmp_path, drawn_faces):
     short = dataclasses.replace(SMOKE.nvae, steps=3)
     config = dataclasses.replace(SMOKE, data=str(drawn_faces), output=tmp_path, name="drawn", nvae=short)
-    faces_nvae.main(config)
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    recipe.main(config)
+    figures = runs.figures(tmp_path)
     assert any(key.startswith("smile: correlation") for key in figures)
-    assert {path.stem for path in tmp_path.glob("*.png")} == PICTURES | {"smile"}
+    assert runs.pictures(tmp_path) == PICTURES | {"smile"}
     model = load(tmp_path / "drawn")
     assert len(model.encode(torch.zeros(1, 3, 16, 16)).mean) == 2

@@ -1,30 +1,22 @@
 """The recipe on photographs and on drawn faces with labels."""
 
 import dataclasses
-import json
 
-import pytest
 import torch
 
 from modalities.images import Images
-from recipes import faces_vae
+from recipes import faces_vae as recipe
+from tests.recipes import runs
 from zoo import load
 from zoo.training import TrainingConfig
 
 PICTURES = {"samples", "temperatures", "reconstructions", "interpolations", "traversals", "sliders"}
-SMOKE = faces_vae.PRESETS["smoke"][1]
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    config = dataclasses.replace(SMOKE, output=tmp_path_factory.mktemp("run"))
-    faces_vae.main(config)
-    return config
+SMOKE = recipe.PRESETS["smoke"][1]
 
 
 def test_smoke_writes_pictures_figures_and_a_model(done):
-    assert {path.stem for path in done.output.glob("*.png")} == PICTURES
-    figures = json.loads((done.output / "figures.json").read_text())
+    assert runs.pictures(done.output) == PICTURES
+    figures = runs.figures(done.output)
     assert 4 < float(figures["PPCA: bits/dim (bound on a mass)"].split()[0]) < 8
     bits = figures["bits/dim (bound on a mass), test pictures of photographs, first 20"]
     assert float(bits.split()[0]) < 8.5
@@ -40,9 +32,9 @@ def test_a_folder_with_labels_gets_sliders_and_is_published(tmp_path, drawn_face
     config = dataclasses.replace(
         SMOKE, data=str(drawn_faces), output=tmp_path, name="drawn", test_items=None, vae=short, push="someone/drawn"
     )
-    faces_vae.main(config)
-    assert {path.stem for path in config.output.glob("*.png")} == PICTURES | {"smile"}
-    figures = json.loads((config.output / "figures.json").read_text())
+    recipe.main(config)
+    assert runs.pictures(config.output) == PICTURES | {"smile"}
+    figures = runs.figures(config.output)
     assert figures["training pictures"] == 96
     assert figures["brightness: correlation of its direction with unseen items"] > 0.9
     slider = figures["brightness: brightness as its slider goes from -3 to 3"]

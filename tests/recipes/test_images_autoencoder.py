@@ -66,9 +66,3 @@ def test_both_networks_start_from_the_same_head_and_only_one_from_the_autoencode
     assert torch.equal(tuned.encoder.hidden.weight, autoencoder.encoder.hidden.weight)
     assert not torch.equal(scratch.encoder.hidden.weight, autoencoder.encoder.hidden.weight)
     assert torch.equal(scratch.standardise.mean, autoencoder.standardise.mean)
-
-
-def test_the_table_gives_means_and_deviations():
-    lines = recipe.table({recipe.SCRATCH: {100: [0.5, 0.6], 1000: [0.75, 0.75]}}).splitlines()
-    assert lines[0].split()[-2:] == ["100", "1,000"]
-    assert lines[1].split()[-6:] == ["55.00", "±", "7.07", "75.00", "±", "0.00"]

@@ -44,13 +44,6 @@ def test_kinds_are_shown_together(both):
     assert 0 < (seen["row"] > 0).sum() < 5 * 8 + 2
 
 
-def test_a_second_start_trains_nothing_anew(both):
-    before, model = runs.figures(both.output / "row"), load(both.output / "row-lstm-digits")
-    recipe.main(both)
-    assert runs.figures(both.output / "row") == before
-    assert torch.equal(model.last.weight, load(both.output / "row-lstm-digits").last.weight)
-
-
 def test_completions_keep_the_upper_half(both, monkeypatch):
     shown = []
     monkeypatch.setattr(Images, "show", lambda self, x, columns: shown.append(x))

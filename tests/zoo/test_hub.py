@@ -67,6 +67,14 @@ class TestFolders:
         with pytest.raises(CheckpointError, match="encoder.weight has values beyond float16"):
             save(model, tmp_path / "toy", half=True)
         assert not list(tmp_path.iterdir())
+        save(model, tmp_path / "toy")
+        with pytest.raises(CheckpointError, match="encoder.weight has values beyond float16's 65,504; load it in"):
+            load(tmp_path / "toy", dtype=torch.float16)
+        model.encoder.weight.data.copy_(1e-9 * torch.rand_like(model.encoder.weight))
+        save(model, tmp_path / "toy")
+        with pytest.raises(CheckpointError, match="encoder.weight has values too small for float16"):
+            load(tmp_path / "toy", dtype=torch.float16)
+        assert load(tmp_path / "toy", dtype=torch.bfloat16).encoder.weight.dtype == torch.bfloat16
 
     def test_the_card_says_what_the_author_said(self, folder):
         text = (folder / "README.md").read_text()

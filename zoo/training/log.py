@@ -22,6 +22,7 @@ class Log:
     def __init__(self, model: nn.Module, output: Path | None, steps: int, step: int, shown: bool):
         self.model, self.output, self.steps, self.step, self.shown = model, output, steps, step, shown
         self.writer: SummaryWriter | None = None
+        self.losses: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -49,12 +50,19 @@ class Log:
         self.progress.update(self.task, completed=self.step)
 
     def scalars(self, scalars: dict[str, float]) -> None:
-        """Show the loss, if the model had a turn in this step, and write the scalars."""
-        if "loss" in scalars:
-            self.progress.update(self.task, loss=f"loss {scalars['loss']:.4g}")
+        """Show the newest losses, of training and of validation, and write the scalars."""
+        for name, words in (("loss", "loss"), ("validation_loss", "validation")):
+            if name in scalars:
+                self.losses[words] = f"{words} {scalars[name]:.4g}"
+        self.progress.update(self.task, loss=", ".join(self.losses.values()))
         if self.writer is not None:
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, self.step)
+
+    def say(self, sentence: str) -> None:
+        """Tell the person a sentence, above the bar."""
+        if self.shown:
+            self.progress.console.print(sentence, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def picture(self) -> None:
         """Write a picture of samples with the present weights, if the model can be sampled."""

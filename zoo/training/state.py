@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,11 +70,24 @@ def write(output: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
         ) from error
 
 
-def read(folder: Path) -> State:
-    """A checkpoint that `write` wrote."""
+def read(folder: Path, needed: Sequence[str]) -> State:
+    """A checkpoint that `write` wrote, with at least the `needed` values.
+
+    Raises `TrainingError` where it cannot be read.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return State(load_file(folder / TENSORS), json.loads((folder / VALUES).read_text(encoding="utf-8")))
+    try:
+        state = State(load_file(folder / TENSORS), json.loads((folder / VALUES).read_text(encoding="utf-8")))
+        missing = [name for name in needed if name not in state.values]
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise TrainingError(f"{folder} cannot be read: {error}; remove it, or choose another output folder") from error
+    if missing:
+        raise TrainingError(
+            f"{folder} has no {', '.join(missing)}: another version wrote it; choose another output folder"
+        )
+    return state
 
 
 @contextlib.contextmanager
