@@ -12,6 +12,7 @@ from modalities.files import write_aside
 from zoo.card import CARD, DATA, Figure, card_sections, read_figures, read_temperature
 from zoo.catalog import Bundled, describe, format_size, models
 from zoo.hub import find, load
+from zoo.model import GenerativeModel
 from zoo.progress import track
 from zoo.showcase import Abilities, abilities, draw, samples_code
 
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
     model: Bundled
     abilities: Abilities
     caveat: str
-    elements: int
+    rank: tuple[str, bool, int, float, str]
     code: str
     """What loads the model and draws its samples."""
     exhibits: list[Shown]
@@ -49,12 +50,13 @@ class Entry(NamedTuple):
     about: list[tuple[str, str]]
     """What its card says, heading and text."""
 
-    @property
-    def rank(self) -> tuple[bool, int, float, str]:
-        """Where it stands among those of its medium: what is said to be no good example last, large items before small
-        ones, then by the likelihood that was measured."""
-        likelihood = min((figure.value for figure in self.figures if figure.metric == "NLL"), default=float("inf"))
-        return bool(self.caveat), -self.elements, likelihood, self.place
+
+def rank(model: GenerativeModel, folder: Path) -> tuple[str, bool, int, float, str]:
+    """Where the model of a checkpoint folder stands: by medium; what is no good example last, large items before small
+    ones, then by the likelihood on its card."""
+    medium = model.modality
+    likelihood = min((figure.value for figure in read_figures(folder) if figure.metric == "NLL"), default=float("inf"))
+    return medium.kind, bool(model.caveat), -(0 if medium.ragged else medium.elements), likelihood, folder.name
 
 
 def write_gallery(folder: Path, names: Sequence[str] = ()) -> Path:
@@ -82,7 +84,7 @@ def write_gallery(folder: Path, names: Sequence[str] = ()) -> Path:
             raise ValueError(f"{folder / place} is no part of a gallery; name another folder")
         found[place] = name, source
     entries = [_entry(folder, place, *source) for place, source in track(found.items(), "Drawing the gallery")]
-    entries.sort(key=lambda entry: (entry.model.medium, entry.rank))
+    entries.sort(key=lambda entry: entry.rank)
     media = [(medium, list(group)) for medium, group in groupby(entries, lambda entry: entry.model.medium)]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -112,6 +114,5 @@ def _entry(folder: Path, place: str, name: str, source: Path) -> Entry:
         )
     code = f"model = load({json.dumps(name, ensure_ascii=False)})\n{samples_code(model, temperature)}"
     about = card_sections(source) if (source / CARD).is_file() else []
-    elements = 0 if model.modality.ragged else model.modality.elements
-    figures = read_figures(source)
-    return Entry(place, describe(source), abilities(model), model.caveat, elements, code, exhibits, figures, about)
+    figures, place_among = read_figures(source), rank(model, source)
+    return Entry(place, describe(source), abilities(model), model.caveat, place_among, code, exhibits, figures, about)
