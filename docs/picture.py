@@ -18,7 +18,7 @@ WIDEST = 4
 
 
 def main() -> None:
-    """A panel a model, in the order of the gallery: its samples, without the noise of a pixel."""
+    """A panel a model, in the gallery's order: samples without pixel noise."""
     bundled = [(load(entry.name), entry.folder) for entry in models()]
     bundled.sort(key=lambda pair: rank(*pair))
     rows = math.ceil(len(bundled) / WIDEST)
