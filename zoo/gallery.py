@@ -109,9 +109,7 @@ def _entry(folder: Path, place: str, name: str, source: Path) -> Entry:
         exhibits.append(Shown(exhibit.title, exhibit.caption, exhibit.line, [file.name for file in files], wide))
     if (source / DATA).is_file():
         shutil.copyfile(source / DATA, folder / place / DATA)
-        exhibits.insert(
-            1, Shown("Data", "Real items that the model did not make: what it learned from.", "", [DATA], False)
-        )
+        exhibits.insert(1, Shown("Data", "Real items, of the kind that the model learned from.", "", [DATA], False))
     code = f"model = load({json.dumps(name, ensure_ascii=False)})\n{samples_code(model, temperature)}"
     about = card_sections(source) if (source / CARD).is_file() else []
     figures, place_among = read_figures(source), rank(model, source)
