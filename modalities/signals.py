@@ -130,6 +130,10 @@ class Signals(Modality):
         else:
             raise MediaError(f"{path}: a .csv file holds one series, got a batch; name a folder or a .npy file")
 
+    @property
+    def steps(self) -> int:
+        return 5  # axes that can be read
+
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """Line plots of a batch [batch, channels, time] on common axes, one panel a series, one line a channel."""
         from matplotlib.figure import Figure

@@ -77,6 +77,9 @@ class GenerativeModel(nn.Module, abc.ABC):
     """The class's own buffers that are never shorter than float32, in memory and in a checkpoint of half precision:
     they are small, and rounding them would show."""
 
+    caveat: ClassVar[str] = ""
+    """What must be known when samples of the family are looked at; empty where nothing is."""
+
     _arguments: ClassVar[dict[str, object]] = {}
     """The arguments of the constructor; every instance whose constructor has any notes its own."""
 

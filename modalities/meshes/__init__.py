@@ -173,6 +173,10 @@ class Meshes(Modality):
         faces = self.triangles.cpu().numpy()
         write_mesh(MeshArrays(x[:, :3], faces, uv, x[:, 3:] if self.colours else None), path, self.unit)
 
+    @property
+    def steps(self) -> int:
+        return 5  # each is two views wide
+
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """The meshes of a batch from the front and, next to it, from between front and side, on a contact sheet.
 
