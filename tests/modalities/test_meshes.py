@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -691,8 +692,11 @@ def test_the_configuration_and_the_arrays_give_the_medium_back():
     assert again == medium == Meshes(40, True) and again.unit == "cm"
     assert torch.equal(again.faces, medium.faces) and torch.equal(again.uv, medium.uv)
     assert from_config(Meshes(40).config(), {}).faces is None and medium.grid == ()
-    with pytest.raises(ValueError, match="at least 3 vertices, got 2"):
-        Meshes(2)
+    for bad in ({"vertices": 2}, {"vertices": 40.0}, {"vertices": "x"}, {"colours": 1}, {"unit": []}):
+        with pytest.raises(
+            ValueError, match=rf"(vertices, at least 3,|True or False,|in;) got {re.escape(repr(*bad.values()))}"
+        ):
+            Meshes(**{"vertices": 40} | bad)
     with pytest.raises(MediaError, match=r"whole numbers of shape \[faces, 3\], got torch.float32 of \[4, 3\]"):
         Meshes(4).on(torch.zeros(4, 3))
     with pytest.raises(MediaError, match=r"texture coordinates of shape \[4, 2\], got \[5, 2\]"):
@@ -851,6 +855,10 @@ def test_weights_of_faces():
             lambda folder: face_file(folder, landmarks_multipie68=np.array([3, 4, *[0] * 66])),
             "landmarks 1 are not among the first 4",
         ),
+        (lambda folder: face_file(folder, neutral=np.zeros((5, 2))), "identity_modes .* do not fit together"),
+        (lambda folder: face_file(folder, faces=np.array([[0, 1, 2, 9]] * 2)), "its faces: 1 triangles name vertices"),
+        (lambda folder: face_file(folder, part_ranges=np.zeros(3)), "is no face model: "),
+        (lambda folder: face_file(folder, expression_deltas=np.full((3, 5, 3), np.nan)), "NaN or infinite"),
     ],
 )
 def test_broken_face_models(tmp_path, write, message):
