@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from modalities.data import Arrays
 from modalities.images import Images
 from recipes.recipe import machine
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 

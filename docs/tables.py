@@ -62,17 +62,16 @@ def model_table(bundled: Iterable[Bundled]) -> str:
 
 
 def _model_row(entry: Bundled) -> str:
-    found = read_figures(entry.folder)
-    labels = [figure.label for figure in found]
-    figures = []
-    for figure in found:  # two of one label are of different data
-        data = f", {figure.data}" if labels.count(figure.label) > 1 else ""
-        figures.append(f"{figure.label}{data} {figure.measured}")
+    """Figures of one set of data stand together after its name."""
+    by_data: dict[str, list[str]] = {}
+    for figure in read_figures(entry.folder):
+        told = f"{figure.label} {figure.measured}"
+        by_data.setdefault(figure.data, []).append(told)
     cells = [
         f"[`{entry.name}`](zoo/checkpoints/{entry.name})",
         entry.medium,
         entry.family,
-        "; ".join(figures),
+        "<br>".join(f"{data}: {'; '.join(f)}" for data, f in by_data.items()),
         format_size(entry.size),
     ]
     return f"| {' | '.join(cells)} |\n"

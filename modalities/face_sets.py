@@ -5,13 +5,14 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modalities.arrays import read_npy
+from modalities.data import Files
 from modalities.images import Images
 from modalities.modality import MediaError
 from modalities.tables import is_number, read_table
@@ -50,20 +51,19 @@ def read_attributes(
     Broken files are left out with a warning. Raises `MediaError` for a table that misses pictures and for landmarks of
     another shape.
     """
-    data: Any = medium.dataset(source, split)
-    items, places = [], []
+    data = medium.dataset(source, split)
+    read: dict[int, Tensor] = {}
     for place in range(min(len(data), limit or len(data))):
         try:
-            items.append(data[place])
-            places.append(place)
+            read[place] = torch.as_tensor(data[place])
         except MediaError as error:
             warnings.warn(f"skipped: {error}", stacklevel=2)
-    if not items:
+    if not read:
         raise MediaError(f"{source}: not one picture could be read")
-    x, folder = torch.stack(items), Path(source).expanduser()
+    x, folder = torch.stack([*read.values()]), Path(source).expanduser()
     found = {"brightness": brightness(x)}
-    if hasattr(data, "names") and (folder / TABLE).is_file():
-        found |= _labels(folder, [Path(data.names[place]).name for place in places])
+    if isinstance(data, Files) and (folder / TABLE).is_file():
+        found |= _labels(folder, [Path(data.names[place]).name for place in read])
     return x, found
 
 
@@ -156,7 +156,7 @@ def read_portraits(folder: str | Path) -> Portraits:
     folder = Path(folder).expanduser()
     columns, rows = _read_columns(folder / TABLE)
     template = read_landmarks(folder / "landmarks189.npy", rows, 189)
-    data: Any = Images(3, 256, 256).dataset(folder, "all")
+    data = Images(3, 256, 256).dataset(folder, "all")
     neutral = columns.get("set", [""] * rows)
     kept = [i for i in range(rows) if neutral[i] == "neutral" and template[i].isfinite().all()]
     if not kept:
@@ -168,7 +168,7 @@ def read_portraits(folder: str | Path) -> Portraits:
         right, left = face[list(CONTOUR[:8])], face[list(CONTOUR[7:])]
         found[:17] = torch.from_numpy(np.concatenate([_evenly(right, 9), _evenly(left, 9)[1:]]))
     labels = {name: [cells[i] for i in kept] for name, cells in columns.items()}
-    return Portraits(torch.stack([data[i] for i in kept]), landmarks, labels)
+    return Portraits(torch.stack([torch.as_tensor(data[i]) for i in kept]), landmarks, labels)
 
 
 def _evenly(line: np.ndarray, n: int) -> np.ndarray:

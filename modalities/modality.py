@@ -189,7 +189,7 @@ class Modality:
         if not fits or any(size not in (None, found) for size, found in zip(self.shape, x.shape[1:], strict=True)):
             expected = ", ".join(["batch", *("time" if size is None else str(size) for size in self.shape)])
             raise MediaError(f"expected {self.kind} of shape [{expected}], got {list(x.shape)}")
-        if not torch.isfinite(x).all():
+        if not torch.compiler.is_exporting() and not torch.isfinite(x).all():
             raise MediaError(f"{self.kind} hold NaN or infinite values; remove or replace them first")
         return x
 
@@ -200,14 +200,14 @@ class Modality:
             raise MediaError("an empty batch has no picture")
         return x
 
-    def check_range(self, x: "Tensor") -> "Tensor":
+    def check_range(self, x: "Tensor", most: float | None = None) -> "Tensor":
         """Return `x` if it is a batch of this medium in its range, which where it has levels is [-1, 1], and half a
-        level around it. Raises `MediaError` on what `check` refuses and on values beyond; warns where nothing is below
-        0: such pictures look like those of another scale."""
+        level around it, or [-most, most]. Raises `MediaError` on what `check` refuses and on values beyond; warns where
+        nothing is below 0: such pictures look like those of another scale."""
         self.check(x)
         if self.levels is not None and x.numel():
             low, high = x.min().item(), x.max().item()
-            if max(-low, high) > 1 + 1 / (self.levels - 1):
+            if max(-low, high) > (most or 1 + 1 / (self.levels - 1)):
                 raise MediaError(f"{self.kind} lie in [-1, 1]; got values from {low:.4g} to {high:.4g}: rescale them")
             if low >= 0:
                 warnings.warn(f"all values lie in [{low:.4g}, {high:.4g}], and {self.kind} in [-1, 1]", stacklevel=3)

@@ -12,7 +12,6 @@ one core of an AMD EPYC, five of faces 6.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from modalities import MediaError, Modality
 from recipes.recipe import machine, report, run
@@ -117,9 +116,8 @@ def classifier(config: Config, medium: Modality) -> FeatureNetwork | None:
     """What makes features of images, if it is asked for; its name says which labels it knows."""
     if config.features is None:
         return None
-    sets: list[Any] = [None, None]
-    if not (config.features / CONFIG).is_file():
-        sets = [medium.dataset(source(config), split, labels=True) for split in ("train", "test")]
+    there = (config.features / CONFIG).is_file()
+    sets = [None if there else medium.dataset(source(config), split, labels=True) for split in ("train", "test")]
     network = feature_network(config.features, medium, *sets, config=config.classifier, device=config.device)
     labels = "" if config.label is None else f", trained on the labels {config.label}"
     return network._replace(name=network.name + labels)

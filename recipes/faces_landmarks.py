@@ -81,7 +81,7 @@ def main(config: Config) -> None:
     """Measure what landmarks tell of a face's shape, and make meshes of faces out of pictures."""
     model = MorphableModel.from_pretrained(config.model)
     errors, prior = fit_generated(model, config)
-    notes: dict[str, Any] = {"faces": config.faces, "mean vertex error of the mean face, mm": prior}
+    notes: dict[str, object] = {"faces": config.faces, "mean vertex error of the mean face, mm": prior}
     for (landmarks, views), error in errors.items():
         notes[f"mean vertex error, {landmarks} landmarks, {views} pictures, mm"] = error
     pictures = {"errors": draw_errors(errors, prior, config.views)}
@@ -143,7 +143,7 @@ def draw_errors(errors: Errors, prior: float, numbers: tuple[int, ...]) -> "Imag
 
 
 @torch.no_grad()
-def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[Image, dict[str, Any]]":
+def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[Image, dict[str, object]]":
     """Fit pictures of a folder: a sheet of each beside its face from two sides, and the meshes as GLB files."""
     from PIL import ImageOps
 

@@ -88,7 +88,7 @@ class Config(Recipe):
 def main(config: Config) -> None:
     """Build a morphable model of faces, measure it, draw from it, and edit faces with it."""
     start = time.perf_counter()
-    notes: dict[str, Any] = {}
+    notes: dict[str, object] = {}
     pictures = {}
     source = read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
     medium = medium_of(config.data, config.vertices) if source is None else source.medium
@@ -150,7 +150,7 @@ def medium_of(source: str, vertices: int) -> Meshes:
 
 def with_colours(
     model: MorphableModel, portraits: Portraits, readings: Readings, modes: int
-) -> tuple[MorphableModel, dict[str, Any]]:
+) -> tuple[MorphableModel, dict[str, object]]:
     """The model with modes of colour out of portraits, and with the attributes that the portraits are labelled with."""
     colours, trusted = complete_colours(readings.colours, readings.weights, model)
     coloured = learn_colours(model, colours, modes)

@@ -13,13 +13,13 @@ bits/dim; samples are farther from every training digit than unseen digits are (
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import tyro
 from torch import Tensor
 
-from modalities.data import batches
+from modalities.data import Items, batches
 from modalities.drawing import render
 from modalities.images import Images
 from recipes.recipe import Pictures, Recipe, made, publish, report, run, seeded
@@ -101,7 +101,7 @@ def main(config: Config) -> None:
 
 
 @torch.no_grad()
-def errors_by_components(pca: PCA, test: Any) -> Tensor:
+def errors_by_components(pca: PCA, test: Items) -> Tensor:
     """Mean squared error an element of unseen pictures with 0 to k components, shape [k + 1]."""
     left, count = torch.zeros(len(pca.variance) + 1, dtype=torch.float64), 0
     for x in (batch.x for batch in batches(test, 64)):

@@ -17,12 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modalities.densities import DENSITIES
+from modalities.data import batches
+from modalities.densities import DENSITIES, Density
 from modalities.drawing import render
 from modalities.points import Points, draw_densities
 from recipes.recipe import Pictures, Recipe, arguments, made, publish, report, run, seconds, seeded, settings
@@ -76,6 +78,11 @@ class Config(SIZES, Recipe):
     """Training of the autoencoder with a code of one number."""
 
 
+Set = tuple[Config, Points, Tensor, Tensor]
+"""A configuration with the name of the data, the medium, training and test points."""
+Model = GenerativeModel | Clusters | Density
+
+
 class Fit(NamedTuple):
     """A model, or the true density: how it was made, in how long, and what was measured on the test points."""
 
@@ -87,9 +94,12 @@ class Fit(NamedTuple):
 
 def main(config: Config) -> None:
     """Fit K-means, PCA, a Gaussian mixture, a kernel density and deep models to points, and compare them."""
-    sets: list[Any] = []  # all are read before anything is fitted
+    sets: list[Set] = []  # all are read before anything is fitted
     for source, medium in ((config.line, Points(1)), (config.data, Points(2))):
-        sets.append((replace(config, data=source), medium, medium.dataset(source), medium.dataset(source, "test")))
+        x, test = (
+            torch.cat([batch.x for batch in batches(medium.dataset(source, s), 1000)]) for s in ("train", "test")
+        )
+        sets.append((replace(config, data=source), medium, x[: config.items], test))
     studies = [study(*part) for part in sets]
     named = [(part[0], *found) for part, fits in zip(sets, studies, strict=True) for found in fits.items()]
     table = "".join(f"| {line} |\n" for line in [HEADER, " | ".join(["---"] * 8), *(row(*found) for found in named)])
@@ -99,7 +109,7 @@ def main(config: Config) -> None:
     report(config.output, [], notes, draw(sets, studies))
     for name, (summary, paper) in CARDS.items():
         fit, family, push = studies[1][name], name.lower().replace(" ", "-"), config.push if name == "VAE" else None
-        how, count = made(config, fit.how, fit.seconds, config.vae.seed), min(config.items, len(sets[1][2]))
+        how, count = made(config, fit.how, fit.seconds, config.vae.seed), len(sets[1][2])
         figures = tuple(fit.figures.values())
         card = Card(summary, f"{count:,} points to train.", figures=figures, paper=paper, trained=how)
         named = replace(config, name=config.name and f"{family}-{config.name}", push=push)
@@ -107,17 +117,17 @@ def main(config: Config) -> None:
         publish(named, fit.model, family, card, picture, half=False)
 
 
-def study(config: Config, medium: Points, data: Any, test: Any) -> dict[str, Fit]:
+def study(config: Config, medium: Points, x: Tensor, test: Tensor) -> dict[str, Fit]:
     """Fit every model that these points can take, and measure it on the test points; the truth first, where known."""
-    x, seed, plane = data.x[: config.items], config.vae.seed, medium.dimensions == 2
+    seed, plane = config.vae.seed, medium.dimensions == 2
     found: dict[str, Fit] = {}
 
-    def fit(name: str, work: Callable[..., Any], *given: Any, **options: Any) -> None:
+    def fit(name: str, work: Callable[..., Model], *given: object, **options: object) -> None:
         start = time.perf_counter()
         model = work(x, *given, **options)
         found[name] = Fit(model, "Fitted", time.perf_counter() - start, measure(config, model, test))
 
-    def learn(name: str, family: Any, latent: int, training: TrainingConfig) -> None:
+    def learn(name: str, family: type[VAE | Autoencoder], latent: int, training: TrainingConfig) -> None:
         torch.manual_seed(training.seed)
         model = family(medium, latent=latent, **arguments(Autoencoder, config))
         done = train(model, x, training, config.output / f"{family.__name__.lower()}-{medium.dimensions}d")
@@ -140,16 +150,16 @@ def study(config: Config, medium: Points, data: Any, test: Any) -> dict[str, Fit
     return found
 
 
-def measure(config: Config, model: Any, test: Any) -> dict[str, Figure]:
+def measure(config: Config, model: Model, test: Tensor) -> dict[str, Figure]:
     """Likelihood, and the squared error of what a code keeps, by the metric."""
     name, seed = f"{config.source}, {len(test):,} test points", config.vae.seed
     if isinstance(model, Clusters):
-        error = torch.cdist(test.x, model.centres).amin(1).square() / test.x.shape[1]
+        error = torch.cdist(test, model.centres).amin(1).square() / test.shape[1]
         found = [mean_figure("reconstruction MSE", error, name)]
     elif isinstance(model, GenerativeModel):
         found = evaluate(model, test, name, metrics=["likelihood"], samples=config.samples, seed=seed).figures
     else:
-        found = [mean_figure("NLL", -model.log_prob(test.x), name, "nats", "density")]
+        found = [mean_figure("NLL", -model.log_prob(test), name, "nats", "density")]
     return {figure.metric: figure for figure in found}
 
 
@@ -172,19 +182,19 @@ def row(config: Config, name: str, fit: Fit) -> str:
 
 
 @torch.no_grad()
-def draw(sets: list[Any], studies: list[dict[str, Fit]]) -> Pictures:
+def draw(sets: list[Set], studies: list[dict[str, Fit]]) -> Pictures:
     """Densities of one dimension, of two above samples, and the structure that each kind of model finds."""
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(17, 13), layout="constrained")
-    line, plane, last = cast(Any, drawing.subfigures(3, 1, height_ratios=(1, 2, 1)))
-    for part, (config, _, data, test), fits in zip((line, plane), sets, studies, strict=True):
+    line, plane, last = np.asarray(drawing.subfigures(3, 1, height_ratios=(1, 2, 1)))
+    for part, (config, _, x, test), fits in zip((line, plane), sets, studies, strict=True):
         scored = {name: fit for name, fit in fits.items() if "NLL" in fit.figures}
         truth = "the truth" if "the truth" in scored else "data"
-        samples = {truth: test.x[:SAMPLES]} | {n: sample(config, f) for n, f in scored.items() if n != truth}
+        samples = {truth: test[:SAMPLES]} | {n: sample(config, f) for n, f in scored.items() if n != truth}
         densities = {name: partial(density, config, fit) for name, fit in scored.items()}
-        draw_densities(part, config.source, data.x[: config.items], densities, samples, config.resolution)
-    draw_structure(last.subplots(1, 5), test.x[:SAMPLES], {name: fit.model for name, fit in fits.items()})
+        draw_densities(part, config.source, x, densities, samples, config.resolution)
+    draw_structure(last.subplots(1, 5), test[:SAMPLES], {name: fit.model for name, fit in fits.items()})
     return {"densities": render(drawing)}
 
 
@@ -199,7 +209,7 @@ def density(config: Config, fit: Fit, x: Tensor) -> Tensor:
     return fit.model.log_prob(x, **(options if isinstance(fit.model, GenerativeModel) else {})).exp()
 
 
-def draw_structure(panels: Any, x: Tensor, models: dict[str, Any]) -> None:
+def draw_structure(panels: np.ndarray, x: Tensor, models: dict[str, Any]) -> None:
     """Clusters, the line of PCA, the components of the mixture, the autoencoder's curve and the VAE's latent space."""
     group = torch.cdist(x, models["K-means"].centres).argmin(1)
     panels[0].scatter(*x.T, s=2, c=group, cmap="tab10", vmin=0, vmax=9)
@@ -222,9 +232,9 @@ def draw_structure(panels: Any, x: Tensor, models: dict[str, Any]) -> None:
 
 
 QUICK = TrainingConfig(steps=30, batch_size=64, log_every=10)
-SMALL: dict[str, Any] = {"items": 400, "components": (1, 2, 8), "width": 8, "hidden": 16, "samples": 10}
+SMALL = Config(items=400, components=(1, 2, 8), width=8, hidden=16, samples=10, resolution=30)
 PRESETS = {
-    "smoke": ("seconds, too short to learn", Config(**SMALL, resolution=30, vae=QUICK, autoencoder=QUICK)),
+    "smoke": ("seconds, too short to learn", replace(SMALL, vae=QUICK, autoencoder=QUICK)),
     "laptop": ("minutes on two cores", Config()),
     "gpu": ("wider, on any card", Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048))),
     "paper": (

@@ -4,11 +4,12 @@
     python -m recipes.signals_autoregressive --data ecg5000_train.npz --length 140 --rate None --unit ""
 
 The first takes 29 minutes on a busy core of an AMD EPYC and gives test beats -850 ± 2 nats (a density in mV, exact),
-where the VAE of the same beats bounds it by -696 ± 17. R waves of samples are 1.34 ± 0.17 mV high, those of real beats
-1.33 ± 0.11, those of the VAE's samples 1.10 ± 0.34. Samples vary too much in their first steps, and have 3 dB too much
-power above 125 Hz. The model reads a beat step by step, and a beat whose beginning is known is completed from the exact
-distribution of the rest. The figures say whether that distribution is as wide as it should be: if it is, the truth lies
-within the range of 19 completions at 90 % of the steps; it does at 95 %, so the completions vary a little too much.
+where the VAE's bound is -696 ± 17, of values as they were recorded. R waves of samples are 1.34 ± 0.17 mV high, those
+of real beats 1.33 ± 0.11, those of the VAE's samples 1.10 ± 0.34. Samples vary too much in their first steps, and have
+3 dB too much power above 125 Hz. The model reads a beat step by step, and a beat whose beginning is known is completed
+from the exact distribution of the rest. The figures say whether that distribution is as wide as it should be: if it is,
+the truth lies within the range of 19 completions at 90 % of the steps; it does at 95 %, so the completions vary a
+little too much.
 
 A converter records levels (of 0.005 mV in the MIT-BIH database), and a model that hits them exactly has any density it
 likes. Hence every value is spread evenly over its level, anew at every visit, and the density is that of such values.

@@ -99,7 +99,7 @@ def main(config: Config) -> None:
         if isinstance(rival, Variational):
             notes |= gain(nvae, rival, real["test"], config.beside, seed)
         others[f"samples of {config.beside}"] = torch.stack([*rival.sample(config.generated, generator=seeded(seed))])
-    notes |= told(config, nvae, real["test"]) | compare(real, drawn | others, config.unit)
+    notes |= {**told(config, nvae, real["test"]), **compare(real, drawn | others, config.unit)}
     pictures = draw(config, nvae, real, drawn)
     notes["minutes of training"] = done.seconds / 60
     card = Card(

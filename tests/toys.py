@@ -229,6 +229,10 @@ def make(name: str) -> GenerativeModel:
     return {"vae": ToyVAE, "hierarchy": ToyHierarchy, "pixelcnn": ToyPixelCNN}[name](BINARY).eval()
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def grid(rows: int, columns: int, spacing: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """A flat sheet: its vertices [rows * columns, 3] and its triangles."""
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

@@ -7,7 +7,7 @@ x = model.sample(16)
 model.modality.save(x, "digits.png")
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.catalog import models, register
 
@@ -18,7 +18,7 @@ __version__ = "0.2.0"
 __all__ = ["load", "models", "pull", "push", "register", "save"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # torch takes seconds to import; `import zoo` and `zoo list` need none of it.
     if name in __all__:
         from zoo import hub

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from modalities import Modality
 from modalities.data import batches
@@ -37,12 +37,10 @@ class _Mixture(Explicit, Fitted):
     centres: Tensor
     """Shape [components, d], d the number of elements of an item."""
 
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64."""
         self.prepare_condition(condition, len(x), generator)
-        flat = self.modality.check(x).double().flatten(1)
+        flat = self.check_items(x).double().flatten(1)
         return torch.cat([torch.logsumexp(self._log_joint(part), 1) for part in flat.split(CHUNK)])
 
     @torch.no_grad()
@@ -57,23 +55,22 @@ class _Mixture(Explicit, Fitted):
         check_count(n)
         check_temperature(temperature)
         self.prepare_condition(condition, n, generator)
-        centres = full_precision(self.centres)
+        centres = full_precision(self.centres).unflatten(1, self.modality.shape)
         if temperature == 0:
-            best = self.log_prob(centres.unflatten(1, self.modality.shape)).argmax()
-            x = centres[best].repeat(n, 1)
-        else:
-            component = self._draw_component(n, generator)
-            x = centres[component]
-            if not mean:
-                x = x + temperature * self._spread(component, normal_noise(tuple(x.shape), x, generator))
-        return x.unflatten(1, self.modality.shape)
+            return centres[self.log_prob(centres).argmax()].repeat(n, *[1] * len(self.modality.shape))
+        component = self._draw_component(n, generator)
+        x = centres[component]
+        if mean:
+            return x
+        noise = normal_noise((n, self.centres.shape[1]), centres, generator)
+        return x + temperature * self._spread(component, noise).view_as(x)
 
     @abc.abstractmethod
     def _log_joint(self, x: Tensor) -> Tensor:
         """log p(component) p(x given component) of items [batch, d], float64 of shape [batch, components]."""
 
     @abc.abstractmethod
-    def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw_component(self, n: int, generator: Rng) -> Tensor:
         """The indices of n components, drawn by their weights."""
 
     @abc.abstractmethod
@@ -93,6 +90,8 @@ class GaussianMixture(_Mixture):
 
     Source: Dempster, Laird, Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977.
     """
+
+    precise = ("weights", "centres", "scale")
 
     weights: Tensor
     """w, which sum to 1, shape [components]."""
@@ -118,20 +117,15 @@ class GaussianMixture(_Mixture):
     def fit(cls, data: "Tensor | Items", modality: Modality, *, components: int, seed: int = 0) -> Self:
         """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed.
 
-        K-means works in the units given; what is added to the diagonals of covariances is 1e-6 of the variance of each
-        element, whatever its unit.
+        Every element counts in its standard deviations, so that units change nothing but the unit of the density; 1e-6
+        of its variance is added to the diagonals of the covariances.
         """
-        from sklearn import cluster, mixture
+        from sklearn import mixture
 
         x = _gather(data, modality, max(2, components))
         flat = x.double().flatten(1)
         mean, std = flat.mean(0), _deviations(flat)
-        standard, random, fits = ((flat - mean) / std).numpy(), np.random.RandomState(seed), []
-        for _ in range(3):
-            labels = cluster.KMeans(components, n_init=1, random_state=random).fit(flat.numpy()).labels_
-            start = _moments_of_clusters(standard, labels, components)
-            fits.append(mixture.GaussianMixture(components, **start).fit(standard))
-        best = max(fits, key=lambda fitted: fitted.lower_bound_)
+        best = mixture.GaussianMixture(components, n_init=3, random_state=seed).fit(((flat - mean) / std).numpy())
         model = cls(modality, components).to(x.dtype)
         model.weights.copy_(torch.from_numpy(best.weights_))
         model.centres.copy_(mean + std * torch.from_numpy(best.means_))
@@ -155,14 +149,10 @@ class GaussianMixture(_Mixture):
         return cls.fit(x, modality, components=best, seed=seed)
 
     def _log_joint(self, x: Tensor) -> Tensor:
-        scale = self.scale.double()
-        deviation = (x[:, None] - self.centres).unsqueeze(-1)
-        whitened = torch.linalg.solve_triangular(scale, deviation, upper=False).squeeze(-1)
-        log_determinant = scale.diagonal(dim1=1, dim2=2).log().sum(1)
-        constant = 0.5 * x.shape[1] * math.log(2 * math.pi)
-        return self.weights.double().log() - 0.5 * whitened.square().sum(2) - log_determinant - constant
+        parts = MultivariateNormal(self.centres.double(), scale_tril=self.scale.double(), validate_args=False)
+        return self.weights.double().log() + parts.log_prob(x[:, None])
 
-    def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw_component(self, n: int, generator: Rng) -> Tensor:
         share = self.weights.double().cumsum(0)
         return torch.searchsorted(share, share[-1] * uniform_noise((n,), share, generator))
 
@@ -225,7 +215,7 @@ class KernelDensity(_Mixture):
         constant = bandwidth.log().sum() + 0.5 * d * math.log(2 * math.pi) + math.log(n)
         return -0.5 * distance.square() - constant
 
-    def _draw_component(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw_component(self, n: int, generator: Rng) -> Tensor:
         u = uniform_noise((n,), self.centres.new_empty(0, dtype=torch.double), generator)
         return (u * len(self.centres)).long()
 
@@ -266,17 +256,6 @@ def _gather(data: "Tensor | Items", modality: Modality, least: int) -> Tensor:
     if len(x) < least:
         raise MediaError(f"expected at least {least} items to fit to, got {len(x)}")
     return modality.check(x).detach().cpu()
-
-
-def _moments_of_clusters(x: np.ndarray, labels: np.ndarray, clusters: int) -> dict[str, np.ndarray]:
-    """What expectation-maximisation starts from in scikit-learn, out of the clusters of items [n, d]."""
-    member = np.eye(clusters)[labels]
-    counts = member.sum(0)
-    shares = member / counts.clip(min=1)
-    means = shares.T @ x
-    offsets = x - means[labels]
-    covariances = np.einsum("nk,ni,nj->kij", shares, offsets, offsets) + 1e-6 * np.eye(x.shape[1])
-    return {"weights_init": counts / len(x), "means_init": means, "precisions_init": np.linalg.inv(covariances)}
 
 
 def _deviations(flat: Tensor) -> Tensor:

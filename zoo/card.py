@@ -5,10 +5,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from modalities import adapter
 from modalities.files import write_aside
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
 
 CARD, PICTURE = "README.md", "samples.png"
 
@@ -161,16 +164,18 @@ def table(figures: Iterable[Figure]) -> str:
 
 def read_figures(folder: Path) -> list[Figure]:
     """The figures of a checkpoint's card; none where it has no card. Raises ValueError where they cannot be read."""
-    return _read(folder / CARD)[1] if (folder / CARD).is_file() else []
+    return _read(folder / CARD)[2] if (folder / CARD).is_file() else []
 
 
-def _read(path: Path) -> tuple[Any, list[Figure]]:
-    """A card in the Hub's form, and its figures."""
-    from huggingface_hub import ModelCard
+def _read(path: Path) -> "tuple[ModelCardData, str, list[Figure]]":
+    """The header of a card in the Hub's form, the text below it, and its figures."""
+    from huggingface_hub import ModelCard, ModelCardData
 
     try:
         card = ModelCard.load(path)
-        return card, [_from_result(result) for result in card.data.eval_results or []]
+        data = card.data
+        assert isinstance(data, ModelCardData)
+        return data, card.text, [_from_result(result) for result in data.eval_results or []]
     except Exception as error:  # of YAML, and of the Hub's form
         raise ValueError(f"the header of {path} cannot be read: {' '.join(str(error).split())}") from error
 
@@ -180,20 +185,20 @@ def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
     path = folder / CARD
     if not path.is_file():
         raise ValueError(f"{folder} has no {CARD} to write figures to; `zoo.save` writes one")
-    card, former = _read(path)
+    data, text, former = _read(path)
     known = {(f.metric, f.kind, f.data): f for f in [*former, *figures]}
-    card.data.eval_results = [_to_result(figure, card.data.pipeline_tag) for figure in known.values()]
-    card.data.model_name = card.data.model_name or folder.name
+    data.eval_results = [_to_result(figure, data.pipeline_tag) for figure in known.values()]
+    data.model_name = data.model_name or folder.name
     block = f"<!-- figures -->\n{table(known.values())}\n<!-- /figures -->"
     pattern = re.compile(r"<!-- figures -->.*<!-- /figures -->", re.DOTALL)
-    text, found = pattern.subn(lambda _: block, card.text)
+    text, found = pattern.subn(lambda _: block, text)
     if not found:
         text += f"\n## Figures\n\n{block}\n"
     with write_aside(path) as part:
-        part.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
+        part.write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
 
 
-def _to_result(figure: Figure, task: str | None) -> Any:
+def _to_result(figure: Figure, task: str | None) -> "EvalResult":
     """The Hub's form of a figure; what the form has no field for goes into the metric's arguments."""
     from huggingface_hub import EvalResult
 
@@ -209,7 +214,7 @@ def _to_result(figure: Figure, task: str | None) -> Any:
     )
 
 
-def _from_result(result: Any) -> Figure:
+def _from_result(result: "EvalResult") -> Figure:
     details = {name: value for name, value in (result.metric_args or {}).items() if name in DETAILS}
     name = result.metric_name or result.metric_type
     return Figure(name, result.metric_value, result.dataset_name, **details)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,9 @@ from zoo.configuration import (
     is_model,
     upgrade,
 )
+
+if TYPE_CHECKING:
+    from zoo.model import GenerativeModel
 
 WEIGHTS = "model.safetensors"
 BEFORE_LISTS = [CONFIG, WEIGHTS, "README.md", "samples.png"]
@@ -56,7 +59,7 @@ def _refuse_infinity(name: str) -> None:
     raise ValueError(f"it has no number {name}")
 
 
-def read(folder: Path) -> Any:
+def read(folder: Path) -> "GenerativeModel":
     """The model of a checkpoint folder.
 
     What the configuration describes is compared with the file before anything of its size is made. Raises
@@ -90,7 +93,7 @@ def read(folder: Path) -> Any:
     return model
 
 
-def _wanted(model: Any, stored: safe_open) -> dict[str, Tensor]:
+def _wanted(model: "GenerativeModel", stored: safe_open) -> dict[str, Tensor]:
     """The tensors of a model, by the names that they have in a file, which may be those of an earlier version.
 
     A module that was renamed stands in `former_names` of the module that has it: its name, and what it was.
@@ -143,12 +146,8 @@ def _few_modules(tensors: int, path: Path) -> Iterator[None]:
         if left < 0:
             raise CheckpointError(f"{path.parent / CONFIG} describes far more modules than {path} has tensors for")
 
-    module = nn.modules.module
-    hooks = [
-        module.register_module_module_registration_hook(count),
-        module.register_module_parameter_registration_hook(count),
-        module.register_module_buffer_registration_hook(count),
-    ]
+    kinds = ("module", "parameter", "buffer")
+    hooks = [getattr(nn.modules.module, f"register_module_{kind}_registration_hook")(count) for kind in kinds]
     try:
         yield
     finally:
@@ -189,7 +188,7 @@ def _check_finite(name: str, tensor: Tensor, path: Path) -> None:
         raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
 
 
-def write(folder: Path, model: Any, *, half: bool = False) -> None:
+def write(folder: Path, model: object, *, half: bool = False) -> None:
     """Write the configuration and the weights of a model into a folder; see `zoo.save` for `half`."""
     if not is_model(model):
         raise CheckpointError(f"a checkpoint is of a GenerativeModel, got {type(model).__name__}")
@@ -203,7 +202,7 @@ def write(folder: Path, model: Any, *, half: bool = False) -> None:
     write_files(folder, config, (_halved(model) if half else model.checkpoint()) | arrays)
 
 
-def _halved(model: Any) -> dict[str, Tensor]:
+def _halved(model: "GenerativeModel") -> dict[str, Tensor]:
     """The weights in float16, but for what a module keeps `precise`."""
     precise = {
         f"{path}.{name}".removeprefix(".")
@@ -213,22 +212,28 @@ def _halved(model: Any) -> dict[str, Tensor]:
     tensors = dict(model.checkpoint())
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and name not in precise:
-            tensors[name] = halved = tensor.half()
-            if not torch.isfinite(halved).all():
-                raise CheckpointError(f"{name} has values beyond float16's 65,504; save without half precision")
-            if (halved.double() - tensor).norm() > 0.01 * tensor.double().norm():
-                raise CheckpointError(f"{name} has values too small for float16; save without half precision")
+            tensors[name] = tensor.half()
+            check_held(name, tensor, tensors[name], "save without half precision")
     return tensors
 
 
-def write_files(folder: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
+def check_held(name: str, tensor: Tensor, rounded: Tensor, advice: str) -> None:
+    """Raise `CheckpointError` where a shorter floating-point type does not hold a tensor's numbers."""
+    kind = str(rounded.dtype).removeprefix("torch.")
+    if not torch.isfinite(rounded).all():
+        raise CheckpointError(f"{name} has values beyond {kind}'s {torch.finfo(rounded.dtype).max:,.5g}; {advice}")
+    if (rounded.double() - tensor).norm() > 0.01 * tensor.double().norm():
+        raise CheckpointError(f"{name} has values too small for {kind}; {advice}")
+
+
+def write_files(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
     """Write both files aside and rename them: a kill or a full disk leaves those that were there before."""
     with write_aside(folder / WEIGHTS) as part:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
     _write_config(folder, config)
 
 
-def _write_config(folder: Path, config: Any) -> None:
+def _write_config(folder: Path, config: Mapping[str, object]) -> None:
     with write_aside(folder / CONFIG) as part:
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -250,7 +255,7 @@ def replace(folder: Path) -> Iterator[Path]:
         raise CheckpointError(f"{Path(folder).resolve()} cannot be written: {error}") from error
 
 
-def listed_files(config: Mapping[str, Any]) -> list[str]:
+def listed_files(config: Mapping[str, object]) -> list[str]:
     """The names of the files of a checkpoint, config.json first, as its configuration lists them."""
     names = config.get("files", BEFORE_LISTS)
     if not isinstance(names, list) or not all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in names):

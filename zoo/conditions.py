@@ -9,14 +9,16 @@ A new kind is a frozen dataclass that derives from `Condition`.
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from modalities.data import Tree
-from zoo.distributions import uniform_noise
+from zoo.distributions import Rng, uniform_noise
 
+Labels = Sequence[int] | Sequence[str] | Tensor
+"""What a data set knows its items by."""
 KINDS: dict[str, type["Condition"]] = {}
 """Every kind of condition and its class: those below, and those of the user's own program. None is ever imported for a
 configuration."""
@@ -29,37 +31,37 @@ class Condition(abc.ABC):
     noun: ClassVar[str] = "condition"
     """What one of them is called, "class", where a figure says what a model is told."""
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
+    def __init_subclass__(cls, **arguments: object) -> None:
         super().__init_subclass__(**arguments)
         if "kind" in cls.__dict__:
             KINDS.setdefault(cls.kind, cls)
 
     @abc.abstractmethod
-    def prepare(self, given: object, n: int, generator: torch.Generator | None = None) -> Tree:
+    def prepare(self, given: object, n: int, generator: Rng = None) -> Tree:
         """n conditions as tensors, the batch first, out of what a caller gives: one, or n of them, or None.
 
         What has been prepared is taken as it is. Raises ValueError for anything else.
         """
 
     @abc.abstractmethod
-    def collate(self, labels: Sequence[Any] | Tensor) -> Tree:
+    def collate(self, labels: Labels) -> Tree:
         """The labels of a data set's items as tensors, the batch first."""
 
     @abc.abstractmethod
-    def examples(self, n: int) -> list[Any]:
+    def examples(self, n: int) -> list[str]:
         """n conditions to show the model with, in turn."""
 
     @abc.abstractmethod
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str) -> object:
         """What `prepare` takes, out of words on a command line."""
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """The JSON form: its kind and its fields."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {"kind": self.kind} | {field.name: getattr(self, field.name) for field in fields}
 
 
-def from_config(config: Mapping[str, Any]) -> Condition:
+def from_config(config: Mapping[str, object]) -> Condition:
     """Rebuild the condition that `Condition.config` described.
 
     Raises ValueError for a kind that this package does not have and for fields that it does not have.
@@ -97,7 +99,7 @@ class Classes(Condition):
     def __len__(self) -> int:
         return len(self.names)
 
-    def prepare(self, given: object, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def prepare(self, given: object, n: int, generator: Rng = None) -> Tensor:
         """Class numbers, shape [n], int64."""
         if given is None:
             u = uniform_noise((n,), torch.empty(0), generator)
@@ -113,7 +115,7 @@ class Classes(Condition):
             raise ValueError(f"a condition is one class or {n} of them, names or whole numbers, got {given!r}")
         return self._checked(labels).expand(n)
 
-    def collate(self, labels: Sequence[Any] | Tensor) -> Tensor:
+    def collate(self, labels: Labels) -> Tensor:
         """Class numbers, shape [batch], int64."""
         if not isinstance(labels, Tensor):
             labels = torch.as_tensor([self._number(label) if isinstance(label, str) else label for label in labels])
@@ -169,7 +171,7 @@ class Text(Condition):
         if not self.samples or len(set(self.alphabet)) < len(self.alphabet):
             raise ValueError("a text condition has samples to show, and an alphabet in which no character comes twice")
 
-    def prepare(self, given: object, n: int, generator: torch.Generator | None = None) -> Tokens:
+    def prepare(self, given: object, n: int, generator: Rng = None) -> Tokens:
         """Numbers of n texts."""
         if isinstance(given, Tokens) and len(given.ids) == n:
             return given
@@ -180,13 +182,14 @@ class Text(Condition):
             raise ValueError(f"expected one text or {n}, got {len(texts)}")
         return self.collate(list(texts) * (n if len(texts) == 1 else 1))
 
-    def collate(self, labels: Sequence[Any] | Tensor) -> Tokens:
+    def collate(self, labels: Labels) -> Tokens:
         """Numbers of texts. Raises ValueError for an empty text and for characters that the alphabet lacks."""
-        unknown = sorted({character for text in labels for character in text} - set(self.alphabet))
-        if unknown or not all(len(text) for text in labels):
+        texts = [str(text) for text in labels]
+        unknown = sorted({character for text in texts for character in text} - set(self.alphabet))
+        if unknown or not all(texts):
             found = f"there is no {' '.join(unknown)} in it" if unknown else "one is empty"
             raise ValueError(f"texts are made of {self.alphabet!r}: {found}")
-        ids = [torch.tensor([self.alphabet.index(character) for character in text]) for text in labels]
+        ids = [torch.tensor([self.alphabet.index(character) for character in text]) for text in texts]
         return Tokens(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), torch.tensor([len(i) for i in ids]))
 
     def examples(self, n: int) -> list[str]:

@@ -10,9 +10,9 @@ import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast, get_args, get_type_hints
 
 import numpy
 import torch
@@ -24,18 +24,35 @@ from zoo import __version__, conditions
 from zoo.catalog import FAMILIES, OWN
 from zoo.conditions import Classes, Condition
 
+if TYPE_CHECKING:
+    from zoo.model import GenerativeModel
+
 CONFIG = "config.json"
 ARRAYS = "arguments"
 """What the names of the media's tensors begin with; no parameter's does."""
-
-
 CODECS: dict[str, type[Modality] | type[Condition]] = {"modality": Modality, "condition": Condition}
 """What an argument may be besides JSON values and models: the key it stands under, and its class, with a `config`."""
 MOST_CLASSES = 10**5
 
+Arguments = dict[str, object]
+
+
+class Config(TypedDict, total=False):
+    """What config.json holds; all but the first two may be missing."""
+
+    family: str
+    arguments: Arguments
+    medium: str
+    version: str
+    files: list[str]
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded or written: the message names the file and what is wrong with it."""
+
+
+class ComputesWithValues(Exception):
+    """A program's own constructor that needs the values of its tensors."""
 
 
 def family_name(cls: type) -> str:
@@ -44,7 +61,7 @@ def family_name(cls: type) -> str:
     return next((name for name, known in [*FAMILIES.items(), *OWN.items()] if known in (qualified, cls)), qualified)
 
 
-def family_class(name: Any) -> type:
+def family_class(name: object) -> "type[GenerativeModel]":
     """The class of a family of the catalogue, or of one that this program registered.
 
     Raises `CheckpointError` for any other name, which is never imported.
@@ -71,7 +88,7 @@ def record_arguments(cls: type) -> None:
     signature = inspect.signature(init)
 
     @functools.wraps(init)
-    def noting(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+    def noting(self: nn.Module, *args: object, **kwargs: object) -> None:
         if "_arguments" not in self.__dict__:  # a subclass notes its own before it calls its parent's constructor
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
@@ -82,7 +99,7 @@ def record_arguments(cls: type) -> None:
     type.__setattr__(cls, "__init__", noting)
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: object) -> object:
     if value is None or isinstance(value, (str, bool, int, float, *CODECS.values())) or is_model(value):
         return value
     if isinstance(value, numpy.generic):
@@ -94,38 +111,27 @@ def _plain(name: str, value: Any) -> Any:
     raise TypeError(f"{name} is part of the configuration and must be a JSON value, got {value!r:.80}")
 
 
-def is_model(value: Any) -> bool:
+def is_model(value: object) -> "TypeGuard[GenerativeModel]":
     """Whether a value is a model that noted its constructor's arguments."""
     return isinstance(value, nn.Module) and hasattr(value, "_arguments")
 
 
-def describe(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def describe(model: "GenerativeModel") -> tuple[Config, dict[str, Tensor]]:
     """The configuration of a model, and the tensors of its media under names that begin with "arguments/"."""
     arrays: dict[str, Tensor] = {}
-    described = _encode(model, ARRAYS, arrays)["model"]
-    config = {"family": described["family"], "medium": model.modality.kind, "version": __version__}
-    return config | {"arguments": described["arguments"]}, arrays
+    arguments = {name: _encode(value, f"{ARRAYS}/{name}", arrays) for name, value in model._arguments.items()}
+    family = family_name(type(model))
+    return Config(family=family, medium=model.modality.kind, version=__version__, arguments=arguments), arrays
 
 
-def upgrade(config: Mapping[str, Any]) -> dict[str, str]:
-    """Bring the arguments of an earlier version up to date, in place, by the `upgrade` of the family, if it has one.
-
-    Returns the names in the file of tensors that belong to a medium since then, and the names that they have now.
-    """
-    check_fields(config)
-    change = getattr(family_class(config["family"]), "upgrade", None)
-    return {} if change is None else change(config["arguments"])
-
-
-def _encode(value: Any, place: str, arrays: dict[str, Tensor]) -> Any:
+def _encode(value: object, place: str, arrays: dict[str, Tensor]) -> object:
     if isinstance(value, Modality):
         arrays |= {f"{place}/{name}": tensor for name, tensor in value.arrays().items()}
     for name, kind in CODECS.items():
         if isinstance(value, kind):
             return {name: value.config()}
     if is_model(value):
-        arguments = {name: _encode(item, f"{place}/{name}", arrays) for name, item in value._arguments.items()}
-        return {"model": {"family": family_name(type(value)), "arguments": arguments}}
+        return {"model": {"family": family_name(type(value)), "arguments": _encode(value._arguments, place, arrays)}}
     if isinstance(value, list):
         return [_encode(item, f"{place}/{index}", arrays) for index, item in enumerate(value)]
     if isinstance(value, dict):
@@ -133,7 +139,29 @@ def _encode(value: Any, place: str, arrays: dict[str, Tensor]) -> Any:
     return value
 
 
-def build(config: Mapping[str, Any], arrays: Mapping[str, Tensor] | None = None, *, device: str | None = None) -> Any:
+def check_fields(config: object) -> Config:
+    """The configuration itself. Raises `CheckpointError` for what is none of this package."""
+    if not isinstance(config, dict) or "family" not in config or not isinstance(config.get("arguments"), dict):
+        raise CheckpointError(f"{CONFIG} is not one of this package: family or arguments are missing")
+    unknown = config.keys() - Config.__annotations__.keys()
+    if unknown:
+        raise CheckpointError(f"{CONFIG} is not one of this package: unknown fields {sorted(unknown)}")
+    return cast(Config, config)
+
+
+def upgrade(config: Mapping[str, object]) -> dict[str, str]:
+    """Bring the arguments of an earlier version up to date, in place, by the `upgrade` of the family, if it has one.
+
+    Returns the names in the file of tensors that belong to a medium since then, and the names that they have now.
+    """
+    known = check_fields(config)
+    change = getattr(family_class(known["family"]), "upgrade", None)
+    return {} if change is None else change(known["arguments"])
+
+
+def build(
+    config: Mapping[str, object], arrays: Mapping[str, Tensor] | None = None, *, device: str | None = None
+) -> "GenerativeModel":
     """A new model from a configuration and the tensors of its media, its weights fresh.
 
     Only classes of the catalogue and those that this program registered are constructed. On the device "meta" no weight
@@ -146,16 +174,15 @@ def build(config: Mapping[str, Any], arrays: Mapping[str, Tensor] | None = None,
     return model
 
 
-def _build(config: Mapping[str, Any], place: str, arrays: dict[str, Tensor], device: str | None) -> Any:
-    check_fields(config)
+def _build(described: object, place: str, arrays: dict[str, Tensor], device: str | None) -> "GenerativeModel":
+    config = check_fields(described)
     family = config["family"]
     cls = family_class(family)
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    signature = inspect.signature(cls.__init__)
     try:
         arguments = {k: _decode(v, f"{place}/{k}", arrays, device) for k, v in config["arguments"].items()}
-        for old, (new, change) in RENAMED.items():
-            if old in arguments and old not in signature.parameters and new in signature.parameters:
-                arguments[new] = change(arguments.pop(old))
+        if "classes" in arguments and "condition" in signature.parameters.keys() - {"classes"}:
+            arguments["condition"] = _numbered(arguments.pop("classes"))
         unknown = arguments.keys() - signature.parameters.keys()
         if unknown:
             raise CheckpointError(f"{family} takes no argument {', '.join(sorted(unknown))}")
@@ -172,21 +199,29 @@ def _build(config: Mapping[str, Any], place: str, arrays: dict[str, Tensor], dev
         raise CheckpointError(f"the arguments in {CONFIG} do not build a {family}: {error}") from error
 
 
-def _check_types(cls: type, arguments: Mapping[str, Any]) -> None:
+def _numbered(count: object) -> Classes | None:
+    """The condition of a model of version 0.1.0, which told the number of its classes alone."""
+    if count is None:
+        return None
+    if not isinstance(count, int) or count > MOST_CLASSES:
+        raise ValueError(f"expected at most {MOST_CLASSES:,} classes, got {count!r:.60}")
+    return Classes.numbered(count)
+
+
+def _check_types(cls: type, arguments: Mapping[str, object]) -> None:
     """Refuse arguments of other types than a constructor of this package says."""
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     for name, value in arguments.items():
+        hint = hints.get(name, object)
         try:
-            check_type(value, hints.get(name, Any), collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+            check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError as error:
-            raise TypeError(f"{name}: {error}: {value!r:.60}") from error
+            raise TypeError(f"{name}: {' '.join(str(error).split())}: {value!r:.60}") from error
+        if isinstance(value, bool) and not {bool, object} & {hint, *get_args(hint)}:
+            raise TypeError(f"{name}: {value} is no number")
 
 
-class ComputesWithValues(Exception):
-    """A program's own constructor that needs the values of its tensors."""
-
-
-def _decode(value: Any, place: str, arrays: dict[str, Tensor], device: str | None) -> Any:
+def _decode(value: object, place: str, arrays: dict[str, Tensor], device: str | None) -> object:
     if isinstance(value, list):
         return [_decode(item, f"{place}/{index}", arrays, device) for index, item in enumerate(value)]
     if not isinstance(value, dict):
@@ -202,22 +237,3 @@ def _decode(value: Any, place: str, arrays: dict[str, Tensor], device: str | Non
         case [("model", config)]:
             return _build(config, place, arrays, device)
     return {name: _decode(item, f"{place}/{name}", arrays, device) for name, item in value.items()}
-
-
-def _numbered(count: int | None) -> Classes | None:
-    if count is not None and count > MOST_CLASSES:
-        raise ValueError(f"expected at most {MOST_CLASSES:,} classes, got {count!r}")
-    return None if count is None else Classes.numbered(count)
-
-
-RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {"classes": ("condition", _numbered)}
-"""Arguments of version 0.1.0 that have another name and form since: the new name, and what makes the new form."""
-
-
-def check_fields(config: Any) -> None:
-    """Refuse a configuration that is none of this package."""
-    if not isinstance(config, dict) or "family" not in config or not isinstance(config.get("arguments"), dict):
-        raise CheckpointError(f"{CONFIG} is not one of this package: family or arguments are missing")
-    unknown = config.keys() - {"family", "medium", "arguments", "version", "files"}
-    if unknown:
-        raise CheckpointError(f"{CONFIG} is not one of this package: unknown fields {sorted(unknown)}")

@@ -5,13 +5,47 @@ Thin subclasses of `torch.distributions.Distribution` whose event is everything 
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
+
+Rng = torch.Generator | None
+"""Where random numbers come from: a generator, or None for torch's default."""
+Z = Tensor | tuple[Tensor, ...]
+"""A point of a latent space: one tensor; or a tuple of them, one a group in a hierarchy, a NamedTuple where parts have
+names. The batch comes first."""
+LatentT = TypeVar("LatentT", bound=Z)
+LatentT_co = TypeVar("LatentT_co", bound=Z, covariant=True)
+
+
+class Posterior(Protocol[LatentT_co]):
+    """What an encoder answers."""
+
+    @property
+    def mean(self) -> LatentT_co: ...
+    def rsample(self, sample_shape: tuple[int, ...] = (), *, generator: Rng = None) -> LatentT_co: ...
+
+
+class Prior(Protocol[LatentT]):
+    """What latents are drawn from, and the coordinates in which a walk moves: those of its standardised noise."""
+
+    @property
+    def mean(self) -> LatentT: ...
+    def sample(self, *, generator: Rng = None) -> LatentT: ...
+    def standardise(self, z: LatentT) -> LatentT: ...
+    def reparameterise(self, noise: LatentT) -> LatentT: ...
+
+
+class Inference(Prior[LatentT], Posterior[LatentT], Protocol[LatentT]):
+    """Prior or posterior of a variational model: both of one kind, with densities, and the KL divergence to another."""
+
+    def log_prob(self, z: LatentT) -> Tensor: ...
+    def kl(self, prior: Any, z: LatentT) -> Tensor: ...
+    def information(self, prior: Any) -> Tensor: ...
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -19,13 +53,13 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def normal_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def normal_noise(shape: tuple[int, ...], like: Tensor, generator: Rng = None) -> Tensor:
     """Standard normal numbers with the type and device of `like`, drawn on the generator's device."""
     device = generator.device if generator is not None else like.device
     return torch.randn(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
 
 
-def uniform_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def uniform_noise(shape: tuple[int, ...], like: Tensor, generator: Rng = None) -> Tensor:
     """Numbers uniform over the open interval (0, 1), otherwise as `normal_noise`."""
     device = generator.device if generator is not None else like.device
     u = torch.rand(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
@@ -45,10 +79,10 @@ class Event(Distribution):
         """Add up the event's dimensions."""
         return x.flatten(x.ndim - len(self.event_shape)).sum(-1) if self.event_shape else x
 
-    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no reparameterised samples")
 
-    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
@@ -65,7 +99,7 @@ class Point(Event):
     def mean(self) -> Tensor:
         return self.value
 
-    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
         return self.value.expand(*sample_shape, *self.value.shape)
 
 
@@ -84,14 +118,10 @@ class DiagonalGaussian(Event):
         return self._mean
 
     @property
-    def stddev(self) -> Tensor:
-        return self.std.expand_as(self._mean)
-
-    @property
     def variance(self) -> Tensor:
-        return self.stddev**2
+        return self.std.expand_as(self._mean) ** 2
 
-    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
         noise = normal_noise((*sample_shape, *self._mean.shape), self._mean, generator)
         return self._mean + self.std * noise
 
@@ -124,54 +154,6 @@ class DiagonalGaussian(Event):
         return self._mean + self.std * noise
 
 
-class Joint:
-    """Independent latents with names: a distribution for every field of a NamedTuple.
-
-        Joint(Codes(identity=DiagonalGaussian(...), expression=DiagonalGaussian(...)))
-
-    What it draws is a NamedTuple of the same type.
-    """
-
-    def __init__(self, parts: Any):
-        self.parts = parts
-
-    def _each(self, answers: Iterable[Any]) -> Any:
-        return type(self.parts)(*answers)
-
-    @property
-    def mean(self) -> Any:
-        """The parts' means."""
-        return self._each(part.mean for part in self.parts)
-
-    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Any:
-        """A draw of every part, differentiable."""
-        return self._each(part.rsample(sample_shape, generator=generator) for part in self.parts)
-
-    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Any:
-        """A draw of every part."""
-        return self._each(part.sample(sample_shape, generator=generator) for part in self.parts)
-
-    def log_prob(self, z: Any) -> Tensor:
-        """Density in nats an item, shape [..., batch]."""
-        return torch.stack([part.log_prob(value) for part, value in zip(self.parts, z, strict=True)]).sum(0)
-
-    def kl(self, prior: "Joint", z: Any) -> Tensor:
-        """KL(self || prior) of every part in nats, shape [batch, parts]."""
-        return torch.cat([q.kl(p, value) for q, p, value in zip(self.parts, prior.parts, z, strict=True)], 1)
-
-    def information(self, prior: "Joint") -> Tensor:
-        """As that of a `DiagonalGaussian`, the parts one after the other."""
-        return torch.cat([q.information(p) for q, p in zip(self.parts, prior.parts, strict=True)])
-
-    def standardise(self, z: Any) -> Any:
-        """The standard normal noise of every part."""
-        return self._each(part.standardise(value) for part, value in zip(self.parts, z, strict=True))
-
-    def reparameterise(self, noise: Any) -> Any:
-        """The values that noise leads to."""
-        return self._each(part.reparameterise(value) for part, value in zip(self.parts, noise, strict=True))
-
-
 class OptimalGaussian(DiagonalGaussian):
     """A Gaussian likelihood with one sigma for all elements: the best one for the batch that is scored.
 
@@ -196,14 +178,35 @@ class OptimalGaussian(DiagonalGaussian):
         return ((value - self.mean) / self.scale).square().mean().clamp(min=1e-8).sqrt()
 
 
-class Bernoulli(Event):
+class Inverted(Event):
+    """A likelihood that is drawn by its inverse distribution function, `from_noise`, at uniform noise in (0, 1).
+
+    Arguments: `shape` of a batch, `noise` for it (by default the same), and a tensor of the type that draws have.
+    """
+
+    def __init__(self, shape: torch.Size, like: Tensor, noise: tuple[int, ...] | None = None):
+        super().__init__(shape)
+        self._like, self._noise = like, noise or tuple(shape)
+
+    def from_noise(self, u: Tensor) -> Tensor:
+        """The value that noise leads to."""
+        raise NotImplementedError
+
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
+        """A draw, or several one after another."""
+        count = math.prod(sample_shape)
+        draws = [self.from_noise(uniform_noise(self._noise, self._like, generator)) for _ in range(count)]
+        return torch.stack(draws).reshape(*sample_shape, *draws[0].shape) if sample_shape else draws[0]
+
+
+class Bernoulli(Inverted):
     """Binary elements, -1 or 1. Argument: `logits` of the value 1, shape [batch, ...]."""
 
     discrete = True
 
     def __init__(self, logits: Tensor):
-        super().__init__(logits.shape)
         self.logits = full_precision(logits)
+        super().__init__(logits.shape, self.logits)
 
     @property
     def mean(self) -> Tensor:
@@ -214,18 +217,14 @@ class Bernoulli(Event):
         return torch.where(self.logits > 0, 1.0, -1.0).to(self.logits.dtype)
 
     def from_noise(self, u: Tensor) -> Tensor:
-        """The value that uniform noise in (0, 1), shape [..., batch, ...], leads to."""
         return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
-
-    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        return self.from_noise(uniform_noise((*sample_shape, *self.logits.shape), self.logits, generator))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Probability mass in nats an item. For binary values alone: for grey ones this is no likelihood."""
         return self._sum(F.logsigmoid(self.logits * value))
 
 
-class Categorical(Event):
+class Categorical(Inverted):
     """Elements of `levels` values evenly spaced over [-1, 1], each value with a probability of its own.
 
     Argument: `logits`, shape [batch, channels, levels, *positions]; the event is [channels, *positions].
@@ -234,8 +233,8 @@ class Categorical(Event):
     discrete = True
 
     def __init__(self, logits: Tensor):
-        super().__init__(logits.shape[:2] + logits.shape[3:])
         self.logits = full_precision(logits)
+        super().__init__(logits.shape[:2] + logits.shape[3:], self.logits)
         self.levels = logits.shape[2]
 
     def _value(self, index: Tensor) -> Tensor:
@@ -251,12 +250,8 @@ class Categorical(Event):
         return self._value(self.logits.argmax(2))
 
     def from_noise(self, u: Tensor) -> Tensor:
-        """The value that uniform noise in (0, 1) of the event's shape leads to: the inverse distribution function."""
         below = torch.softmax(self.logits, 2).cumsum(2)
         return self._value((below < u.unsqueeze(2)).sum(2).clamp(max=self.levels - 1))
-
-    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        return _each(self, (*self.batch_shape, *self.event_shape), self.logits, sample_shape, generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Probability mass in nats an item; values between levels count as the nearest."""
@@ -264,20 +259,6 @@ class Categorical(Event):
         dim = 2 + value.ndim - len(self.batch_shape) - len(self.event_shape)
         log_mass = torch.log_softmax(self.logits, 2).expand(*value.shape[: dim - 2], *self.logits.shape)
         return self._sum(log_mass.gather(dim, index.unsqueeze(dim)).squeeze(dim))
-
-
-def _each(
-    distribution: Any,
-    shape: tuple[int, ...],
-    like: Tensor,
-    sample_shape: Sequence[int],
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Samples by uniform noise, one after another where several an item are wanted."""
-    draws = [
-        distribution.from_noise(uniform_noise(shape, like, generator)) for _ in range(torch.Size(sample_shape).numel())
-    ]
-    return torch.stack(draws).reshape(*sample_shape, *draws[0].shape) if sample_shape else draws[0]
 
 
 def _logistic_log_mass(value: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
@@ -310,7 +291,7 @@ def _logistic_mean(mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
     return total * 2 / (levels - 1) - 1
 
 
-class DiscretizedLogistic(Event):
+class DiscretizedLogistic(Inverted):
     """Elements of `levels` values evenly spaced over [-1, 1], each the rounded draw of a logistic.
 
     Arguments: `mean` and `log_scale`, shape [batch, ...]; log-scales below -7 count as -7.
@@ -322,17 +303,15 @@ class DiscretizedLogistic(Event):
     discrete = True
 
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int = 256):
-        super().__init__(mean.shape)
-        self.location = full_precision(mean)
+        self.location, self.levels = full_precision(mean), levels
         self.log_scale = full_precision(log_scale).clamp(min=-7)
-        self.levels = levels
+        super().__init__(mean.shape, self.location)
 
     @property
     def mean(self) -> Tensor:
         return _logistic_mean(self.location, self.log_scale.expand_as(self.location), self.levels)
 
-    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        u = uniform_noise((*sample_shape, *self.location.shape), self.location, generator)
+    def from_noise(self, u: Tensor) -> Tensor:
         return _to_level(self.location + torch.exp(self.log_scale) * torch.logit(u), self.levels)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -340,7 +319,7 @@ class DiscretizedLogistic(Event):
         return self._sum(_logistic_log_mass(value, self.location, self.log_scale, self.levels))
 
 
-class LogisticMixture(Event):
+class LogisticMixture(Inverted):
     """A mixture of logistics at every position, its component shared by the position's channels: real numbers.
 
     Arguments:
@@ -352,8 +331,9 @@ class LogisticMixture(Event):
     """
 
     def __init__(self, logits: Tensor, mean: Tensor, log_scale: Tensor, coefficients: Tensor | None = None):
-        super().__init__(mean.shape[:1] + mean.shape[2:])
         self.logits = full_precision(logits)
+        shape = mean.shape[:1] + mean.shape[2:]
+        super().__init__(shape, self.logits, (shape[0], 1 + shape[1], *shape[2:]))
         self.location = full_precision(mean)
         self.log_scale = full_precision(log_scale).clamp(min=-7)
         self.coefficients = None if coefficients is None else full_precision(coefficients)
@@ -410,11 +390,7 @@ class LogisticMixture(Event):
         return self._walk(self.logits.argmax(1, keepdim=True), None)
 
     def from_noise(self, u: Tensor) -> Tensor:
-        """The value that uniform noise in (0, 1), shape [batch, 1 + channels, *positions], leads to.
-
-        The first number picks the component, by the inverse distribution function, the others a value for every
-        channel in turn.
-        """
+        """The first number picks the component, the others a value for every channel in turn."""
         below = torch.softmax(self.logits, 1).cumsum(1)
         component = (below < u[:, :1]).sum(1, keepdim=True).clamp(max=self.logits.shape[1] - 1)
         return self._walk(component, torch.logit(u[:, 1:]))
@@ -430,10 +406,6 @@ class LogisticMixture(Event):
                 drawn = drawn + scale * deviation[:, channel]
             channels.append(self._rounded(drawn))
         return torch.stack(channels, 1)
-
-    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        batch, channels, *positions = (*self.batch_shape, *self.event_shape)
-        return _each(self, (batch, 1 + channels, *positions), self.logits, sample_shape, generator)
 
 
 class DiscretizedLogisticMixture(LogisticMixture):

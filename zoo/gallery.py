@@ -2,7 +2,7 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -56,7 +56,7 @@ def write_gallery(folder: Path) -> Path:
 def _entry(bundled: Bundled, folder: Path) -> Entry:
     """Draw one model. What the page prints is what runs here, so that code and picture cannot drift apart."""
     model = load(bundled.name)
-    exhibits: list[Any] = []
+    exhibits = []
     for exhibit, x in draw(model):
         path = folder / f"{bundled.name}-{exhibit.title.lower()}"
         files = model.modality.present(x, path, exhibit.columns)

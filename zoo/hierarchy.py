@@ -1,18 +1,20 @@
 """Hierarchies of latents: distributions whose groups are drawn from the top down, each given those above it."""
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from zoo.distributions import DiagonalGaussian
+from zoo.distributions import Inference, Rng
 
 if TYPE_CHECKING:
     from zoo.model import Latent
 
 Groups = tuple[Tensor, ...]
-Pass = Generator[DiagonalGaussian, Tensor, None]
+
+
+Pass = Generator[Inference[Tensor], Tensor, None]
 
 
 class TopDown:
@@ -31,10 +33,11 @@ class TopDown:
 
     def __init__(self, walk: Callable[[], Pass]):
         self.walk = walk
+        self.tuple_of: Callable[[list[Tensor]], Groups] = tuple
 
-    def _pass(self, choose: Callable[[int, DiagonalGaussian], Tensor]) -> tuple[list[DiagonalGaussian], Groups]:
+    def _pass(self, choose: Callable[[int, Inference[Tensor]], Tensor]) -> tuple[list[Inference[Tensor]], Groups]:
         """One top-down pass in which `choose` gives every group its value."""
-        groups: list[DiagonalGaussian] = []
+        groups: list[Inference[Tensor]] = []
         z: list[Tensor] = []
         walk = self.walk()
         try:
@@ -44,9 +47,9 @@ class TopDown:
                 z.append(choose(len(z), group))
                 group = walk.send(z[-1])
         except StopIteration:
-            return groups, tuple(z)
+            return groups, self.tuple_of(z)
 
-    def conditionals(self, z: Groups) -> list[DiagonalGaussian]:
+    def conditionals(self, z: Groups) -> list[Inference[Tensor]]:
         """Every group's distribution, given the groups of `z` above it."""
         return self._pass(lambda group, _: z[group])[0]
 
@@ -55,23 +58,20 @@ class TopDown:
         """The groups' means, each given the means above it."""
         return self._pass(lambda _, group: group.mean)[1]
 
-    def rsample(
-        self, sample_shape: tuple[int, ...] = (), *, upper: Groups = (), generator: torch.Generator | None = None
-    ) -> Groups:
+    def rsample(self, sample_shape: tuple[int, ...] = (), *, upper: Groups = (), generator: Rng = None) -> Groups:
         """A differentiable draw an item, or `sample_shape` of them one after another, since groups depend on each
         other; `upper` gives the first groups, and the others are drawn."""
         if sample_shape:
             draws = [self.rsample(upper=upper, generator=generator) for _ in range(torch.Size(sample_shape).numel())]
-            return tuple(torch.stack(group).unflatten(0, sample_shape) for group in zip(*draws, strict=True))
+            groups = zip(*draws, strict=True)
+            return self.tuple_of([torch.stack(group).unflatten(0, sample_shape) for group in groups])
 
-        def choose(index: int, group: DiagonalGaussian) -> Tensor:
+        def choose(index: int, group: Inference[Tensor]) -> Tensor:
             return upper[index] if index < len(upper) else group.rsample(generator=generator)
 
         return self._pass(choose)[1]
 
-    def sample(
-        self, sample_shape: tuple[int, ...] = (), *, upper: Groups = (), generator: torch.Generator | None = None
-    ) -> Groups:
+    def sample(self, sample_shape: tuple[int, ...] = (), *, upper: Groups = (), generator: Rng = None) -> Groups:
         """As `rsample`, without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, upper=upper, generator=generator)
@@ -96,21 +96,40 @@ class TopDown:
 
     def standardise(self, z: Groups) -> Groups:
         """The standard normal noise of every group that `reparameterise` turns into z."""
-        return tuple(p.standardise(value) for p, value in zip(self.conditionals(z), z, strict=True))
+        return self.tuple_of([p.standardise(value) for p, value in zip(self.conditionals(z), z, strict=True)])
 
     def reparameterise(self, noise: Groups) -> Groups:
         """The values that this noise leads to, from the top down."""
         return self._pass(lambda index, group: group.reparameterise(noise[index]))[1]
 
 
+class Joint(TopDown):
+    """Independent latents with names: a distribution for every field of a NamedTuple.
+
+        Joint(Codes(identity=DiagonalGaussian(...), expression=DiagonalGaussian(...)))
+
+    What it draws is a NamedTuple of the same type.
+    """
+
+    def __init__(self, parts: Any):
+        def walk() -> Pass:
+            for part in parts:
+                _ = yield part  # the parts do not depend on each other
+
+        super().__init__(walk)
+        self.tuple_of = type(parts)._make
+
+
 @torch.no_grad()
 def redraw(
-    model: "Latent", z: Groups, kept: int, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    model: "Latent[Groups]", z: Groups, kept: int, n: int, temperature: float = 1.0, generator: Rng = None
 ) -> Tensor:
     """Items whose first `kept` groups of latents are those of z and whose others are drawn anew, n times for each: what
     the groups that are drawn anew code. Means, shape [n * batch, ...], the whole batch once after another."""
     upper = tuple(group.repeat(n, *[1] * (group.ndim - 1)) for group in z[:kept])
     prior = model.prior(n=n * len(z[0]), temperature=temperature)
+    if not isinstance(prior, TopDown):
+        raise TypeError(f"{type(model).__name__} has no groups of latents of which some could be kept")
     return model.decode(prior.sample(upper=upper, generator=generator)).mean
 
 

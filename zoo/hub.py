@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,12 +23,13 @@ from modalities.files import standing, undisturbed
 from zoo import checkpoint
 from zoo.card import CARD, PICTURE, Card, render
 from zoo.catalog import models
-from zoo.checkpoint import WEIGHTS, listed_files, read, read_config
+from zoo.checkpoint import WEIGHTS, check_held, listed_files, read, read_config
 from zoo.configuration import CONFIG, CheckpointError, family_name
 from zoo.distributed import in_main_process
 from zoo.model import GenerativeModel
 
 if TYPE_CHECKING:
+    from httpx import Request
     from PIL.Image import Image
 
 __all__ = ["load", "models", "pull", "push", "save"]
@@ -40,7 +41,7 @@ IMPORTERS = {
 "module:function", imported when it is needed."""
 
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds until a Hub that does not answer is given up, where its client would wait for ever."""
 
 
@@ -60,7 +61,8 @@ def load(
         name: `models` lists the bundled names. A `Path` is a folder first.
         revision: branch, tag or commit hash of a Hub repository; pin the hash where results must stay the same.
         device: where to put the model.
-        dtype: type of its floating-point tensors; None gives float32, also where the file stores half precision.
+        dtype: type of its floating-point tensors, but for what the model keeps precise; None gives float32, also where
+            the file stores half precision. A type that does not hold the weights is refused.
 
     Raises `CheckpointError` for a name that leads nowhere and for a checkpoint that is damaged or does not fit, and
     `modalities.MediaError` for a file of others that cannot be read.
@@ -71,7 +73,12 @@ def load(
         model = getattr(importlib.import_module(module), function)(name)
     else:
         model = undisturbed(lambda: find(name, revision), read)
-    return model.to(device=device, dtype=dtype).eval()
+    before = model.state_dict()
+    model = model.to(device=device, dtype=dtype).eval()
+    for key, tensor in model.state_dict().items():
+        if tensor.dtype != before[key].dtype:
+            check_held(key, before[key], tensor.to(before[key].device), "load it in float32 or bfloat16")
+    return model
 
 
 def find(name: str | Path, revision: str | None = None) -> Path:
@@ -289,7 +296,7 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
     """Turn the client's errors into one sentence each, and have no request wait for an answer for ever."""
     from huggingface_hub import errors, get_session
 
-    def limit(request: Any) -> None:
+    def limit(request: "Request") -> None:
         limits = request.extensions["timeout"]
         limits |= {name: PATIENCE for name, seconds in limits.items() if seconds is None}
 
@@ -299,27 +306,24 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except errors.GatedRepoError as error:
-        raise CheckpointError(f"{repo_id} is gated: ask for access on its page, then run `hf auth login`") from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"the Hub has no model {repo_id}, or it is private and you are not logged in (`hf auth login`)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{repo_id} has no revision {revision!r}; name a branch, a tag or a full hash") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        if isinstance(error.__cause__, errors.HfHubHTTPError):
-            status = error.__cause__.response.status_code
-            raise CheckpointError(f"the Hub answered {repo_id} with error {status}; try again later") from error
-        raise CheckpointError(
-            f"{repo_id} is not in the cache and the Hub cannot be reached; connect once to download it"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        reason = error.server_message or f"error {error.response.status_code}"
-        raise CheckpointError(f"the Hub refused {repo_id}: {reason}") from error
-    except errors.HTTPError as error:  # the client's HTTP library could not connect
-        raise CheckpointError(f"the Hub cannot be reached for {repo_id}: {error or 'it does not answer'}") from error
-    except ValueError as error:  # a page of HTML, as the portal of a public network sends it
-        raise CheckpointError(f"what answered for {repo_id} is not the Hub; is a login page in the way?") from error
+    except (ValueError, errors.HTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        match error, error.__cause__:
+            case errors.GatedRepoError(), _:
+                told = f"{repo_id} is gated: ask for access on its page, then run `hf auth login`"
+            case errors.RepositoryNotFoundError(), _:
+                told = f"the Hub has no model {repo_id}, or it is private and you are not logged in (`hf auth login`)"
+            case errors.RevisionNotFoundError(), _:
+                told = f"{repo_id} has no revision {revision!r}; name a branch, a tag or a full hash"
+            case errors.LocalEntryNotFoundError(), errors.HfHubHTTPError(response=answer):
+                told = f"the Hub answered {repo_id} with error {answer.status_code}; try again later"
+            case ((errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled()), _):
+                told = f"{repo_id} is not in the cache and the Hub cannot be reached; connect once to download it"
+            case errors.HfHubHTTPError(server_message=reason, response=answer), _:
+                told = f"the Hub refused {repo_id}: {reason or f'error {answer.status_code}'}"
+            case errors.HTTPError(), _:  # the client's HTTP library could not connect
+                told = f"the Hub cannot be reached for {repo_id}: {error or 'it does not answer'}"
+            case _:  # a page of HTML, as the portal of a public network sends it
+                told = f"what answered for {repo_id} is not the Hub; is a login page in the way?"
+        raise CheckpointError(told) from error
     finally:
         hooks.remove(limit)

@@ -5,16 +5,18 @@ vectors the second stage of Dai, Wipf, "Diagnosing and Enhancing VAE Models", 20
 explicit one instead of a VAE.
 """
 
-import math
+import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor
 
-from modalities.data import Batch, Tree, as_dataset, fetch, randomise
-from zoo.distributions import Event, Point
-from zoo.model import ELBO, Explicit, Latent, Notes, Rng, Trainable, check_count
+from modalities.data import Batch, Items, Tree, as_dataset, fetch, randomise
+from modalities.latents import Latents
+from zoo.checks import check_count
+from zoo.distributions import Event, Point, Posterior, Rng
+from zoo.model import ELBO, Explicit, Latent, Notes, Trainable, log_mean_exp
 
 
 class LearnedPrior:
@@ -23,32 +25,34 @@ class LearnedPrior:
     Its coordinates, in which a walk moves, are those of the other model's own prior.
     """
 
-    def __init__(self, model: Latent, learned: Explicit, n: int, temperature: float, conditions: tuple[Tree, Tree]):
-        self.model, self.learned, self.n, self.temperature = model, learned, n, temperature
-        self.below, self.above = conditions
-        self.stand_in = model.prior(self.below, n=n)
+    def __init__(self, whole: "LatentPrior", n: int, temperature: float, condition: object):
+        self.model, self.learned, self.n, self.temperature = whole.model, whole.learned, n, temperature
+        self.condition = whole.above(condition)
+        self.stand_in = whole.model.prior(whole.below(condition), n=n)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Tensor:
         """The likeliest latents, as temperature 0 gives them."""
-        items = self.learned.sample(self.n, condition=self.above, temperature=0.0)
-        return self.model.from_latents(items)  # type: ignore[arg-type]
+        return self._draw(0.0, None)
 
-    def sample(self, *, generator: torch.Generator | None = None) -> Any:
+    def sample(self, *, generator: Rng = None) -> Tensor:
         """A draw an item."""
-        drawn = self.learned.sample(self.n, condition=self.above, temperature=self.temperature, generator=generator)
-        return self.model.from_latents(drawn)  # type: ignore[arg-type]
+        return self._draw(self.temperature, generator)
 
-    def standardise(self, z: Any) -> Any:
+    def _draw(self, temperature: float, generator: Rng) -> Tensor:
+        drawn = self.learned.sample(self.n, condition=self.condition, temperature=temperature, generator=generator)
+        return self.model.from_latents(cast(Tensor, drawn))
+
+    def standardise(self, z: Tensor) -> Tensor:
         """z in the coordinates of the other model's prior."""
         return self.stand_in.standardise(z)
 
-    def reparameterise(self, noise: Any) -> Any:
+    def reparameterise(self, noise: Tensor) -> Tensor:
         """z from these coordinates."""
         return self.stand_in.reparameterise(noise)
 
 
-class LatentPrior(Explicit, Latent, Trainable):
+class LatentPrior(Explicit, Latent[Tensor], Trainable):
     """p(x) = E_{p(z)} p(x given z), with p(z) a model that is trained on the latents of data.
 
     The stand-in prior of an autoencoder or of a VQ-VAE's codes, and the N(0, I) of a VAE, leave gaps in their spaces
@@ -67,7 +71,7 @@ class LatentPrior(Explicit, Latent, Trainable):
     exact: ClassVar[bool] = False
     former_names: ClassVar[dict[str, str]] = {"learned": "prior"}
 
-    def __init__(self, model: Latent, prior: Explicit):
+    def __init__(self, model: Latent[Tensor], prior: Explicit):
         super().__init__()
         medium = model.latents()
         if prior.modality != medium:
@@ -86,27 +90,24 @@ class LatentPrior(Explicit, Latent, Trainable):
         self.model.eval()
         return self
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Have the prior measure the latents of the data."""
         self.learned.adapt(_Encoded(self, as_dataset(data)))
 
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> LearnedPrior:
         """The learned p(z)."""
-        conditions = (self._below(condition), self._above(condition))
-        return LearnedPrior(self.model, self.learned, n, temperature, conditions)
+        return LearnedPrior(self, n, temperature, condition)
 
-    def encode(self, x: Tensor, *, condition: object = None) -> Any:
+    def encode(self, x: Tensor, *, condition: object = None) -> Posterior[Tensor]:
         """q(z given x) of the model below."""
-        return self.model.encode(x, condition=self._below(condition))
+        return self.model.encode(x, condition=self.below(condition))
 
-    def decode(self, z: Any, *, condition: object = None) -> Event:
+    def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given z) of the model below."""
-        return self.model.decode(z, condition=self._below(condition))
+        return self.model.decode(z, condition=self.below(condition))
 
     @torch.no_grad()
-    def encode_latents(
-        self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def encode_latents(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> Tensor:
         """What the prior models: codes, or a draw from q(z given x); the condition is prepared."""
         with torch.autocast(x.device.type, enabled=False):
             return self.model.to_latents(self.encode(x, condition=condition), generator)
@@ -117,72 +118,72 @@ class LatentPrior(Explicit, Latent, Trainable):
         """The prior's loss on a batch's latents, its negative log-likelihood: a mass for codes, else a density."""
         condition = self.prepare_condition(batch.condition, len(batch.x), generator)
         z = self.encode_latents(batch.x, condition=condition, generator=generator)
-        told = Batch(z, self._above(condition))
+        told = Batch(z, None if self.learned.condition is None else condition)
         return self.learned(told, player=player, progress=progress, shared=shared, generator=generator)
 
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """A lower bound in nats an item, shape [batch], float64; more `samples` tighten it where latents have a spread.
 
         Raises TypeError where the model below has no likelihood.
         """
         check_count(samples, "samples")
-        x, condition, posterior = self._observe(x, condition, generator)
-        draws = 1 if isinstance(posterior, Point) else samples
-        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-        for _ in range(draws):
-            total = torch.logaddexp(total, self._terms(x, posterior, condition, generator).total)
-        return total - math.log(draws)
+        x, condition = self._observe(x, condition, generator)
+        return self.in_parts(functools.partial(self._bound, samples=samples, generator=generator), x, condition)
 
-    def elbo(self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None) -> ELBO:
+    def _bound(self, x: Tensor, condition: Tree, samples: int, generator: Rng) -> Tensor:
+        posterior = self.encode(x, condition=condition)
+        draws = 1 if isinstance(posterior, Point) else samples
+        return log_mean_exp((self._terms(x, posterior, condition, generator).total[None] for _ in range(draws)), draws)
+
+    def elbo(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> ELBO:
         """The bound by one draw of the latents: log p(x given z), and as the rate log q(z given x) - log p(z), which of
         codes is -log p(codes).
 
         Raises TypeError where the model below has no likelihood.
         """
-        x, condition, posterior = self._observe(x, condition, generator)
-        return self._terms(x, posterior, condition, generator)
+        x, condition = self._observe(x, condition, generator)
+        return self._terms(x, self.encode(x, condition=condition), condition, generator)
 
-    def _observe(self, x: Tensor, condition: object, generator: torch.Generator | None) -> tuple[Tensor, Tree, Any]:
-        """The items checked, the condition prepared, and q(z given x)."""
+    def _observe(self, x: Tensor, condition: object, generator: Rng) -> tuple[Tensor, Tree]:
+        """The items checked, and the condition prepared."""
         if not self.scores:
             raise TypeError(f"{type(self.model).__name__} has no likelihood, so a prior of its latents scores nothing")
         x = self.check_items(x, levels=self.discrete)
-        prepared = self.prepare_condition(condition, len(x), generator)
-        return x, prepared, self.encode(x, condition=prepared)
+        return x, self.prepare_condition(condition, len(x), generator)
 
-    def _terms(self, x: Tensor, posterior: Any, condition: Tree, generator: torch.Generator | None) -> ELBO:
+    def _terms(self, x: Tensor, posterior: Posterior[Tensor], condition: Tree, generator: Rng) -> ELBO:
         items = self.model.to_latents(posterior, generator)
         z = self.model.from_latents(items)
-        kl = -self.learned.log_prob(items, condition=self._above(condition), generator=generator).double()
-        if not isinstance(posterior, Point):
+        kl = -self.learned.log_prob(items, condition=self.above(condition), generator=generator).double()
+        if isinstance(posterior, Event) and not isinstance(posterior, Point):
             kl = kl + posterior.log_prob(z).double()
         return ELBO(self.decode(z, condition=condition).log_prob(x).double(), kl[:, None])
 
-    def latents(self) -> Any:
+    def latents(self) -> Latents:
         """The medium that the prior is of."""
-        return self.learned.modality
+        return self.model.latents()
 
-    def to_latents(self, posterior: Any, generator: torch.Generator | None = None) -> Tensor:
+    def to_latents(self, posterior: Posterior[Tensor], generator: Rng = None) -> Tensor:
         """As that of the model below."""
         return self.model.to_latents(posterior, generator)
 
-    def from_latents(self, items: Tensor) -> Any:
+    def from_latents(self, items: Tensor) -> Tensor:
         """As that of the model below."""
         return self.model.from_latents(items)
 
-    def _below(self, condition: object) -> Tree:
-        return condition if self.model.condition is not None else None  # type: ignore[return-value]
+    def below(self, condition: object) -> object:
+        """What the model below is told of a condition that is prepared."""
+        return None if self.model.condition is None else condition
 
-    def _above(self, condition: object) -> Tree:
-        return condition if self.learned.condition is not None else None  # type: ignore[return-value]
+    def above(self, condition: object) -> object:
+        """What the prior is told of it."""
+        return None if self.learned.condition is None else condition
 
 
 class _Encoded:
     """The latents of a data set, encoded when they are asked for: a data set for the prior to measure."""
 
-    def __init__(self, whole: LatentPrior, data: Any):
+    def __init__(self, whole: LatentPrior, data: Items):
         self.whole, self.data = whole, data
 
     def __len__(self) -> int:

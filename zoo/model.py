@@ -6,29 +6,33 @@ data; `Latent` ones encode and decode; a `Variational` model is trained by a bou
 
 import abc
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 import zoo
-from modalities import Modality
-from modalities.data import Batch, Tree, move, repeat
+from modalities import MediaError, Modality
+from modalities.data import Batch, Items, Tree, cut, move, repeat
 from modalities.latents import Latents
 from zoo import walks
+from zoo.checks import check_count, check_temperature
 from zoo.conditions import Condition
 from zoo.configuration import CheckpointError, family_name, record_arguments
-from zoo.distributions import Event, full_precision, uniform_noise
+from zoo.distributions import Event, Inference, LatentT, Posterior, Prior, Rng, full_precision, uniform_noise
 from zoo.showcase import Exhibit, latent_exhibits, samples_exhibit
-from zoo.walks import Z
+from zoo.walks import map_latents
 
-Rng = torch.Generator | None
-"""Where random numbers come from: a generator, or None for torch's default."""
-Notes = dict[str, Any] | None
+ELEMENTS_AT_ONCE, MOST_AT_ONCE = 2**17, 4096
+"""How many elements, and items, are scored or encoded at a time: 167 pictures of 28 x 28."""
+FAR = 8.0
+"""Values of a medium in [-1, 1] that are larger are of another scale."""
+Notes = dict[str, Tensor] | None
 """What the players of one training step leave for each other; None where there is one player."""
 
 
@@ -70,13 +74,13 @@ class GenerativeModel(nn.Module, abc.ABC):
     condition: Condition | None = None
     """What the model can be told; None for an unconditional one."""
     precise: ClassVar[tuple[str, ...]] = ()
-    """The class's own tensors that keep their precision in a checkpoint of half precision: they are small, and rounding
-    them would show."""
+    """The class's own buffers that are never shorter than float32, in memory and in a checkpoint of half precision:
+    they are small, and rounding them would show."""
 
-    _arguments: ClassVar[dict[str, Any]] = {}
+    _arguments: ClassVar[dict[str, object]] = {}
     """The arguments of the constructor; every instance whose constructor has any notes its own."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         record_arguments(cls)
 
@@ -113,7 +117,17 @@ class GenerativeModel(nn.Module, abc.ABC):
                 return tensor
         return torch.empty(0)
 
-    def prepare_condition(self, given: object, n: int, generator: torch.Generator | None = None) -> Tree:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What moves and converts a module: `precise` buffers take the device, and no type shorter than float32."""
+        before = {name: getattr(self, name) for name in self.precise}
+        super()._apply(fn, recurse)
+        for name, tensor in before.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16):
+                setattr(self, name, tensor.to(moved.device, torch.float32))
+        return self
+
+    def prepare_condition(self, given: object, n: int, generator: Rng = None) -> Tree:
         """n conditions as tensors on the model's device, out of one, n, or None; see `Condition.prepare`.
 
         Raises ValueError for any but None where the model is unconditional.
@@ -128,11 +142,39 @@ class GenerativeModel(nn.Module, abc.ABC):
         """Return x if it is a batch of the medium; with `levels`, if its values are levels of the medium too.
 
         In training nothing is looked at: the trainer has looked at the first batch, and looking waits for the device.
-        Raises `MediaError` for other shapes, NaN and infinities.
+        Raises `MediaError` for other shapes, NaN and infinities, an empty batch, and values far beyond the medium's
+        range, but not for a little beyond, where samples of real numbers may lie; warns where they look like those of
+        another range.
         """
         if self.training:
             return x
-        return self.modality.check_levels(x) if levels else self.modality.check(x)
+        self.modality.check(x)
+        if not len(x):
+            raise MediaError(f"expected at least one item, got an empty batch of {self.modality.kind}")
+        if not levels:
+            return self.modality.check_range(x, FAR)
+        for part in x.split(self._at_once(x)):
+            self.modality.check_levels(part)
+        return x
+
+    def in_parts(self, function: Callable[..., Tensor], x: Tensor, *others: Tree) -> Tensor:
+        """`function(x, *others)`, a number or more an item, for so many items at a time that memory does not grow with
+        their number, and without a graph.
+
+        Unless a gradient is asked for, by a model that is in training or by an `x` that requires one: then the batch
+        is taken whole.
+        """
+        if self.training or (torch.is_grad_enabled() and x.requires_grad):
+            return function(x, *others)
+        size = self._at_once(x)
+        with torch.no_grad():
+            if len(x) <= size:
+                return function(x, *others)
+            slices = [slice(start, start + size) for start in range(0, len(x), size)]
+            return torch.cat([function(*(cut(tree, part) for tree in (x, *others))) for part in slices])
+
+    def _at_once(self, x: Tensor) -> int:
+        return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[0].numel())))
 
     def checkpoint(self) -> dict[str, Tensor]:
         """The tensors that are saved and loaded: all but those of the other players of an adversarial model."""
@@ -165,7 +207,7 @@ class GenerativeModel(nn.Module, abc.ABC):
 class Trainable(GenerativeModel):
     """A model that is made by training: `zoo.training.train` calls `adapt` once and then steps on `loss`."""
 
-    def adapt(self, data: Any) -> None:  # noqa: B027
+    def adapt(self, data: Items) -> None:  # noqa: B027
         """Prepare for a data set before the first step: measure its mean and deviation, start a codebook.
 
         Nothing here; what a model overrides this with must give the same in every process that has the same data.
@@ -208,17 +250,13 @@ class Explicit(GenerativeModel):
     """False for the instance that has no density after all, since a model inside of it has none."""
 
     @abc.abstractmethod
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """Log-probability in nats an item, shape [batch]. A bound takes `samples` draws an item, an exact one none.
 
         Raises `MediaError` for what are no items of the medium, and where it is a mass, for values that are no levels.
         """
 
-    def bits_per_dim(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def bits_per_dim(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """Negative log-likelihood in bits an element, shape [batch], where the medium has levels.
 
         A density is first given the noise that makes levels continuous, uniform over a level's bin, and the bin's
@@ -238,27 +276,31 @@ class Explicit(GenerativeModel):
         return -(log_prob + log_width) / (self.modality.elements * math.log(2))
 
 
-class Latent(GenerativeModel):
+class Latent(GenerativeModel, Generic[LatentT]):
     """A model with a latent space: `prior`, `encode` and `decode` give all the rest.
 
-    z is a tensor, or a tuple of them: one a group in a hierarchy, a NamedTuple where parts have names.
+    z, the type that the class is subscribed with, is a tensor, or a tuple of them: one a group in a hierarchy, a
+    NamedTuple where parts have names.
     """
 
     has_likelihood: ClassVar[bool] = True
     """False where `decode` answers a point, since no likelihood was learned."""
     discrete: bool = False
     """True where p(x given z) is a mass, False where it is a density."""
+    interpolate = walks.interpolate
+    traverse = walks.traverse
+    attribute_direction = walks.attribute_direction
 
     @abc.abstractmethod
-    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Any:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Prior[LatentT]:
         """p(z) for n items; the temperature scales its standard deviations."""
 
     @abc.abstractmethod
-    def encode(self, x: Tensor, *, condition: object = None) -> Any:
+    def encode(self, x: Tensor, *, condition: object = None) -> Posterior[LatentT]:
         """q(z given x); a `zoo.distributions.Point` where there is no spread. Raises `MediaError` for bad items."""
 
     @abc.abstractmethod
-    def decode(self, z: Any, *, condition: object = None) -> Event:
+    def decode(self, z: LatentT, *, condition: object = None) -> Event:
         """p(x given z); its `.mean` is the reconstruction."""
 
     def latents(self) -> Latents:
@@ -271,13 +313,13 @@ class Latent(GenerativeModel):
             raise ValueError(f"the latents of {type(self).__name__} are {len(z)} tensors, and a prior is of one")
         return Latents(tuple(z.shape[1:]))
 
-    def to_latents(self, posterior: Any, generator: torch.Generator | None = None) -> Tensor:
+    def to_latents(self, posterior: Posterior[LatentT], generator: Rng = None) -> Tensor:
         """Items of `latents()` out of what `encode` answers: a draw."""
-        return posterior.rsample(generator=generator)
+        return cast(Tensor, posterior.rsample(generator=generator))
 
-    def from_latents(self, items: Tensor) -> Any:
+    def from_latents(self, items: Tensor) -> LatentT:
         """z, as `decode` takes it, out of items of `latents()`."""
-        return full_precision(items)
+        return cast(LatentT, full_precision(items))
 
     def exhibits(self) -> list[Exhibit]:
         """Samples, the same at several temperatures, walks between them, and single latent dimensions."""
@@ -298,57 +340,12 @@ class Latent(GenerativeModel):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, condition: object = None) -> Tensor:
         """The mean of p(x given z) at the mean of q(z given x), shape of x."""
-        condition = self.prepare_condition(condition, len(x))
-        return self.decode(self.encode(x, condition=condition).mean, condition=condition).mean
+        x = self.check_items(x)
 
-    @torch.no_grad()
-    def interpolate(
-        self,
-        a: Tensor,
-        b: Tensor,
-        steps: int = 8,
-        *,
-        method: Literal["spherical", "linear"] = "spherical",
-        condition: object = None,
-    ) -> Tensor:
-        """Walk from the items a to the items b, shape [batch, steps, ...]; the ends are their reconstructions.
+        def restore(x: Tensor, condition: Tree) -> Tensor:
+            return self.decode(self.encode(x, condition=condition).mean, condition=condition).mean
 
-        Spherical interpolation (slerp) keeps the norm that a standard normal's draws have. In a hierarchy the noise of
-        every group moves.
-        """
-        check_count(steps, "steps")
-        return walks.interpolate(self, a, b, steps, method, condition)
-
-    @torch.no_grad()
-    def traverse(
-        self,
-        x: Tensor | None = None,
-        *,
-        along: Sequence[int | Z] | None = None,
-        values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
-        condition: object = None,
-    ) -> Tensor:
-        """Move through the latent space and decode, shape [batch, directions, values, ...].
-
-        Arguments:
-            x: the items to start from; None starts from the prior's mean.
-            along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of
-                the prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
-                eight dimensions that carry most information about x, or the first eight.
-            values: where to stop along each.
-        """
-        return walks.traverse(self, x, along, values, condition)
-
-    @torch.no_grad()
-    def attribute_direction(self, x: Tensor, labels: Tensor, *, condition: object = None) -> Z:
-        """The change of the latent for a label that is larger by one, without the batch dimension.
-
-        The least-squares slope of every latent dimension on the label; for labels 0 and 1 it is the difference of the
-        two groups' means. Take some hundred items a group, and balance what else differs between the groups.
-
-        Source: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels", 2016, for binary labels.
-        """
-        return walks.attribute_direction(self, x, labels, condition)
+        return self.in_parts(restore, x, self.prepare_condition(condition, len(x)))
 
 
 class ELBO(NamedTuple):
@@ -365,7 +362,7 @@ class ELBO(NamedTuple):
         return self.reconstruction - self.kl.sum(1)
 
 
-class Variational(Explicit, Latent, Trainable):
+class Variational(Explicit, Latent[LatentT], Trainable):
     """A latent-variable model trained by a variational bound: `prior`, `encode` and `decode` are distributions.
 
     Source: Kingma, Welling, "Auto-Encoding Variational Bayes", 2014.
@@ -373,7 +370,15 @@ class Variational(Explicit, Latent, Trainable):
 
     exact: ClassVar[bool] = False
 
-    def elbo(self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None) -> ELBO:
+    @abc.abstractmethod
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Inference[LatentT]:
+        """p(z) for n items; the temperature scales its standard deviations."""
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor, *, condition: object = None) -> Inference[LatentT]:
+        """q(z given x). Raises `MediaError` for bad items."""
+
+    def elbo(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> ELBO:
         """The evidence lower bound by one reparameterised draw of z, the KL in closed form given it."""
         x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
@@ -390,43 +395,37 @@ class Variational(Explicit, Latent, Trainable):
         terms = {"reconstruction": -elbo.reconstruction.mean(), "kl": elbo.kl.sum(1).mean()}
         return {"loss": -elbo.total.mean()} | {name: term.detach() for name, term in terms.items()}
 
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The importance-weighted bound with `samples` draws, nats an item, shape [batch], float64.
 
         log (1/k) sum_j p(x, z_j) / q(z_j given x): one draw estimates the evidence lower bound, more draws tighten it.
-        Under `torch.no_grad()` memory does not grow with the draws: they are taken in chunks under a running logsumexp.
+        Memory does not grow with the draws, which are taken in chunks under a running logsumexp, nor with the items:
+        see `in_parts`.
 
         Source: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016.
         """
         check_count(samples, "samples")
         x = self.check_items(x, levels=self.discrete)
+        bound = functools.partial(self._bound, samples=samples, generator=generator)
+        return self.in_parts(bound, x, self.prepare_condition(condition, len(x), generator))
+
+    def _bound(self, x: Tensor, condition: Tree, samples: int, generator: Rng) -> Tensor:
         n = len(x)
-        condition = self.prepare_condition(condition, n, generator)
-        posterior = self.encode(x, condition=condition)
-        prior = self.prior(condition, n=n)
-        chunk = max(1, 256 // n)  # small batches are decoded several draws at a time
-        total = torch.full((n,), -math.inf, dtype=torch.float64, device=x.device)
-        for start in range(0, samples, chunk):
-            draws = min(chunk, samples - start)
-            z = posterior.rsample((draws,), generator=generator)
-            log_ratio = prior.log_prob(z) - posterior.log_prob(z)
-            z = walks.map_latents(lambda group: group.flatten(0, 1), z)
-            likelihood = self.decode(z, condition=repeat(condition, draws))
-            log_likelihood = likelihood.log_prob(repeat(x, draws)).reshape(draws, n)
-            log_weight = log_likelihood.double() + log_ratio.double()
-            total = torch.logaddexp(total, torch.logsumexp(log_weight, 0))
-        return total - math.log(samples)
+        posterior, prior = self.encode(x, condition=condition), self.prior(condition, n=n)
+
+        def log_weights() -> Iterator[Tensor]:
+            chunk = max(1, 256 // n)  # small batches are decoded several draws at a time
+            for start in range(0, samples, chunk):
+                draws = min(chunk, samples - start)
+                z = posterior.rsample((draws,), generator=generator)
+                log_ratio = prior.log_prob(z) - posterior.log_prob(z)
+                z = map_latents(lambda group: group.flatten(0, 1), z)
+                likelihood = self.decode(z, condition=repeat(condition, draws))
+                yield likelihood.log_prob(repeat(x, draws)).reshape(draws, n).double() + log_ratio.double()
+
+        return log_mean_exp(log_weights(), samples)
 
 
-def check_count(n: object, name: str = "n") -> None:
-    """Refuse what is not a positive whole number."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"{name} must be a positive whole number, got {n!r}")
-
-
-def check_temperature(temperature: float) -> None:
-    """Refuse what is not a number of at least 0."""
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
+def log_mean_exp(terms: Iterable[Tensor], draws: int) -> Tensor:
+    """The logarithm of the mean of exp over draws, by a running logsumexp; terms [some draws, batch] come in turn."""
+    return functools.reduce(torch.logaddexp, (torch.logsumexp(some, 0) for some in terms)) - math.log(draws)

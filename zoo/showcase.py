@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+    from modalities import Modality
     from zoo.autoregressive.model import Autoregressive
     from zoo.model import GenerativeModel, Latent
 
@@ -42,7 +44,7 @@ def draw(model: "GenerativeModel", exhibits: "Sequence[Exhibit] | None" = None) 
     """Run the code of a model's exhibits, or of those given: each with the batch to show, on the model's device."""
     import torch
 
-    scope: dict[str, Any] = {"model": model, "torch": torch}
+    scope: dict[str, object] = {"model": model, "torch": torch}
     exec(samples_code(model), scope)
     for exhibit in model.exhibits() if exhibits is None else exhibits:
         yield exhibit, eval(exhibit.code, scope)
@@ -125,10 +127,38 @@ def completion_exhibit(model: "Autoregressive") -> Exhibit:
     )
 
 
-def conditions(model: "GenerativeModel") -> list[Any]:
+def beginning(medium: "Modality", part: float) -> "Tensor":
+    """Which elements of an item belong to the first part of it, booleans that broadcast to items: of a grid the first
+    rows or the first time, of a vector the first numbers, rounded to whole ones."""
+    import torch
+
+    axes = medium.grid or medium.shape
+    kept = round(part * axes[0])
+    if not 0 < kept < axes[0]:
+        raise ValueError(f"the known part must be above 0 and below 1, and some of {axes[0]} rows or steps; got {part}")
+    return (torch.arange(axes[0]) < kept).view(-1, *[1] * (len(axes) - 1))
+
+
+def conditions(model: "GenerativeModel", most: int = COLUMNS) -> list[object]:
     """The conditions that a model is shown with, none of them twice; empty where it is told nothing."""
-    examples = [] if model.condition is None else model.condition.examples(COLUMNS)
+    examples = [] if model.condition is None else model.condition.examples(most)
     return [given for i, given in enumerate(examples) if given not in examples[:i]]
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A model that draws the rest of an item that has begun."""
+
+    def complete(
+        self,
+        x: "Tensor",
+        known: "Tensor",
+        *,
+        condition: object = None,
+        temperature: float = 1.0,
+        generator: "torch.Generator | None" = None,
+    ) -> "Tensor":
+        """Items, shape [batch, ...], with what is `known` as it was and the rest drawn given that."""
 
 
 class Abilities(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modalities.data import Files, Items
 from modalities.drawing import contact_sheet, save_picture
-from modalities.meshes.files import SUFFIXES, UNITS, read_mesh, write_mesh
+from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
 from modalities.sources import list_files, main_suffix, split_source
@@ -88,10 +88,10 @@ class Meshes(Modality):
         if source in NAMED:
             return cls(**{"vertices": 500} | fields)
         path, _ = split_source(source, NAMED)
-        if not path.is_dir() or main_suffix(path) not in SUFFIXES:
+        if not path.is_dir() or main_suffix(path) not in READABLE:
             return None
         unit = str(fields.pop("unit", "mm"))
-        return dataclasses.replace(cls.from_file(list_files(path, SUFFIXES).items[0], unit), **fields)
+        return dataclasses.replace(cls.from_file(list_files(path, READABLE).items[0], unit), **fields)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,9 +134,8 @@ class Meshes(Modality):
         if len(mesh.vertices) != self.vertices:
             raise MediaError(f"{path} has {len(mesh.vertices)} vertices, expected {self.vertices}")
         if known is not None and not np.array_equal(mesh.faces, known):
-            if len(mesh.faces) != len(known):
-                difference = f"{len(mesh.faces)} triangles, expected {len(known)}"
-            else:
+            difference = f"{len(mesh.faces)} triangles, expected {len(known)}"
+            if len(mesh.faces) == len(known):
                 other = (mesh.faces != known).any(axis=1)
                 i = int(other.argmax())
                 difference = (
@@ -231,29 +230,31 @@ class Meshes(Modality):
         from modalities.meshes import ict, sets
 
         if source == "synthetic-heads":
-            return self._generated(sets.synthetic_heads(self, _checked(split, source)), labels, source)
+            return self._generated(sets.synthetic_heads(self), source, split, labels)
         path, selector = split_source(source, NAMED)
         if selector is not None:
             raise MediaError(f"{source}: meshes have no selector after a colon")
         if path.suffix.lower() == ".npz" or ict.is_face_model(path):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
-            return self._generated(ict.generated_faces(path, self.vertices, _checked(split, source)), labels, source)
-        listing = list_files(path, SUFFIXES, groups)
+            return self._generated(ict.generated_faces(path, self.vertices), source, split, labels)
+        listing = list_files(path, READABLE, groups)
         chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
         medium = self if self.faces is not None else self._on_first(listing.items)
         return MeshFiles(medium, [listing.items[i] for i in chosen], numbers).describe(about)
 
-    def _generated(self, dataset: "LinearMeshes", labels: bool, source: str | Path) -> Items:
-        if labels and dataset.labels is None:
+    def _generated(self, found: "LinearMeshes", source: str | Path, split: str, labels: bool) -> Items:
+        from modalities.meshes.sets import COUNTS, LinearMeshes
+
+        if labels and found.labels is None:
             raise MediaError(f"{source} has no labels")
-        own = dataset.medium.triangles
+        own = found.medium.triangles
         if self.faces is not None and not torch.equal(self.faces.cpu(), own):
             raise MediaError(f"{source} has another topology than this medium: {len(own)} triangles")
-        if not labels:
-            dataset.labels = None
-        dataset.medium = self if self.faces is not None else self.on(own, dataset.medium.uv)
-        return dataset
+        medium = self if self.faces is not None else self.on(own, found.medium.uv)
+        chosen = choose_split([name for name, count in COUNTS.items() for _ in range(count)], split, source, EVERY)
+        classes = found.labels[chosen] if labels and found.labels is not None else None
+        return LinearMeshes(medium, found.mean, found.offsets, found.weights[chosen], classes)
 
     def _on_first(self, files: Sequence[str]) -> "Meshes":
         """This medium on the topology of the first file that can be read and has its number of vertices."""
@@ -267,13 +268,6 @@ class Meshes(Modality):
             except MediaError as error:
                 first = first or error
         raise first or MediaError("there is no file")
-
-
-def _checked(split: str, source: str | Path) -> str:
-    """The split of a generated set."""
-    if split not in ("train", "test", "all"):
-        raise MediaError(f"{source} has no split {split!r}; choose one of all, test, train")
-    return split
 
 
 class MeshFiles(Files):

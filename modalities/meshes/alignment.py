@@ -29,19 +29,19 @@ class Similarity(NamedTuple):
         return torch.cat([turned.to(x.dtype), x[..., 3:]], dim=-1)
 
 
-def find_similarity(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None = None) -> Similarity:
-    """The motion of each mesh that brings it nearest to the target: the least weighted sum of squared distances between
-    vertices of one number.
+def find_similarity(x: Tensor, target: Tensor, scale: bool = False) -> Similarity:
+    """The motion of each mesh that brings it nearest to the target: the least sum of squared distances between vertices
+    of one number.
 
-    `x` and `target` are of shape [n, vertices, 3 or 6], the target also [vertices, 3 or 6] for all; `weights`, of shape
-    [vertices], are at least 0. Without `scale` the motion is rigid. Rotations are proper: a mirrored mesh is turned as
-    well as possible, not mirrored back. Points in one plane have a rotation, those on one line have not.
+    `x` and `target` are of shape [n, vertices, 3 or 6], the target also [vertices, 3 or 6] for all. Without `scale` the
+    motion is rigid. Rotations are proper: a mirrored mesh is turned as well as possible, not mirrored back. Points in
+    one plane have a rotation, those on one line have not.
 
     Source: Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", 1991.
 
     Raises `MediaError` if the shapes do not fit, on values that are not finite, and where the rotation is not
-    determined: points on one line or in one place, fewer than three of them with weight, or a mirrored target that is
-    as near in several directions.
+    determined: points on one line or in one place, fewer than three of them, or a mirrored target that is as near in
+    several directions.
     """
     if x.ndim != 3 or x.shape[-1] not in (3, 6):
         raise MediaError(f"expected meshes of shape [n, vertices, 3 or 6], got {list(x.shape)}")
@@ -49,26 +49,18 @@ def find_similarity(x: Tensor, target: Tensor, scale: bool = False, weights: Ten
         raise MediaError(
             f"expected a target of shape [{x.shape[1]}, 3] or {[*x.shape[:2], 3]}, got {list(target.shape)}"
         )
+    if x.shape[1] < 3:
+        raise MediaError(f"expected at least 3 vertices, got {x.shape[1]}")
     eps = max(torch.finfo(x.dtype).eps, torch.finfo(target.dtype).eps)
     x, target = x[..., :3].double(), target[..., :3].to(x.device).double().expand(len(x), -1, -1)
-    if weights is None:
-        w = torch.ones(x.shape[1], dtype=torch.float64, device=x.device)
-    elif weights.shape != x.shape[1:2] or not bool((weights >= 0).all() and weights.isfinite().all()):
-        raise MediaError(f"weights are {x.shape[1]} numbers from 0 on, got {list(weights.shape)}")
-    else:
-        w = weights.to(x)
     if not bool(x.isfinite().all() and target.isfinite().all()):
         raise MediaError("meshes hold NaN or infinite values; remove or replace them first")
-    if int((w > 0).sum()) < 3:
-        raise MediaError(f"expected at least 3 vertices with weight, got {int((w > 0).sum())}")
-    w = w / w.sum()
-    centres = [(w[:, None] * points).sum(dim=1) for points in (x, target)]
+    centres = [points.mean(1) for points in (x, target)]
     from_x, from_target = x - centres[0][:, None], target - centres[1][:, None]
-    covariance = from_target.mT @ (w[:, None] * from_x)
-    u, spread, vt = torch.linalg.svd(covariance)
+    u, spread, vt = torch.linalg.svd(from_target.mT @ from_x / x.shape[1])
     sign = torch.ones_like(spread)
     sign[:, 2] = torch.linalg.det(u @ vt).sign()
-    sizes = [(w[:, None] * points.square()).sum(dim=(1, 2)).sqrt() for points in (from_x, from_target)]
+    sizes = [_size(points) for points in (x, target)]
     # The coordinates are rounded, and so is a product with each of them.
     rounding = [eps * points.abs().amax(dim=(1, 2)) for points in (x, target)]
     least = 2 * (rounding[0] * sizes[1] + rounding[1] * sizes[0])
@@ -84,14 +76,11 @@ def find_similarity(x: Tensor, target: Tensor, scale: bool = False, weights: Ten
     return Similarity(factor, rotation, translation)
 
 
-def align(x: Tensor, target: Tensor, scale: bool = False, weights: Tensor | None = None) -> Tensor:
+def align(x: Tensor, target: Tensor, scale: bool = False) -> Tensor:
     """Meshes [n, vertices, 3 or 6] moved onto a target as `find_similarity` says; colours pass through."""
-    parts = []
-    for start in range(0, len(_checked(x)), CHUNK):
-        part = slice(start, start + CHUNK)
-        aim = target[part] if target.ndim == 3 and len(target) == len(x) else target
-        parts.append(find_similarity(x[part], aim, scale, weights).apply(x[part]))
-    return torch.cat(parts)
+    parts = _checked(x).split(CHUNK)
+    aims = target.split(CHUNK) if target.ndim == 3 and len(target) == len(x) else [target] * len(parts)
+    return torch.cat([find_similarity(x, aim, scale).apply(x) for x, aim in zip(parts, aims, strict=True)])
 
 
 def procrustes_mean(

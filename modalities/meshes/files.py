@@ -1,16 +1,16 @@
 """Mesh files: OBJ, PLY, GLB, STL and OFF to arrays and back, with every vertex in its place.
 
-Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. GLB and STL go
-through trimesh; OBJ and OFF are read here, since trimesh begins the triangles of OBJ quads elsewhere and puts the
-triangles of OFF before its quads.
+Meshes correspond by the numbers of their vertices, so a reader must not merge, split or sort them. trimesh begins the
+triangles of OBJ quads elsewhere, puts the triangles of OFF before its quads, and logs what is wrong with a file.
 """
 
 import re
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
+import torch
 
 from modalities.files import write_aside
 from modalities.meshes.geometry import (
@@ -18,22 +18,22 @@ from modalities.meshes.geometry import (
     check_indices,
     colour_bytes,
     count_non_manifold,
-    fan_triangulation,
-    linear_to_srgb,
-    vertex_uv,
+    join_polygons,
+    triangle_normals,
     without_area,
 )
-from modalities.meshes.gltf import write_glb
+from modalities.meshes.gltf import read_gltf, write_glb
 from modalities.meshes.ply import read_ply, write_ply
 from modalities.modality import MediaError
 
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
+READABLE = (*SUFFIXES, ".gltf")
+
+STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("rest", "<u2")])
+"""A triangle of a binary file."""
 
 UNITS = {"um": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 """Millimetres a unit."""
-
-PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
-"""Compressions of GLB, of which trimesh reads nothing but zeros."""
 
 
 def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = None) -> MeshArrays:
@@ -51,7 +51,7 @@ def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = Non
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise MediaError(f"{path}: meshes are read from {', '.join(SUFFIXES)} files, not from {suffix or 'others'}")
+        raise MediaError(f"{path}: meshes are read from {', '.join(READABLE)} files, not from {suffix or 'others'}")
     try:
         if not path.stat().st_size:
             raise MediaError(f"{path} is empty")
@@ -64,7 +64,7 @@ def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = Non
     # The readers of others fail in many ways on broken files.
     except Exception as error:
         raise MediaError(f"{path} cannot be read as {suffix[1:].upper()}: {error}") from error
-    return _checked(path, mesh, UNITS["m" if suffix == ".glb" else unit], faces is not None)
+    return _checked(path, mesh, UNITS["m" if suffix in (".glb", ".gltf") else unit], faces is not None)
 
 
 def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArrays:
@@ -97,18 +97,27 @@ def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArr
     return mesh
 
 
-def _unit_colours(source: str | Path, colours: np.ndarray) -> np.ndarray:
-    """Colours in [0, 1], from bytes; from larger whole numbers, which count to 255 or, where one is above, to 65,535;
-    or from real numbers, which count to 1 or, where one is above, to 255."""
+def _unit_colours(path: Path, colours: np.ndarray) -> np.ndarray:
+    """Colours in [0, 1], shape [vertices, 3], from such with 3 columns or 4, the last of which helps to tell the range.
+
+    Whole numbers of one byte count to 255, larger ones to 255 or, where one is above, to 65,535; real numbers count to
+    1 or, where all are whole or one is 2 or more, to 255. A warning says what was a guess.
+    """
+    if colours.dtype.itemsize == 1:
+        colours = colours.view(np.uint8)
+    most, whole = float(colours.max(initial=0)), bool((colours == np.rint(colours)).all())
     if colours.dtype.kind in "iu":
-        colours = colours.view(np.uint8) if colours.dtype.itemsize == 1 else colours
-        scale = 255 if colours.max(initial=0) <= 255 else 65_535
+        scale, sure = 255 if most <= 255 else 65_535, colours.dtype.itemsize == 1 + (most > 255)
     else:
-        scale = 1 if colours.max(initial=0) <= 1 else 255
-    colours = colours.astype(np.float32) / scale
-    if colours.min() < 0 or colours.max() > 1:
-        raise MediaError(f"{source}: expected colours from 0 to 1, to 255 or to 65535, got some outside")
-    return colours
+        # Rounding may take real numbers a little beyond 1.
+        scale, sure = 1 if most <= 1.0001 else 255, most <= 1.0001 or (whole and path.suffix.lower() == ".off")
+    if colours.min(initial=0) < -0.0001 or most > 1.0001 * scale or (scale == 255 and not whole and most < 2):
+        raise MediaError(
+            f"{path}: expected colours from 0 to 1, to 255 or to 65535, got {colours.min():.6g} to {most:.6g}"
+        )
+    if not sure:
+        warnings.warn(f"{path}: its colours, at most {most:.6g}, are taken for numbers up to {scale}", stacklevel=5)
+    return (colours[:, :3].astype(np.float32) / scale).clip(0, 1)
 
 
 def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
@@ -132,72 +141,43 @@ def _join_corners(corners: np.ndarray, faces: np.ndarray | None) -> MeshArrays:
 
 
 def _read_stl(file: IO[bytes]) -> MeshArrays:
-    corners = [vertices[faces].reshape(-1, 3) for vertices, faces, _ in _load_scene(file, "stl")]
-    if not corners:
-        raise MediaError("holds no complete list of triangles")
-    return MeshArrays(np.concatenate(corners), np.zeros((0, 3), np.int64))
+    data = file.read()
+    count = int.from_bytes(data[80:84], "little")
+    if len(data) == 84 + count * STL.itemsize:
+        rows = np.frombuffer(data, STL, count, 84)
+        corners = rows["corners"].reshape(-1, 3)
+        if b"COLOR=" in data[:80] or (rows["rest"] & 0x8000).any():
+            _left_out(file, "colours of faces")
+    else:
+        lines = _lines(data)
+        words = [line[0].lower() for line in lines]
+        corners = _numbers([line[1:] for line in lines if line[0].lower() == "vertex"], 3)
+        complete = len(corners) == 3 * words.count("facet") == 3 * words.count("endfacet") > 0
+        if words[:1] != ["solid"] or not complete or words[-1] != "endsolid":
+            raise MediaError(f"holds no complete list of triangles, neither {count} binary ones nor a solid of text")
+    return MeshArrays(corners, np.zeros((0, 3), np.int64))
 
 
-def _load_scene(file: IO[bytes], kind: str) -> list[tuple[np.ndarray, np.ndarray, Any]]:
-    """Positions, triangles and looks of the meshes of a file in the order of its nodes, each where its node puts it."""
-    import trimesh
-
-    scene = trimesh.load_scene(file, file_type=kind, process=False)
-    meshes = []
-    for node in scene.graph.nodes_geometry:
-        transform, name = scene.graph[node]
-        mesh = scene.geometry[name]
-        if isinstance(mesh, trimesh.Trimesh):
-            # What mirrors a mesh turns its triangles inside out.
-            faces = np.asarray(mesh.faces)[:, :: -1 if np.linalg.det(transform[:3, :3]) < 0 else 1]
-            meshes.append((trimesh.transform_points(mesh.vertices, transform), faces, mesh.visual))
-    return meshes
-
-
-def _read_glb(file: IO[bytes]) -> MeshArrays:
-    head = file.read(20)
-    text = file.read(int.from_bytes(head[12:16], "little"))
-    packed = next((name for name in PACKED if name.encode() in text), None)
-    if packed is not None:
-        raise MediaError(f"is compressed by {packed}, which is not read; export it without")
-    file.seek(0)
-    meshes = _load_scene(file, "glb")
-    if not meshes:
-        raise MediaError("holds no triangles")
-    offsets = np.cumsum([0, *(len(vertices) for vertices, _, _ in meshes)])
-    uvs, colours = [], []
-    for _, _, look in meshes:
-        colour = None
-        if look.kind == "texture":
-            uvs.append(look.uv)
-            colour = look.vertex_attributes.get("color")
-        elif look.kind == "vertex":
-            colour = look.vertex_colors
-        if colour is not None:
-            values = np.asarray(colour)[:, :3]
-            limit = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
-            colours.append(linear_to_srgb((values / limit).clip(0, 1)))
-    return MeshArrays(
-        np.concatenate([vertices for vertices, _, _ in meshes]),
-        np.concatenate([faces + offset for (_, faces, _), offset in zip(meshes, offsets, strict=False)]),
-        np.concatenate(uvs) if len(uvs) == len(meshes) and all(uv is not None for uv in uvs) else None,
-        np.concatenate(colours) if len(colours) == len(meshes) else None,
-    )
-
-
-def _lines(file: IO[bytes]) -> list[list[str]]:
+def _lines(content: bytes) -> list[list[str]]:
     """The words of every line that has some, without comments; a backslash at the end joins a line to the next."""
-    text = file.read().decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
 
 
 def _numbers(rows: list[list[str]], columns: int) -> np.ndarray:
     """Rows of words as float64, cut to so many columns; fewer in one of them are an error."""
-    short = next((row for row in rows if len(row) < columns), None)
-    if short is not None:
-        raise MediaError(f"expected {columns} numbers, got {' '.join(short)!r}")
+    for row in rows:
+        # For Python 1_0 is 10.
+        if len(row) < columns or "_" in "".join(row):
+            raise MediaError(f"expected {columns} numbers, got {' '.join(row)!r}")
     # Python's float is faster on words than numpy's.
     return np.array([float(word) for row in rows for word in row[:columns]]).reshape(len(rows), columns)
+
+
+def _whole(word: str) -> int:
+    if "_" in word:
+        raise MediaError(f"expected a whole number, got {word!r}")
+    return int(word)
 
 
 def _read_obj(file: IO[bytes]) -> MeshArrays:
@@ -209,10 +189,11 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
 
     def number(word: str, known: int) -> int:
         # From 1, or from the last one backwards; 0 becomes -1, which is refused later.
-        index = int(word)
+        index = _whole(word)
         return index + known if index < 0 else index - 1
 
-    for words in _lines(file):
+    content = file.read()
+    for words in _lines(content):
         if words[0] == "v":
             positions.append(words[1:])
         elif words[0] == "vt":
@@ -227,25 +208,23 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
     vertices = _numbers(positions, 3)
     bare = sum(len(row) < 6 for row in positions)
     # Red, green and blue, and sometimes how opaque they are.
-    colours = None if bare else _numbers(positions, 6)[:, 3:]
+    opaque = min(map(len, positions), default=0) > 6
+    colours = None if bare else _numbers(positions, 7 if opaque else 6)[:, 3:]
     if 0 < bare < len(positions):
-        warnings.warn(
-            f"{file.name}: {bare} of {len(positions)} vertices have no colour, so all are left out", stacklevel=4
-        )
-    flat = np.array(corners, np.int64)
-    faces = fan_triangulation(np.array(counts, np.int64), flat)
-    check_indices(faces, len(vertices), "its faces")
-    uv = None
-    if corner_uv and len(corner_uv) == len(corners):
-        table, places = _numbers(textures, 2), np.array(corner_uv, np.int64)
-        if places.min() < 0 or places.max() >= len(table):
-            raise MediaError(f"a face names a texture coordinate that does not exist, of {len(table)}")
-        uv = vertex_uv(flat, places, table, len(vertices))
-    return MeshArrays(vertices, faces, uv, colours)
+        _left_out(file, f"{bare} of {len(positions)} vertices have no colour, so all colours")
+    if b"\n#MRGB " in content:
+        _left_out(file, "colours in comments (#MRGB)")
+    polygons = np.array(counts, np.int64), np.array(corners, np.int64)
+    uv = _numbers(textures, 2) if corner_uv and len(corner_uv) == len(corners) else None
+    return join_polygons(vertices, *polygons, uv, np.array(corner_uv, np.int64), colours)
+
+
+def _left_out(file: IO[bytes], what: str) -> None:
+    warnings.warn(f"{file.name}: {what} are left out", stacklevel=5)
 
 
 def _read_off(file: IO[bytes]) -> MeshArrays:
-    lines = _lines(file)
+    lines = _lines(file.read())
     header = lines[0].pop(0) if lines else ""
     # What a vertex has besides its position: normals after it, then colours, then a texture coordinate.
     known = re.fullmatch(r"(ST)?(C?)(N?)OFF(\d*)", header, re.IGNORECASE)
@@ -255,27 +234,39 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
     lines[0][:0] = [glued] if glued else []
     if not lines[0]:
         lines.pop(0)
-    counts = [int(word) for word in (lines[0] if lines else [])[:2]]
-    if len(counts) < 2 or len(lines) < 1 + sum(counts):
+    if lines and lines[0][0].upper() == "BINARY":
+        raise MediaError("is a binary OFF file, which is not read; export it as text")
+    counts = [_whole(word) for word in (lines[0] if lines else [])[:2]]
+    if len(counts) < 2 or min(counts) < 0 or len(lines) < 1 + sum(counts):
         raise MediaError(f"is cut short: it announces {counts} vertices and faces and has {len(lines) - 1} lines")
+    if len(lines) > 1 + sum(counts):
+        _left_out(file, f"{len(lines) - 1 - sum(counts)} lines after the last face")
     rows, polygons = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + sum(counts)]
-    sizes = [int(words[0]) for words in polygons]
-    short = next((words for words, size in zip(polygons, sizes, strict=True) if len(words) <= size), None)
-    if short is not None:
-        raise MediaError(f"expected {short[0]} corners, got the face {' '.join(short)!r}")
-    corners = [int(word) for words, size in zip(polygons, sizes, strict=True) for word in words[1 : 1 + size]]
-    faces = fan_triangulation(np.array(sizes, np.int64), np.array(corners, np.int64))
+    sizes = [_whole(words[0]) for words in polygons]
+    corners = list[int]()
+    for words, size in zip(polygons, sizes, strict=True):
+        if len(words) <= size:
+            raise MediaError(f"expected {size} corners, got the face {' '.join(words)!r}")
+        corners += map(_whole, words[1 : 1 + size])
+    if any(len(words) > 2 + size for words, size in zip(polygons, sizes, strict=True)):
+        _left_out(file, "colours of faces")
     start = 6 if normals else 3
     if rows and not coloured and not normals and min(map(len, rows)) >= 6:
-        warnings.warn(
-            f"{file.name}: what stands after the positions is left out; colours need the header COFF", stacklevel=4
-        )
-    colours = _numbers(rows, start + 3)[:, start:] if coloured else None
+        _left_out(file, "numbers after the positions (colours need the header COFF)")
+    opaque = min(map(len, rows), default=0) > start + 3 + 2 * bool(textured)
+    colours = _numbers(rows, start + 3 + opaque)[:, start:] if coloured else None
     uv = np.array([row[-2:] for row in rows], np.float64) if textured else None
-    return MeshArrays(_numbers(rows, 3), faces, uv, colours)
+    return join_polygons(_numbers(rows, 3), np.array(sizes, np.int64), np.array(corners, np.int64), uv, colours=colours)
 
 
-READERS = {".obj": _read_obj, ".ply": read_ply, ".glb": _read_glb, ".stl": _read_stl, ".off": _read_off}
+READERS = {
+    ".obj": _read_obj,
+    ".ply": read_ply,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
+    ".stl": _read_stl,
+    ".off": _read_off,
+}
 
 
 def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
@@ -315,18 +306,19 @@ def _write_obj(mesh: MeshArrays) -> bytes:
 
 
 def _write_off(mesh: MeshArrays) -> bytes:
-    head = f"{len(mesh.vertices)} {len(mesh.faces)} 0\n"
-    faces = _text(mesh.faces, "3 %d %d %d\n")
-    if mesh.colours is None:
-        return ("OFF\n" + head + _text(mesh.vertices, "%.9g %.9g %.9g\n") + faces).encode()
-    columns = np.concatenate([mesh.vertices, colour_bytes(mesh.colours)], axis=1)
-    return ("COFF\n" + head + _text(columns, "%.9g %.9g %.9g %d %d %d 255\n") + faces).encode()
+    rows, form, word = mesh.vertices, "%.9g %.9g %.9g", "OFF"
+    if mesh.colours is not None:
+        rows, form, word = np.concatenate([rows, colour_bytes(mesh.colours)], axis=1), f"{form} %d %d %d 255", "COFF"
+    head = f"{word}\n{len(rows)} {len(mesh.faces)} 0\n"
+    return (head + _text(rows, f"{form}\n") + _text(mesh.faces, "3 %d %d %d\n")).encode()
 
 
 def _write_stl(mesh: MeshArrays) -> bytes:
-    import trimesh
-
-    return trimesh.exchange.stl.export_stl(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
+    rows = np.zeros(len(mesh.faces), STL)
+    rows["corners"] = mesh.vertices[mesh.faces]
+    across = triangle_normals(torch.from_numpy(rows["corners"].astype(np.float64)))
+    rows["normal"] = torch.nn.functional.normalize(across, dim=1, eps=1e-30).numpy()
+    return bytes(80) + len(rows).to_bytes(4, "little") + rows.tobytes()
 
 
 WRITERS = {".obj": _write_obj, ".ply": write_ply, ".stl": _write_stl, ".off": _write_off}

@@ -77,21 +77,17 @@ def count_non_manifold(faces: np.ndarray, vertices: int) -> tuple[int, int]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    corners = np.arange(faces.size).reshape(faces.shape)
-    # The two ends of every side, as vertices and as corners of the triangle, the lower vertex first and sorted, so that
-    # the sides of one edge lie next to each other.
-    ends = np.stack([faces.ravel(), faces[:, [1, 2, 0]].ravel()])
-    at = np.stack([corners.ravel(), corners[:, [1, 2, 0]].ravel()])
-    turn = ends.argsort(axis=0)
-    ends, at = np.take_along_axis(ends, turn, 0), np.take_along_axis(at, turn, 0)
-    order = np.lexsort(ends[::-1])
-    same = (np.diff(ends[:, order]) == 0).all(axis=0)
-    uses = np.diff(np.flatnonzero(np.concatenate([[True], ~same, [True]])))
-    # Corners at one vertex belong to one fan if their triangles share a side there.
-    rows, columns = at[:, order[:-1][same]].ravel(), at[:, order[1:][same]].ravel()
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(faces.size, faces.size))
+    following = np.roll(faces, -1, axis=1)
+    sides = np.minimum(faces, following) * vertices + np.maximum(faces, following)
+    _, edge, uses = np.unique(sides, return_inverse=True, return_counts=True)
+    # Corners at one vertex belong to one fan if they touch the same end of an edge.
+    corner = np.arange(faces.size).reshape(faces.shape)
+    ends = [faces.size + 2 * edge.reshape(faces.shape) + side for side in (faces > following, faces < following)]
+    rows, columns = np.concatenate([corner, np.roll(corner, -1, axis=1)]).ravel(), np.concatenate(ends).ravel()
+    size = faces.size + 2 * len(uses)
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
     _, fan = connected_components(graph, directed=False)
-    fans = np.unique(np.stack([faces.ravel(), fan], axis=1), axis=0)[:, 0]
+    fans = np.unique(np.stack([faces.ravel(), fan[: faces.size]], axis=1), axis=0)[:, 0]
     return int((uses > 2).sum()), int((np.bincount(fans) > 1).sum())
 
 
@@ -107,6 +103,28 @@ def fan_triangulation(counts: np.ndarray, corners: np.ndarray) -> np.ndarray:
     first = np.repeat(starts, triangles)
     within = np.arange(triangles.sum()) - np.repeat(np.cumsum(triangles) - triangles, triangles)
     return corners[np.stack([first, first + within + 1, first + within + 2], axis=1)].astype(np.int64)
+
+
+def join_polygons(
+    vertices: np.ndarray,
+    counts: np.ndarray,
+    corners: np.ndarray,
+    uv: np.ndarray | None = None,
+    corner_uv: np.ndarray | None = None,
+    colours: np.ndarray | None = None,
+) -> MeshArrays:
+    """The mesh of polygons as `fan_triangulation` takes them, with one texture coordinate a vertex: that of `uv`, or
+    where `corner_uv` says the place in `uv` of every corner, as `vertex_uv` chooses.
+
+    Raises `MediaError` for what names vertices or texture coordinates that do not exist.
+    """
+    faces = fan_triangulation(counts, corners)
+    check_indices(faces, len(vertices), "its faces")
+    if uv is not None and corner_uv is not None:
+        if corner_uv.min() < 0 or corner_uv.max() >= len(uv):
+            raise MediaError(f"a face names a texture coordinate that does not exist, of {len(uv)}")
+        uv = vertex_uv(corners, corner_uv, uv, len(vertices))
+    return MeshArrays(vertices, faces, uv, colours)
 
 
 def vertex_uv(corners: np.ndarray, corner_uv: np.ndarray, uv: np.ndarray, vertices: int) -> np.ndarray:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from modalities.meshes import Meshes
 from modalities.meshes.files import UNITS, read_mesh
-from modalities.meshes.geometry import fan_triangulation, vertex_uv
-from modalities.meshes.sets import COUNTS, LinearMeshes, parts
+from modalities.meshes.geometry import join_polygons
+from modalities.meshes.sets import COUNTS, LinearMeshes
 from modalities.modality import MediaError
 
 FACE_FILE = "ict_face_model_full.npz"
@@ -84,14 +84,13 @@ def read_face_model(path: str | Path, vertices: int = 6706) -> FaceModel:
     polygons, corners = arrays["faces"][: cuts[vertices]], arrays["faces_uv"][: cuts[vertices]]
     # Triangles have -1 for their fourth corner.
     used = polygons >= 0
-    faces = fan_triangulation(used.sum(axis=1), polygons[used])
-    uv = vertex_uv(polygons[used], corners[used], arrays["uv"], vertices)
+    mesh = join_polygons(arrays["neutral"][:vertices], used.sum(axis=1), polygons[used], arrays["uv"], corners[used])
 
     def millimetres(name: str) -> Tensor:
         return torch.from_numpy(UNITS["cm"] * arrays[name][..., :vertices, :].astype(np.float32))
 
     return FaceModel(
-        Meshes(vertices, faces=torch.from_numpy(faces), uv=torch.from_numpy(uv)),
+        Meshes(vertices, faces=torch.from_numpy(mesh.faces), uv=torch.from_numpy(mesh.uv)),
         millimetres("neutral"),
         millimetres("identity_modes"),
         millimetres("expression_deltas"),
@@ -172,34 +171,33 @@ def _landmarks(path: Path, vertices: int) -> Tensor:
     return torch.tensor(marks)
 
 
-def generated_faces(path: Path, vertices: int, split: str) -> LinearMeshes:
+def generated_faces(path: Path, vertices: int) -> LinearMeshes:
     """Faces of the model of a file with random identities and expressions; see `face_weights`."""
     model = read_face_model(path, vertices)
     offsets = torch.cat([model.identity, model.expressions])
-    return LinearMeshes(model.medium, model.mean, offsets, face_weights(model.expression_names, split))
+    return LinearMeshes(model.medium, model.mean, offsets, face_weights(model.expression_names))
 
 
-def face_weights(names: Sequence[str], split: str) -> Tensor:
+def face_weights(names: Sequence[str]) -> Tensor:
     """Weights of 100 identity modes and of the named expressions, shape [items, 100 + expressions], for `LinearMeshes`.
 
     Identity weights are N(0, 1). Of the expressions, whose left and right sides count as one, each is present in one
     face of ten with a weight from 0 to 1, and a side may lag behind by up to 30 %. "mouthClose" closes an open jaw and
     never exceeds its weight.
     """
-    counts = list(COUNTS.values())
-    return torch.cat([_face_weights(names, counts[place], seed=place) for place in parts(split)])
-
-
-def _face_weights(names: Sequence[str], n: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    identity = torch.randn(n, 100, generator=generator)
-    pairs = sorted({name.removesuffix("_L").removesuffix("_R") for name in names})
-    present = torch.rand(n, len(pairs), generator=generator) < 0.1
-    strength = torch.rand(n, len(pairs), generator=generator) * present
-    if "mouthClose" in pairs and "jawOpen" in pairs:
-        strength[:, pairs.index("mouthClose")] *= strength[:, pairs.index("jawOpen")]
-    lag = 1 - 0.3 * torch.rand(n, len(names), generator=generator)
-    columns = [pairs.index(name.removesuffix("_L").removesuffix("_R")) for name in names]
+    stems = [name.removesuffix("_L").removesuffix("_R") for name in names]
+    pairs = sorted(set(stems))
+    columns = [pairs.index(stem) for stem in stems]
     # Only what has two sides can lag.
-    sided = torch.tensor([name.endswith(("_L", "_R")) for name in names])
-    return torch.cat([identity, strength[:, columns] * torch.where(sided, lag, 1.0)], dim=1)
+    sided = torch.tensor([name != stem for name, stem in zip(names, stems, strict=True)])
+    parts = []
+    for seed, n in enumerate(COUNTS.values()):
+        generator = torch.Generator().manual_seed(seed)
+        identity = torch.randn(n, 100, generator=generator)
+        present = torch.rand(n, len(pairs), generator=generator) < 0.1
+        strength = torch.rand(n, len(pairs), generator=generator) * present
+        if "mouthClose" in pairs and "jawOpen" in pairs:
+            strength[:, pairs.index("mouthClose")] *= strength[:, pairs.index("jawOpen")]
+        lag = 1 - 0.3 * torch.rand(n, len(names), generator=generator)
+        parts.append(torch.cat([identity, strength[:, columns] * torch.where(sided, lag, 1.0)], dim=1))
+    return torch.cat(parts)

@@ -4,12 +4,14 @@ trimesh reads no binary file that mixes triangles and quads; VTK does, but takes
 file that is cut short.
 """
 
+import re
+import struct
 import warnings
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
-from modalities.meshes.geometry import MeshArrays, check_indices, colour_bytes, fan_triangulation, vertex_uv
+from modalities.meshes.geometry import MeshArrays, colour_bytes, join_polygons
 from modalities.modality import MediaError
 
 TYPES = {
@@ -19,6 +21,12 @@ TYPES = {
 }
 
 
+COLOUR = re.compile(r"(.*_)?(red|green|blue|r|g|b)")
+
+Properties = list[tuple[str, str, str | None]]
+"""The name of each property, numpy's name of its type, and of the type of its count if it is a list."""
+
+
 def read_ply(file: IO[bytes]) -> MeshArrays:
     """The mesh of an open file; colours as they are stored."""
     order, elements = _header(file)
@@ -26,47 +34,46 @@ def read_ply(file: IO[bytes]) -> MeshArrays:
     if order == "ascii":
         # The words as real numbers, one after another, are a binary file of one type.
         data = np.array(data.split(), np.float64).tobytes()
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[str, dict[str, np.ndarray]] = {}
     for name, count, properties in elements:
         if order == "ascii":
             stored = [(key, "f8", size and "f8") for key, _, size in properties]
         else:
             stored = [(key, order + kind, size and order + size) for key, kind, size in properties]
-        columns, offset = _columns(data, offset, count, stored)
-        tables[name] = columns | {key: _as(kind, columns[key]) for key, kind, size in properties if not size}
+        tables[name], offset = _columns(data, offset, count, stored)
+        for key, kind, _ in properties:
+            # Whole numbers go by way of 64 bits: so -1 and 255 are one byte.
+            column = tables[name][key]
+            tables[name][key] = (column if kind[0] == "f" else column.astype(np.int64)).astype(kind)
     if order == "ascii" and offset != len(data):
         raise MediaError(f"has {(len(data) - offset) // 8} numbers more than its header announces")
     points, polygons = tables.get("vertex", {}), tables.get("face", {})
-    if not {"x", "y", "z"} <= set(points):
-        raise MediaError("has no vertices with x, y and z")
 
     def stacked(*groups: str) -> np.ndarray | None:
         names = next((group.split() for group in groups if set(group.split()) <= set(points)), None)
         return None if names is None else np.stack([points[name] for name in names], axis=1)
 
-    vertices = np.stack([points[axis] for axis in "xyz"], axis=1)
-    colours = stacked("red green blue", "diffuse_red diffuse_green diffuse_blue")
-    if colours is None and "red" in polygons:
-        warnings.warn(f"{file.name}: colours of faces are left out; only those of vertices are read", stacklevel=4)
+    vertices = stacked("x y z")
+    if vertices is None:
+        raise MediaError("has no vertices with x, y and z")
+    if "tristrips" in tables:
+        raise MediaError("holds strips of triangles, which are not read; export it with faces")
+    groups = ("red green blue", "diffuse_red diffuse_green diffuse_blue", "r g b")
+    colours = stacked(*groups)
+    used = next((group.split() for group in groups if set(group.split()) <= set(points)), [])
+    unread = [key for key in points if COLOUR.fullmatch(key) and key not in used]
+    unread += [f"{key} of faces" for key in polygons if COLOUR.fullmatch(key)]
+    if unread:
+        warnings.warn(f"{file.name}: the colours {', '.join(unread)} are left out", stacklevel=4)
     uv = stacked("s t", "u v", "texture_u texture_v")
-    none = np.zeros(0, int), np.zeros(0, int)
-    counts, corners = polygons.get("vertex_indices", polygons.get("vertex_index", none))
-    counts, corners = counts.astype(np.int64), corners.astype(np.int64)
-    faces = fan_triangulation(counts, corners)
-    if uv is None and len(polygons.get("texcoord", none)[1]) == 2 * len(corners) > 0:
-        check_indices(faces, len(vertices), "its faces")
-        table, places = np.unique(polygons["texcoord"][1].reshape(-1, 2), axis=0, return_inverse=True)
-        uv = vertex_uv(corners, places.ravel(), table, len(vertices))
-    return MeshArrays(vertices, faces, uv, colours)
-
-
-def _as(kind: str, column: np.ndarray) -> np.ndarray:
-    """A column in its own type, whole numbers by way of 64 bits: so -1 and 255 are one byte."""
-    return (column if kind[0] == "f" else column.astype(np.int64)).astype(kind)
-
-
-Properties = list[tuple[str, str, str | None]]
-"""The name of each property, numpy's name of its type, and of the type of its count if it is a list."""
+    name = next((name for name in ("vertex_indices", "vertex_index") if name in polygons), "")
+    corners = polygons.get(name, np.zeros(0)).astype(np.int64)
+    counts = polygons.get(f"{name} count", np.zeros(0, np.int64))
+    places, corner_uv = polygons.get("texcoord", np.zeros(0)), None
+    if uv is None and len(places) == 2 * len(corners) > 0:
+        uv, corner_uv = np.unique(places.reshape(-1, 2), axis=0, return_inverse=True)
+        corner_uv = corner_uv.ravel()
+    return join_polygons(vertices, counts, corners, uv, corner_uv, colours)
 
 
 def _header(file: IO[bytes]) -> tuple[str, list[tuple[str, int, Properties]]]:
@@ -74,76 +81,93 @@ def _header(file: IO[bytes]) -> tuple[str, list[tuple[str, int, Properties]]]:
     if file.readline().strip() != b"ply":
         raise MediaError("does not begin with the word ply")
     order, elements = "", list[tuple[str, int, Properties]]()
-    while True:
-        line = file.readline()
-        if not line:
-            raise MediaError("ends within its header")
-        words = line.decode("ascii", errors="replace").split()
-        if words[:1] == ["end_header"]:
-            break
-        if words[:1] == ["format"]:
-            order = {"ascii": "ascii", "binary_little_endian": "<", "binary_big_endian": ">"}[words[1]]
-        elif words[:1] == ["element"]:
-            elements.append((words[1], int(words[2]), []))
-        elif words[:2] == ["property", "list"]:
-            elements[-1][2].append((words[4], TYPES[words[3]], TYPES[words[2]]))
-        elif words[:1] == ["property"]:
-            elements[-1][2].append((words[2], TYPES[words[1]], None))
-    if not order:
-        raise MediaError("does not say its format in its header")
-    return order, elements
+    while line := file.readline():
+        match line.decode("ascii", errors="replace").split():
+            case ["end_header", *_] if order:
+                return order, elements
+            case ["end_header", *_]:
+                raise MediaError("does not say its format in its header")
+            case ["format", name, *_]:
+                order = {"ascii": "ascii", "binary_little_endian": "<", "binary_big_endian": ">"}[name]
+            case ["element", name, count, *_]:
+                elements.append((name, int(count), []))
+            case ["property", "list", size, kind, name, *_]:
+                elements[-1][2].append((name, TYPES[kind], TYPES[size]))
+            case ["property", kind, name, *_]:
+                elements[-1][2].append((name, TYPES[kind], None))
+    raise MediaError("ends within its header")
 
 
-def _columns(data: bytes, offset: int, count: int, properties: Properties) -> tuple[dict[str, Any], int]:
-    """The columns of an element that begins at `offset`, of a list its counts and all its numbers, and where it
-    ends."""
-    lists = [name for name, _, size in properties if size]
-    blocks: list[np.ndarray] = []
-    while count:
-        # The lengths of the lists in the next row; rows with the same are read together.
-        fields: list[Any] = []
-        lengths, at = {}, offset
-        for name, kind, size in properties:
-            if size:
-                lengths[name] = int(np.frombuffer(data, size, 1, at)[0])
-                fields.append((f"{name} count", size))
-            fields.append((name, kind, (lengths[name],)) if size else (name, kind))
-            at = offset + np.dtype(fields).itemsize
-        row = np.dtype(fields)
-        fitting = min(count, 1024 if lists else count, (len(data) - offset) // row.itemsize)
-        if not fitting:
-            raise MediaError(f"is cut short: {count} rows more are announced, {len(data) - offset} bytes left")
-        table = np.frombuffer(data, row, fitting, offset)
-        alike = np.all([table[f"{name} count"] == lengths[name] for name in lists] or [[True] * fitting], axis=0)
-        run = fitting if alike.all() else int(alike.argmin())
-        blocks.append(table[:run])
-        count, offset = count - run, offset + run * row.itemsize
-    columns: dict[str, Any] = {}
+def _columns(data: bytes, offset: int, count: int, properties: Properties) -> tuple[dict[str, np.ndarray], int]:
+    """The columns of an element that begins at `offset`, and where it ends; of a list all its numbers, and its counts
+    as a column "NAME count"."""
+    left = len(data) - offset
+    if count < 0 or count * sum(np.dtype(size or kind).itemsize for _, kind, size in properties) > left:
+        raise MediaError(f"is cut short: {count} rows are announced, {left} bytes left")
+    # Where all rows are as long as the first, as triangles are, they are one table.
+    fields: list[tuple[str, str, tuple[int, ...]]] = []
     for name, kind, size in properties:
-        values = np.concatenate([np.zeros(0, kind), *(block[name].ravel() for block in blocks)])
-        sizes = [np.full(len(block), block[name].shape[1]) for block in blocks] if size else []
-        columns[name] = (np.concatenate([np.zeros(0, int), *sizes]), values) if size else values
+        length: tuple[int, ...] = ()
+        if size:
+            place = offset + np.dtype(fields).itemsize
+            length = (int(np.frombuffer(data, size, 1, place)[0]) if count else 0,)
+            fields.append((f"{name} count", size, ()))
+        fields.append((name, kind, length))
+    row = np.dtype(fields)
+    lists = [name for name, _, size in properties if size]
+    if count * row.itemsize <= left:
+        table = np.ndarray(count, row, data, offset)
+        columns = {name: table[name].ravel() for name in row.names or ()}
+        columns |= {f"{name} count": columns[f"{name} count"].astype(np.int64) for name in lists}
+        if all((columns[f"{name} count"] == row[name].shape[0]).all() for name in lists):
+            return columns, offset + count * row.itemsize
+    return _ragged(data, offset, count, properties)
+
+
+def _ragged(data: bytes, offset: int, count: int, properties: Properties) -> tuple[dict[str, np.ndarray], int]:
+    """`_columns` where lists differ in length from row to row."""
+    starts: dict[str, list[int]] = {name: [] for name, _, _ in properties}
+    lengths: dict[str, list[int]] = {name: [] for name, _, _ in properties}
+    readers = []
+    for name, kind, size in properties:
+        head = struct.Struct((size[0] if size[0] in "<>" else "=") + np.dtype(size).char) if size else None
+        readers.append((name, np.dtype(kind).itemsize, head))
+    for _ in range(count):
+        for name, width, head in readers:
+            length = 1
+            if head:
+                length = int(head.unpack_from(data, offset)[0])
+                offset += head.size
+            starts[name].append(offset)
+            lengths[name].append(length)
+            offset += length * width
+    if offset > len(data):
+        raise MediaError(f"is cut short by {offset - len(data)} bytes")
+    columns: dict[str, np.ndarray] = {}
+    for name, kind, size in properties:
+        many, width = np.array(lengths[name], np.int64), np.dtype(kind).itemsize
+        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        places = np.repeat(starts[name], many) + width * within
+        columns[name] = np.frombuffer(data, np.uint8)[places[:, None] + np.arange(width)].view(kind).ravel()
+        columns |= {f"{name} count": many} if size else {}
     return columns, offset
 
 
 def write_ply(mesh: MeshArrays) -> bytes:
     """The bytes of a binary file; colours become bytes."""
-    fields: list[Any] = [(axis, "<f4") for axis in "xyz"]
-    columns = dict(zip("xyz", mesh.vertices.T, strict=True))
+    columns = [(axis, "<f4", values) for axis, values in zip("xyz", mesh.vertices.T, strict=True)]
     if mesh.uv is not None:
-        fields += [("s", "<f4"), ("t", "<f4")]
-        columns |= {"s": mesh.uv[:, 0], "t": mesh.uv[:, 1]}
+        columns += [(axis, "<f4", values) for axis, values in zip("st", mesh.uv.T, strict=True)]
     if mesh.colours is not None:
         names = ("red", "green", "blue")
-        fields += [(name, "u1") for name in names]
-        columns |= dict(zip(names, colour_bytes(mesh.colours).T, strict=True))
-    points = np.zeros(len(mesh.vertices), fields)
-    for name, column in columns.items():
-        points[name] = column
+        columns += [(name, "u1", values) for name, values in zip(names, colour_bytes(mesh.colours).T, strict=True)]
+    points = np.zeros(len(mesh.vertices), [(name, kind) for name, kind, _ in columns])
+    for name, _, values in columns:
+        points[name] = values
     faces = np.zeros(len(mesh.faces), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, mesh.faces
-    words = {"f4": "float", "u1": "uchar"}
-    properties = "".join(f"property {words[kind[-2:]]} {name}\n" for name, kind in fields)
+    words = {"<f4": "float", "u1": "uchar"}
+    properties = "".join(f"property {words[kind]} {name}\n" for name, kind, _ in columns)
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}"
         f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.data import apply
 from modalities.meshes import Meshes
 from modalities.modality import MediaError
 
@@ -18,7 +18,7 @@ HEADS = ("height", "width", "depth", "nose", "chin", "jaw", "ears")
 """What varies from head to head in `synthetic_heads`."""
 
 
-class LinearMeshes(torch.utils.data.Dataset):
+class LinearMeshes:
     """Meshes that are a mean plus weighted offsets, generated when they are asked for.
 
     `medium` has their triangles; `mean` is of shape [vertices, 3 or 6], `offsets` [k, vertices, 3 or 6], `weights`
@@ -31,11 +31,10 @@ class LinearMeshes(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.weights)
 
-    def __getitem__(self, index: int) -> Any:
-        taken = self.take([index])
-        return taken[0] if self.labels is None else (taken[0][0], taken[1][0])
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, ...]:
+        return apply(lambda batch: batch[0], self.take([index]))
 
-    def take(self, indices: Sequence[int]) -> Any:
+    def take(self, indices: Sequence[int]) -> Tensor | tuple[Tensor, ...]:
         """The batch of these items (and their labels)."""
         chosen = list(indices)
         moved = self.weights[chosen] @ self.offsets.flatten(1)
@@ -69,12 +68,7 @@ def sphere(vertices: int) -> tuple[np.ndarray, np.ndarray]:
     return points, faces[np.lexsort(faces.T[::-1])]
 
 
-def parts(split: str) -> list[int]:
-    """The places in `COUNTS` of a split: "train", "test" or "all"."""
-    return [place for place, part in enumerate(COUNTS) if split in (part, "all")]
-
-
-def synthetic_heads(medium: Meshes, split: str) -> LinearMeshes:
+def synthetic_heads(medium: Meshes) -> LinearMeshes:
     """Heads of seven independent N(0, 1) factors (`HEADS`); class 1 has large ears, class 0 small.
 
     A head is an egg of about 150 x 220 x 190 mm with bumps for nose, chin and ears. Shapes are linear in the factors:
@@ -96,32 +90,22 @@ def synthetic_heads(medium: Meshes, split: str) -> LinearMeshes:
     eyes = bump(0.38, 0.2, 1, 0.13) + bump(-0.38, 0.2, 1, 0.13)
     across, up, ahead = np.eye(3)
     mean = points * taper * size + ahead * (22 * nose + 8 * chin - 9 * eyes) + across * (6 * jaw + 12 * ears)
-    offsets = np.stack(
-        [
-            *(0.06 * points * taper * size * axis for axis in (up, across, ahead)),
-            5 * nose * ahead,
-            4 * chin * (ahead - up),
-            4 * jaw * across,
-            4 * ears * across,
-        ]
+    skin = np.array([0.72, 0.53, 0.43]) - eyes.clip(0, 1) * 0.25
+    lips = bump(0, -0.42, 1, 0.1) + 0.5 * (bump(0.5, -0.15, 0.85, 0.2) + bump(-0.5, -0.15, 0.85, 0.2))
+    mean = np.concatenate([mean, skin + lips * [0.08, -0.15, -0.1]], axis=1)
+    offsets = np.zeros((len(HEADS) + 2, vertices, 6))
+    offsets[:3, :, :3] = [0.06 * points * taper * size * axis for axis in (up, across, ahead)]
+    offsets[3:7, :, :3] = 5 * nose * ahead, 4 * chin * (ahead - up), 4 * jaw * across, 4 * ears * across
+    offsets[7, :, 3:], offsets[8, :, 3:] = [0.09, 0.09, 0.08], lips * [0.04, -0.07, -0.05]
+    modes, channels = len(HEADS) + 2 * medium.colours, medium.shape[1]
+    seeds = [torch.Generator().manual_seed(10 + i) for i in range(len(COUNTS))]
+    weights = torch.cat(
+        [torch.randn(n, len(offsets), generator=s) for n, s in zip(COUNTS.values(), seeds, strict=True)]
     )
-    if medium.colours:
-        lips = bump(0, -0.42, 1, 0.1) + 0.5 * (bump(0.5, -0.15, 0.85, 0.2) + bump(-0.5, -0.15, 0.85, 0.2))
-        skin = np.array([0.72, 0.53, 0.43]) + lips * [0.08, -0.15, -0.1] - eyes.clip(0, 1) * 0.25
-        tone, redness = np.tile([[0.09, 0.09, 0.08]], (vertices, 1)), lips * [0.04, -0.07, -0.05]
-        still = np.zeros((len(HEADS), vertices, 3))
-        mean = np.concatenate([mean, skin], axis=1)
-        offsets = np.concatenate(
-            [
-                np.concatenate([offsets, still], axis=2),
-                np.concatenate([np.zeros((2, vertices, 3)), np.stack([tone, redness])], axis=2),
-            ]
-        )
-    # Two columns more than needed without colours, so that shapes are the same with and without.
-    counts = list(COUNTS.values())
-    seeds = {place: torch.Generator().manual_seed(10 + place) for place in parts(split)}
-    weights = torch.cat([torch.randn(counts[i], len(HEADS) + 2, generator=seed) for i, seed in seeds.items()])
-    labels = (weights[:, HEADS.index("ears")] > 0).long()
-    average, modes = torch.from_numpy(mean).float(), torch.from_numpy(offsets).float()
-    on = Meshes(vertices, medium.colours, torch.from_numpy(faces))
-    return LinearMeshes(on, average, modes, weights[:, : len(modes)], labels)
+    return LinearMeshes(
+        Meshes(vertices, medium.colours, torch.from_numpy(faces)),
+        torch.from_numpy(mean[:, :channels]).float(),
+        torch.from_numpy(offsets[:modes, :, :channels]).float(),
+        weights[:, :modes],
+        (weights[:, HEADS.index("ears")] > 0).long(),
+    )

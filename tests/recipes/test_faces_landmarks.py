@@ -1,7 +1,6 @@
 """The recipe for landmarks: errors on generated faces, meshes out of pictures, and what it refuses."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -11,26 +10,24 @@ from PIL import Image
 from modalities import MediaError
 from modalities.images import Images
 from modalities.meshes import Meshes
-from recipes import faces_landmarks
+from recipes import faces_landmarks as recipe
+from tests.recipes.runs import figures
 from zoo import load, save
 from zoo.checkpoint import CheckpointError
 from zoo.morphable.camera import Camera, rotation_matrix
 
-SMOKE = faces_landmarks.PRESETS["smoke"][1]
+SMOKE = recipe.PRESETS["smoke"][1]
 
 
-def test_smoke_measures_that_landmarks_and_pictures_help(tmp_path):
-    faces_landmarks.main(dataclasses.replace(SMOKE, output=tmp_path))
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    prior = figures["mean vertex error of the mean face, mm"]
-    errors = {
-        (landmarks, views): figures[f"mean vertex error, {landmarks} landmarks, {views} pictures, mm"]
-        for landmarks in faces_landmarks.SETS
-        for views in (1, 2)
-    }
-    assert prior > errors[4, 1] > errors[51, 1] > errors[68, 2] > 0
-    assert errors[68, 2] < 0.7 * prior
-    assert {path.stem for path in tmp_path.glob("*.png")} == {"errors"}
+def test_smoke_measures_that_landmarks_and_pictures_help(done):
+    measured = figures(done.output)
+    prior = measured["mean vertex error of the mean face, mm"]
+    few, more, most = (
+        measured[f"mean vertex error, {landmarks} landmarks, {views} pictures, mm"]
+        for landmarks, views in ((4, 1), (51, 1), (68, 2))
+    )
+    assert prior > few > more > most > 0 and most < 0.7 * prior
+    assert {path.stem for path in done.output.glob("*.png")} == {"errors"}
 
 
 @pytest.fixture
@@ -51,9 +48,9 @@ def config(tmp_path):
 
 def test_pictures_become_meshes_in_their_colours(config):
     config.output.mkdir()
-    faces_landmarks.main(config)
-    figures = json.loads((config.output / "figures.json").read_text())
-    assert figures["pictures"] == 2 and figures["mean distance of fitted landmarks, pixels"] < 1.5
+    recipe.main(config)
+    measured = figures(config.output)
+    assert measured["pictures"] == 2 and measured["mean distance of fitted landmarks, pixels"] < 1.5
     files = sorted((config.output / "meshes").glob("*.glb"))
     assert len(files) == 2
     mesh = Meshes.from_file(files[0]).load(files[0])
@@ -69,13 +66,13 @@ def test_pictures_become_meshes_in_their_colours(config):
 def test_landmarks_that_do_not_belong_to_the_pictures_are_refused(config, tmp_path):
     np.save(tmp_path / "pictures" / "landmarks68.npy", np.zeros((3, 68, 2), np.float32))
     with pytest.raises(MediaError, match=r"expected landmarks of shape \[2, 68, 2\], got .*\[3, 68, 2\]"):
-        faces_landmarks.main(config)
+        recipe.main(config)
 
 
 def test_models_without_a_faces_landmarks_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="vae-mnist holds the family 'vae', not a MorphableModel"):
-        faces_landmarks.main(dataclasses.replace(SMOKE, output=tmp_path, model="vae-mnist"))
+        recipe.main(dataclasses.replace(SMOKE, output=tmp_path, model="vae-mnist"))
     unmarked = load("morphable-faces").with_parts(landmarks=torch.arange(5))
     save(unmarked, tmp_path / "unmarked")
     with pytest.raises(ValueError, match="a model with the 68 landmarks of a face, and it has 5"):
-        faces_landmarks.main(dataclasses.replace(SMOKE, output=tmp_path, model=str(tmp_path / "unmarked")))
+        recipe.main(dataclasses.replace(SMOKE, output=tmp_path, model=str(tmp_path / "unmarked")))

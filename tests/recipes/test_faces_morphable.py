@@ -1,46 +1,34 @@
 """The recipe for morphable faces: its smoke preset, the user's own meshes, and a face model with portraits."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from modalities.meshes import Meshes
-from recipes import faces_morphable
+from recipes import faces_morphable as recipe
+from tests.recipes.runs import figures, number, pictures
 from zoo.morphable.camera import rotation_matrix
 from zoo.morphable.formats import read_model
 from zoo.morphable.model import MorphableModel
 
-SMOKE = faces_morphable.PRESETS["smoke"][1]
+SMOKE = recipe.PRESETS["smoke"][1]
 PICTURES = {"samples", "interpolation", "caricatures", "modes_shape", "modes_colour", "curves"}
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    config = dataclasses.replace(SMOKE, output=tmp_path_factory.mktemp("run"))
-    faces_morphable.main(config)
-    return config
-
-
-def figures_of(folder, source):
-    """figures.json, and the errors of reconstructions and of the mean mesh in millimetres."""
-    found = json.loads((folder / "figures.json").read_text())
-    names = (f"mean vertex error, {of}, {source}" for of in ("reconstructed", "of the mean mesh"))
-    return found, [float(found[name].removesuffix(" mm")) for name in names]
+def errors(folder, source):
+    """Of reconstructions and of the mean mesh, millimetres."""
+    return [number(folder, f"mean vertex error, {of}, {source}") for of in ("reconstructed", "of the mean mesh")]
 
 
 def test_smoke_measures_and_draws(done):
-    figures, (reconstructed, of_the_mean) = figures_of(done.output, "30 meshes for tests of synthetic-heads")
+    reconstructed, of_the_mean = errors(done.output, "30 meshes for tests of synthetic-heads")
+    measured = figures(done.output)
     assert reconstructed < 0.1 * of_the_mean
-    assert 0.9 < figures["compactness by modes"]["6"] <= 1
-    assert figures["generalization by modes"]["1"] > 2 * figures["generalization by modes"]["6"]
-    assert {path.stem for path in done.output.glob("*.png")} == PICTURES
-    for name in PICTURES:
-        with Image.open(done.output / f"{name}.png") as picture:
-            assert picture.convert("L").getextrema()[0] < 128, name
+    assert 0.9 < measured["compactness by modes"]["6"] <= 1
+    assert measured["generalization by modes"]["1"] > 2 * measured["generalization by modes"]["6"]
+    assert pictures(done.output) == PICTURES
 
 
 def test_smoke_builds_a_model_that_other_programs_read(done):
@@ -59,14 +47,14 @@ def test_meshes_of_ones_own_are_fitted_wherever_they_lie(tmp_path):
     for i in range(15):
         x = data[i]
         data.medium.save(x @ turned.T + 50 if i % 2 else x, tmp_path / "heads" / f"{i:02d}.ply")
-    faces_morphable.main(
+    recipe.main(
         dataclasses.replace(SMOKE, data=str(tmp_path / "heads"), output=tmp_path, shape=5, meshes=12, limit=None)
     )
-    figures, (reconstructed, of_the_mean) = figures_of(tmp_path, "3 meshes for tests of heads")
-    assert figures["modes of shape, expression, colour"] == "5 + 0 + 0"
+    reconstructed, of_the_mean = errors(tmp_path, "3 meshes for tests of heads")
+    assert figures(tmp_path)["modes of shape, expression, colour"] == "5 + 0 + 0"
     assert reconstructed < 0.7 * of_the_mean < 7
     with pytest.raises(ValueError, match="meshes of your own bring theirs"):
-        faces_morphable.main(dataclasses.replace(SMOKE, output=tmp_path, portraits=str(tmp_path)))
+        recipe.main(dataclasses.replace(SMOKE, output=tmp_path, portraits=str(tmp_path)))
 
 
 def test_a_face_model_takes_its_colours_and_attributes_from_portraits(tmp_path, shared_data, monkeypatch):
@@ -77,12 +65,13 @@ def test_a_face_model_takes_its_colours_and_attributes_from_portraits(tmp_path, 
     (eight / "labels.csv").write_text("".join((whole / "labels.csv").open().readlines()[:9]))
     np.save(eight / "landmarks189.npy", np.load(whole / "landmarks189.npy")[:8])
     given = {"data": str(shared_data / "ict_facekit"), "portraits": str(eight), "vertices": 6706}
-    faces_morphable.main(dataclasses.replace(SMOKE, **given, output=tmp_path, expression=5, meshes=9))
-    figures, (reconstructed, of_the_mean) = figures_of(tmp_path, "9 meshes for tests of ict_facekit")
-    assert figures["portraits"] == 8 and figures["landmarks, mean distance in pixels"] < 3
-    assert 0.3 < figures["share of vertices read off a portrait"] < 0.8
-    assert 0.5 < figures["variance of colour kept"] < 1 and reconstructed < 0.7 * of_the_mean
+    recipe.main(dataclasses.replace(SMOKE, **given, output=tmp_path, expression=5, meshes=9))
+    reconstructed, of_the_mean = errors(tmp_path, "9 meshes for tests of ict_facekit")
+    measured = figures(tmp_path)
+    assert measured["portraits"] == 8 and measured["landmarks, mean distance in pixels"] < 3
+    assert 0.3 < measured["share of vertices read off a portrait"] < 0.8
+    assert 0.5 < measured["variance of colour kept"] < 1 and reconstructed < 0.7 * of_the_mean
     more = {"attributes", "modes_expression", "portraits", "segments", "samples_segmented"}
-    assert {path.stem for path in tmp_path.glob("*.png")} == PICTURES | more
+    assert pictures(tmp_path) == PICTURES | more
     model = MorphableModel.from_pretrained(tmp_path / "morphable-ict_facekit")
     assert {"age", "male", "jawOpen"} <= set(model.attributes) and tuple(model.sizes) == (6, 5, 2)

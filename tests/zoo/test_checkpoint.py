@@ -1,7 +1,9 @@
 """What a checkpoint records, and what is refused when one is read."""
 
 import dataclasses
+import functools
 import json
+import random
 import resource
 import time
 from pathlib import Path
@@ -333,6 +335,40 @@ class TestStrictReading:
         change(folder, lambda config: config | {"arguments": {"size": 10**10}})
         with pytest.raises(CheckpointError, match="describes 10,000,000,002 numbers, far more than"):
             zoo.load(folder)
+
+
+VALUES = [None, True, 0, -1, 3, 10**9, 2.5, 1e300, "", "x", [], [1], {}, {"a": 1}, {"modality": None}, {"model": None}]
+VALUES += [{"condition": {}}, {"modality": {"kind": "points"}}]
+
+
+def places(tree, *above):
+    """Where every value of a configuration stands."""
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [place for key, value in inside for place in [(*above, key), *places(value, *above, key)]]
+
+
+@pytest.mark.parametrize("name", ["vae-points", "made-points", "gaussian-mixture-points"])
+def test_a_changed_configuration_is_refused_or_does_no_harm(name, tmp_path):
+    folder = zoo.save(zoo.load(name), tmp_path / "model")
+    text, draw = (folder / CONFIG).read_text(), random.Random(name)
+    refused = 0
+    for _ in range(150):
+        config = json.loads(text)
+        *path, last = draw.choice(places(config))
+        holder = functools.reduce(lambda inside, key: inside[key], path, config)
+        if draw.random() < 0.2:
+            del holder[last]
+        else:
+            holder[last] = draw.choice(VALUES)
+        (folder / CONFIG).write_text(json.dumps(config))
+        try:
+            model = zoo.load(folder)
+        except CheckpointError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        else:
+            assert model.sample(2).isfinite().all()
+    assert 50 < refused < 150
 
 
 class TestVersion010:

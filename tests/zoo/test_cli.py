@@ -4,14 +4,18 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import zoo
 from tests import toys
 from zoo import catalog
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.card import Card, read_figures
 from zoo.cli import COMMANDS, main, parse
+from zoo.conditions import Classes
 from zoo.evaluation import classifier
 from zoo.hub import load, save
 from zoo.training import TrainingConfig
@@ -235,6 +239,79 @@ def test_what_is_left_out_of_a_folder_is_said(run, tmp_path, pictures, capsys):
     assert "b.png is no picture" in err and err.startswith("zoo: warning: left out: ") and "images in" in out
 
 
+def test_latents_and_scores_are_tables_with_the_names_of_the_files(run, tmp_path, pictures):
+    model, (a, b) = toys.make("vae"), pictures
+    x = torch.stack([model.modality.load(path) for path in pictures])
+    latents, log_prob = model.encode(x).mean.detach(), toys.make("pixelcnn").log_prob(x).detach()
+    assert "2 images as 2 latents each" in run("encode", "toy-vae", a, b, "-o", tmp_path / "latents.csv")
+    header, *rows = [line.split(",") for line in (tmp_path / "latents.csv").read_text().splitlines()]
+    assert header == ["file", "z0", "z1"] and [row[0] for row in rows] == ["a", "b"]
+    assert torch.allclose(torch.tensor([[float(value) for value in row[1:]] for row in rows]), latents)
+    (tmp_path / "photos").mkdir()
+    a.rename(tmp_path / "photos" / "a.png"), (tmp_path / "photos" / ".b.png").write_bytes(b.read_bytes())
+    for i in range(70):  # more than a batch
+        (tmp_path / "photos" / f"b{i:02d}.png").write_bytes(b.read_bytes())
+    (tmp_path / "photos" / "b03.png").write_text("no picture")
+    run("encode", "toy-vae", tmp_path / "photos", "-o", tmp_path / "latents.npy")
+    table = np.load(tmp_path / "latents.npy")
+    assert table.dtype == np.float32 and table.shape == (70, 2)
+    assert np.allclose(table[0], latents[0]) and np.allclose(table[1:], latents[1:])
+    assert (tmp_path / "latents.txt").read_text().split() == ["a", *(f"b{i:02d}" for i in range(70) if i != 3)]
+    out = run("score", "toy-pixelcnn", b)
+    nats, bits = (float(word) for word in out.split()[-2:])
+    assert "a mass, nats" in out and nats == pytest.approx(log_prob[1].item(), rel=1e-5)
+    assert bits == pytest.approx(-nats / 12 / np.log(2), rel=1e-4)
+    assert "log_prob is a bound on a mass" in run("score", "toy-hierarchy", b, "-o", tmp_path / "scores.csv")
+    assert (tmp_path / "scores.csv").read_text().startswith("file,log_prob,bits_per_dim\nb,-")
+    run("encode", "toy-hierarchy", b, "-o", tmp_path / "groups.csv")
+    assert (tmp_path / "groups.csv").read_text().startswith("file,z0_0,z0_1,z1_0,z1_1\n")
+
+
+def test_every_row_of_a_table_of_points_is_an_item(run, tmp_path):
+    (tmp_path / "points.csv").write_text("x,y\n1,2\n3,4\n")
+    run("encode", "toy-ppca", tmp_path / "points.csv", "-o", tmp_path / "latents.csv")
+    model = toys.make("ppca")
+    rows = [line.split(",") for line in (tmp_path / "latents.csv").read_text().splitlines()[1:]]
+    assert [row[0] for row in rows] == ["points-1", "points-2"]
+    assert float(rows[1][1]) == pytest.approx(model.encode(torch.tensor([[3.0, 4.0]])).mean[0, 0].item(), rel=1e-6)
+    out = run("reconstruct", "toy-ppca", tmp_path / "points.csv", "-o", tmp_path / "out")
+    assert "2 points" in out and len((tmp_path / "out" / "reconstructions.csv").read_text().splitlines()) == 3
+
+
+def test_complete_keeps_the_beginning(run, tmp_path, pictures, bundled):
+    model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, condition=Classes(("boot", "shirt"))).eval()
+    save(model, bundled / "chain")
+    command = ["complete", "chain", *pictures, "-n", "3", "--known", "0.25", "--seed", "1", "-o"]
+    assert "6 images" in run(*command, tmp_path / "out", "--condition", "boot,shirt")
+    names = [f"{name}-{i}.png" for name in "ab" for i in (1, 2, 3)]
+    assert list(contents(tmp_path / "out" / "completions")) == names
+    x = torch.stack([toys.BINARY.load(path) for path in pictures]).repeat_interleave(3, 0)
+    known = torch.tensor([True, False, False, False])[:, None]
+    expected = model.complete(x, known, condition=[0] * 3 + [1] * 3, generator=torch.Generator().manual_seed(1))
+    made = torch.stack([toys.BINARY.load(tmp_path / "out" / "completions" / name) for name in names])
+    assert torch.equal(made, expected) and torch.equal(made[:, :, 0], x[:, :, 0])
+    assert "chain is told a class: give --condition" in run(*command, tmp_path / "more", code=2)
+
+
+def test_the_version(run):
+    assert run("--version") == f"latent-zoo {zoo.__version__}\n"
+
+
+def test_a_bundled_model_is_not_measured_into_the_card_of_a_folder_of_its_name(run, bundled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(toys.make("vae"), "toy-pixelcnn", Card("Mine.", "Made up."))
+    command = ["evaluate", "toy-pixelcnn", "--data", "digits", "--limit", "9", "--metrics", "likelihood", "--write"]
+    assert "'toy-pixelcnn' is none" in run(*command, code=2).splitlines()[-1]
+    run("evaluate", "./toy-pixelcnn", *command[2:])
+    assert "NLL" in (tmp_path / "toy-pixelcnn" / "README.md").read_text()
+
+
+def test_a_card_that_cannot_be_read_is_said_before_anything_is_measured(run, bundled, monkeypatch):
+    monkeypatch.setattr("zoo.evaluation.suite.evaluate", lambda *arguments, **options: pytest.fail("measured"))
+    (bundled / "toy-vae" / "README.md").write_text("---\na: [\n---\n# Toy\n")
+    assert "README.md cannot be read" in run("evaluate", bundled / "toy-vae", "--data", "digits", "--write", code=2)
+
+
 def test_evaluate_prints_the_figures_and_writes_them_into_the_card(run, bundled):
     folder = bundled / "toy-pixelcnn"
     out = run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
@@ -246,6 +323,20 @@ def test_evaluate_prints_the_figures_and_writes_them_into_the_card(run, bundled)
     before = (folder / "README.md").read_text()
     run("evaluate", folder, "--data", "digits", "--limit", "20", "--write")
     assert (folder / "README.md").read_text() == before
+
+
+def test_evaluate_matches_classes_by_their_names(run, bundled, tmp_path, pictures):
+    model = toys.ToyVAE(toys.BINARY, condition=Classes(("boot", "shirt", "coat"))).eval()
+    save(model, bundled / "clothes")
+    for name, picture in (("coat", pictures[0]), ("shirt", pictures[1])):  # no boot
+        (tmp_path / "test" / name).mkdir(parents=True)
+        picture.rename(tmp_path / "test" / name / "a.png")
+    command = ["evaluate", "clothes", "--data", tmp_path / "test", "--split", "all", "--metrics", "likelihood"]
+    nll = float(run(*command, "--samples", "2000").split("class known")[1].split()[0])
+    x = torch.stack([toys.BINARY.load(path) for path in sorted((tmp_path / "test").rglob("*.png"))])
+    with torch.no_grad():
+        right, wrong = (-model.log_prob(x, condition=c, samples=9999).mean() for c in ([2, 1], [0, 1]))
+    assert abs(nll - right) < 0.02 < abs(right - wrong)
 
 
 def test_evaluate_measures_what_is_asked_for(run, tmp_path):
@@ -295,6 +386,17 @@ def test_push_and_pull(run, hub, tmp_path):
         ("sample toy-vae", "Missing from zoo sample: -o PATH"),
         ("sample toy-vae -o OUT --colour red", "Unrecognized options: --colour"),
         ("reconstruct toy-vae -o OUT", "there is no file to read"),
+        (
+            "reconstruct toy-conditional-vae PICTURE -o OUT",
+            "is told a class: give --condition, one class or one for each",
+        ),
+        ("encode toy-gan PICTURE -o OUT.csv", "toy-gan is a ToyGAN and has no latent space"),
+        ("encode toy-vae PICTURE -o OUT", "a table is written as .csv or .npy"),
+        ("encode toy-vae FILE -o OUT.csv", "FILE is no picture"),
+        ("encode toy-ppca TABLE -o TABLE", "would be written over"),
+        ("score toy-gan PICTURE", "toy-gan is a ToyGAN and has no likelihood"),
+        ("complete toy-vae PICTURE -o OUT", "toy-vae is a ToyVAE and completes nothing"),
+        ("complete toy-pixelcnn PICTURE -n 0 -o OUT", "n must be a positive whole number, got 0"),
         ("reconstruct toy-vae missing.png -o OUT", "missing.png does not exist"),
         ("reconstruct toy-vae FILE -o OUT", "FILE is no picture"),
         ("reconstruct toy-gan FILE -o OUT", "toy-gan is a ToyGAN and has no latent space"),
@@ -310,7 +412,7 @@ def test_push_and_pull(run, hub, tmp_path):
         ("evaluate toy-vae --data digits --limit 9 --metrics features", "metrics of features need a network"),
         ("evaluate toy-vae --data digits --limit 9 --mean", "samples of ToyVAE cannot end with means"),
         ("evaluate toy-vae --data digits --split all --metrics neighbours", "with training data beside them"),
-        ("evaluate toy-ppca --data grid --limit 9 --classifier OUT", "the points of grid have no labels"),
+        ("evaluate toy-ppca --data grid --limit 9 --classifier OUT", "grid has no labels"),
         ("evaluate toy-ppca --data grid --limit 9 --metrics likelihood --neighbours OUT", "that is not measured"),
         (
             "evaluate toy-vae --data digits --classifier OUT --inception",
@@ -327,6 +429,8 @@ def test_push_and_pull(run, hub, tmp_path):
 )
 def test_errors_are_one_sentence(run, tmp_path, pictures, arguments, message):
     places = {"OUT": tmp_path / "out", "FILE": tmp_path / "FILE", "PICTURE": pictures[0]}
+    places |= {"OUT.csv": tmp_path / "out.csv", "TABLE": tmp_path / "points.csv"}
+    places["TABLE"].write_text("x,y\n1,2\n")
     places["FILE"].write_text("no picture")
     err = run(*[places.get(word, word) for word in arguments.split()], code=2)
     assert message in err and err.count("\n") == 1 and err.startswith("zoo: ")

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.toys import generator
 from zoo.distributions import (
     Bernoulli,
     Categorical,
@@ -15,10 +16,6 @@ from zoo.distributions import (
     Point,
 )
 from zoo.hierarchy import TopDown
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def grid(levels):
@@ -115,8 +112,8 @@ def test_discretised_logistic_gradients_are_finite_far_away():
 
 
 def test_discretised_logistic_samples_follow_the_mass():
-    likelihood = DiscretizedLogistic(torch.tensor([[0.3]]), torch.tensor([[-1.0]]), levels=8)
-    draws = likelihood.sample((100_000,), generator=generator()).flatten()
+    likelihood = DiscretizedLogistic(torch.full((100_000, 1), 0.3), torch.full((100_000, 1), -1.0), levels=8)
+    draws = likelihood.sample(generator=generator()).flatten()
     levels = torch.linspace(-1, 1, 8)
     mass = DiscretizedLogistic(torch.full((8, 1), 0.3), torch.full((8, 1), -1.0), levels=8).log_prob(levels[:, None])
     counts = torch.stack([(draws - level).abs() < 1e-4 for level in levels]).sum(1)

@@ -11,6 +11,7 @@ from modalities.images import Images
 from modalities.latents import Latents
 from modalities.points import Points
 from tests import toys
+from tests.toys import generator
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.conditions import Classes
@@ -21,10 +22,6 @@ from zoo.model import Explicit, Trainable
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vq import VQVAE
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def config(**arguments):

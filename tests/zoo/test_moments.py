@@ -10,20 +10,14 @@ from zoo.moments import Moments
 def rows(n=50, d=7):
     """Correlated rows whose mean lies far from zero."""
     generator = torch.Generator().manual_seed(0)
-    mixed = (
-        torch.randn(n, d, dtype=torch.float64, generator=generator) @ torch.randn(d, d, generator=generator).double()
-    )
-    return 0.01 * mixed + 1000
+    x, mixing = (torch.randn(size, d, dtype=torch.float64, generator=generator) for size in (n, d))
+    return 0.01 * x @ mixing + 1000
 
 
 def moments_of(x, squares):
     deviation = x - x.mean(0)
-    found = {
-        "elements": deviation.square().sum(0),
-        "total": deviation.square().sum(),
-        "scatter": deviation.T @ deviation,
-    }
-    return Moments(len(x), x.mean(0), found[squares])
+    found = {"elements": deviation.square().sum(0), "total": deviation.square().sum()}
+    return Moments(len(x), x.mean(0), (found | {"scatter": deviation.T @ deviation})[squares])
 
 
 @pytest.mark.parametrize("squares", ["elements", "total", "scatter"])
@@ -65,8 +59,7 @@ def share(rank):
     part, found = [x[:30], x[:0], x[30:]][rank], {}
     for squares in ("elements", "total", "scatter"):
         like = moments_of(x, squares)
-        empty = Moments(0, torch.zeros_like(like.mean), torch.zeros_like(like.squares))
-        own = moments_of(part, squares) if len(part) else empty
+        own = moments_of(part, squares) if len(part) else Moments(0, 0 * like.mean, 0 * like.squares)
         own.all_reduce()
         found[squares] = own.squares
         found |= {"count": torch.tensor(own.count), "mean": own.mean}

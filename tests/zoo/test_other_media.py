@@ -15,8 +15,10 @@ from modalities.meshes import Meshes
 from modalities.points import Points
 from tests import toys
 from tests.speech import HOP, Sounds, Speaker, Spelling
+from tests.toys import generator
 from zoo.conditions import Classes
-from zoo.distributions import DiagonalGaussian, Joint
+from zoo.distributions import DiagonalGaussian
+from zoo.hierarchy import Joint
 from zoo.model import Variational
 from zoo.training import TrainingConfig, train
 
@@ -44,10 +46,6 @@ def test_no_family_or_medium_is_named_outside_of_its_home():
 
 def config(**changes):
     return TrainingConfig(**dict(steps=150, batch_size=16, learning_rate=0.02, log_every=50, ema=0.9) | changes)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def reloaded(model, folder):

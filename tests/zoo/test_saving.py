@@ -19,9 +19,8 @@ from zoo.card import Card
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError
 from zoo.hub import load, pull, push, save
 
-CARD = Card(
-    "A toy that generates 4 x 3 pixels.", "Made up. " * 200
-)  # longer than the weights, for a disk that fills up
+CARD = Card("A toy that generates 4 x 3 pixels.", "Made up. " * 200)
+"""Longer than the weights, for a disk that fills up."""
 PICTURE = Image.new("RGB", (4, 3))
 
 
@@ -35,69 +34,32 @@ def folder(model, tmp_path):
     return save(model, tmp_path / "toy", CARD, picture=PICTURE)
 
 
-def photographs(place, checkpoint):
-    (place / "photos").mkdir()
-    for name in ("a.png", "b.png"):
-        PICTURE.save(place / "photos" / name)
-    return place / "photos", "holds a.png, which this package did not write"
-
-
-def project(place, checkpoint):
-    (place / "project").mkdir()
-    (place / "project" / "README.md").write_text("My project.")
-    return place / "project", "holds README.md"
-
-
-def configuration(place, checkpoint):
-    (place / "bert").mkdir()
-    (place / "bert" / CONFIG).write_text(json.dumps({"architectures": ["Bert"]}))
-    (place / "bert" / WEIGHTS).write_bytes(b"")
-    return place / "bert", "holds config.json"
-
-
-def picture(place, checkpoint):
-    PICTURE.save(checkpoint / "mine.png")
-    return checkpoint, "holds mine.png"
-
-
-def hidden(place, checkpoint):
-    (checkpoint / ".git").write_text("gitdir: elsewhere")
-    return checkpoint, "holds .git"
-
-
-def subfolder(place, checkpoint):
-    (checkpoint / "samples.png").unlink()
-    (checkpoint / "samples.png").mkdir()
-    (checkpoint / "samples.png" / "thesis.tex").write_text("years of work")
-    return checkpoint, "holds samples.png"
-
-
-def link(place, checkpoint):
-    PICTURE.save(place / "mine.png")
-    (checkpoint / "samples.png").unlink()
-    (checkpoint / "samples.png").symlink_to(place / "mine.png")
-    return checkpoint, "holds samples.png"
-
-
-def claim(place, checkpoint):
-    config = json.loads((checkpoint / CONFIG).read_text())
-    (checkpoint / CONFIG).write_text(json.dumps(config | {"files": [*config["files"], "../photos"]}))
-    return checkpoint, "holds README.md"
-
-
-def former(place, checkpoint):
-    (place / ".new.former").mkdir()
-    (place / ".new.former" / "thesis.tex").write_text("years of work")
-    return place / "new", "is in the way, and this package did not write it"
-
-
-def file(place, checkpoint):
-    (place / "thesis.tex").write_text("years of work")
-    return place / "thesis.tex", "is a file, and a folder is to be written"
-
-
-FOREIGN = [photographs, project, configuration, picture, hidden, subfolder, link, claim, former, file]
-"""What may stand where somebody saves: each makes it, and gives the path and what is said about it."""
+CLAIM = {"family": "toy-vae", "arguments": {}, "files": ["README.md", "../photos"]}
+FOREIGN = {
+    "photographs": (
+        {"photos/a.png": "", "photos/b.png": ""},
+        "photos",
+        "holds a.png, which this package did not write",
+    ),
+    "a project": ({"project/README.md": "My project."}, "project", "holds README.md"),
+    "another's checkpoint": (
+        {f"bert/{CONFIG}": '{"architectures": []}', f"bert/{WEIGHTS}": ""},
+        "bert",
+        "holds config",
+    ),
+    "a picture among ours": ({"toy/mine.png": ""}, "toy", "holds mine.png"),
+    "what is hidden": ({"toy/.git": "gitdir: elsewhere"}, "toy", "holds .git"),
+    "a folder called as ours": ({"toy/samples.png/thesis.tex": "years of work"}, "toy", "holds samples.png"),
+    "a link called as ours": ({"mine.png": "", "toy/samples.png": Path("../mine.png")}, "toy", "holds samples.png"),
+    "a list of other files": ({f"toy/{CONFIG}": json.dumps(CLAIM)}, "toy", "holds README.md"),
+    "what stepped aside": (
+        {".new.former/thesis.tex": "years of work"},
+        "new",
+        "is in the way, and this package did not",
+    ),
+    "a file": ({"thesis.tex": "years of work"}, "thesis.tex", "is a file, and a folder is to be written"),
+}
+"""What may stand where somebody saves: what is in which file, or where it links to; the place; what is said of it."""
 
 
 class TestSafety:
@@ -155,13 +117,19 @@ class TestSafety:
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
     @pytest.mark.parametrize("write", ["save", "pull"])
-    @pytest.mark.parametrize("make", FOREIGN)
-    def test_what_this_package_did_not_write_is_never_replaced(self, make, write, model, folder, tmp_path, hub):
+    @pytest.mark.parametrize("files, target, reason", FOREIGN.values(), ids=FOREIGN)
+    def test_what_this_package_did_not_write_is_never_replaced(
+        self, write, files, target, reason, model, folder, tmp_path, hub
+    ):
         push(folder, "org/toy")
-        target, reason = make(tmp_path, folder)
+        for name, content in files.items():
+            path = tmp_path / name
+            (path.parent if path.parent.is_file() else path).unlink(missing_ok=True)
+            path.parent.mkdir(exist_ok=True)
+            path.symlink_to(content) if isinstance(content, Path) else path.write_text(content)
         before = contents(tmp_path)
         with pytest.raises(CheckpointError, match=reason) as error:
-            save(model, target) if write == "save" else pull("org/toy", target)
+            save(model, tmp_path / target) if write == "save" else pull("org/toy", tmp_path / target)
         assert "\n" not in str(error.value)
         assert contents(tmp_path) == before
 

@@ -8,16 +8,12 @@ from torch import nn
 
 from modalities.data import Arrays, Batch
 from modalities.images import Images
-from tests.toys import data_for
+from tests.toys import data_for, generator
 from zoo.distributions import Bernoulli, DiscretizedLogistic
 from zoo.training import TrainingConfig, train
 from zoo.variational.vq import VQVAE, UniformCodes
 
 GRID = Images(1, 4, 4, 2)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(medium=GRID, **changes):
@@ -150,9 +146,9 @@ def test_uniform_codes_are_uniform_and_narrow_with_the_temperature():
     [
         (Images(1, 5, 4, 2), {}, "multiples of 2, got 5 x 4"),
         (GRID, dict(downsampling=3), "power of 2"),
-        (GRID, dict(downsampling=1), "power of 2"),
-        (GRID, dict(codes=1), "at least 2 codes"),
-        (GRID, dict(revival=0.0), "revival between"),
+        (GRID, dict(downsampling=1), "downsampling must be"),
+        (GRID, dict(codes=1), "at least 2, got 1"),
+        (GRID, dict(revival=0.0), "revival must lie between"),
     ],
 )
 def test_impossible_sizes_are_refused(medium, arguments, reason):

@@ -16,7 +16,7 @@ from modalities import Modality
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.samplers import Incremental
 from zoo.conditions import Classes
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import ChainLikelihood
 from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
@@ -50,12 +50,11 @@ class GatedPixelCNN(Autoregressive):
         embedding: int | None = None,
     ):
         super().__init__()
-        self.describe(modality, likelihood, components)
-        if len(self.positions) != 2 or kernel % 2 == 0 or first_kernel % 2 == 0 or layers < 1:
-            raise ValueError(
-                f"expected items [channels, height, width], odd kernels and at least 1 layer, got {modality.shape}, "
-                f"{kernel}, {first_kernel}, {layers}"
-            )
+        counts = dict(width=width, layers=layers, kernel=kernel, first_kernel=first_kernel, head=head)
+        counts |= {} if embedding is None else {"embedding": embedding}
+        self.describe(modality, likelihood, components, axes=3, **counts)
+        if kernel % 2 == 0 or first_kernel % 2 == 0:
+            raise ValueError(f"expected odd kernels, got {kernel} and {first_kernel}")
         if embedding is not None and not self.discrete:
             raise ValueError("embedding is for values of levels: real numbers have no vectors to look up")
         self.condition, groups = condition, self.likelihood_head.groups

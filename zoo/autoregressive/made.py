@@ -41,12 +41,7 @@ class MADE(Autoregressive):
         condition: Classes | None = None,
     ):
         super().__init__()
-        if len(modality.shape) != 1 or min(width, layers, components) < 1:
-            raise ValueError(
-                f"expected items [d], and at least 1 unit, 1 layer and 1 component, got {list(modality.shape)}, "
-                f"{width}, {layers}, {components}"
-            )
-        self.describe(modality, None, components)
+        self.describe(modality, None, components, axes=1, width=width, layers=layers)
         d = modality.shape[0]
         self.condition, hidden = condition, d * width
         # A vector is an image of one pixel, a coordinate a group of its channels.

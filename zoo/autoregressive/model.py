@@ -7,16 +7,17 @@ channels of a position follow each other or are drawn together.
 
 import abc
 import math
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch
+from modalities.data import Batch, Items, Tree
 from zoo.autoregressive.samplers import SAMPLERS, Draws, Incremental, Sampler
-from zoo.distributions import full_precision, uniform_noise
-from zoo.model import Explicit, Notes, Rng, Trainable, check_count, check_temperature
+from zoo.checks import check_count, check_counts, check_temperature
+from zoo.distributions import Rng, full_precision, uniform_noise
+from zoo.model import Explicit, Notes, Trainable
 from zoo.nn.likelihood import ChainHead, ChainLikelihood
 from zoo.nn.normalisation import Standardise
 from zoo.showcase import Exhibit, completion_exhibit
@@ -36,10 +37,19 @@ class Autoregressive(Explicit, Trainable):
     draws: int
     """How many draws make an item: one a position, or one for each of its channels."""
 
-    def describe(self, modality: Modality, likelihood: ChainLikelihood | None, components: int) -> None:
-        """Take channels, positions and the likelihood from the medium. A vector is a row of its coordinates."""
+    def describe(
+        self, modality: Modality, likelihood: ChainLikelihood | None, components: int, axes: int, **counts: int
+    ) -> None:
+        """Take channels, positions and the likelihood from the medium. A vector is a row of its coordinates.
+
+        Raises ValueError for a medium of other than so many axes, and for counts that are not positive whole numbers.
+        """
+        check_counts(components=components, **counts)
         self.modality = modality
         shape = modality.shape
+        if len(shape) != axes or None in shape:
+            items = {1: "[elements]", 2: "[channels, time]", 3: "[channels, height, width]"}[axes]
+            raise ValueError(f"{type(self).__name__} takes items {items}; {modality.kind} have the shape {list(shape)}")
         self.positions = shape if len(shape) == 1 else shape[1:]
         self.likelihood_head = ChainHead(1 if len(shape) == 1 else shape[0], modality.levels, likelihood, components)
         self.draws = math.prod(self.positions) * self.likelihood_head.groups
@@ -47,7 +57,7 @@ class Autoregressive(Explicit, Trainable):
         if not self.discrete:
             self.standardise = Standardise(shape)
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
@@ -68,23 +78,22 @@ class Autoregressive(Explicit, Trainable):
     def incremental(self, n: int, condition: Tensor | None = None) -> Incremental:
         """The same network, to be run position by position on n items."""
 
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """Exact log-probability in nats an item, shape [batch]; a mass where the medium has levels, else a density.
 
         Raises `MediaError` where values are not levels of the medium.
         """
-        return self._log_prob(self.check_items(x, levels=True), condition, generator)
+        x = self.check_items(x, levels=True)
+        return self.in_parts(self._log_prob, x, self.prepare_condition(condition, len(x), generator))
 
     def loss(
         self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
     ) -> dict[str, Tensor]:
         """The negative log-likelihood in nats an item, averaged over the batch."""
-        return {"loss": -self._log_prob(batch.x, batch.condition, generator).mean()}
+        condition = self.prepare_condition(batch.condition, len(batch.x), generator)
+        return {"loss": -self._log_prob(batch.x, condition).mean()}
 
-    def _log_prob(self, x: Tensor, condition: object, generator: torch.Generator | None) -> Tensor:
-        labels = self.prepare_condition(condition, len(x), generator)
+    def _log_prob(self, x: Tensor, labels: Tree) -> Tensor:
         x, log_volume = self.to_unit(x)
         return self.likelihood_head(self.outputs(x, cast(Tensor | None, labels))).log_prob(x) - log_volume
 
@@ -111,7 +120,7 @@ class Autoregressive(Explicit, Trainable):
         condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         sampler: Sampler = "incremental",
     ) -> Tensor:
         """Draw n items, shape [n, ...]. The draws themselves are the items, so `mean` changes nothing.
@@ -131,7 +140,7 @@ class Autoregressive(Explicit, Trainable):
         *,
         condition: object = None,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         sampler: Sampler = "incremental",
     ) -> Tensor:
         """Draw what is not known of items from its exact distribution given what is known.
@@ -177,7 +186,7 @@ class Autoregressive(Explicit, Trainable):
         n: int,
         condition: object,
         temperature: float,
-        generator: torch.Generator | None,
+        generator: Rng,
         sampler: Sampler,
         known: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:

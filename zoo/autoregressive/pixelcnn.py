@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from modalities import Modality
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.samplers import Incremental
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import ChainLikelihood
 from zoo.nn.masked import MaskedConv2d, PointConv2d, PointHead, RowConv2d
 
@@ -45,11 +45,7 @@ class PixelCNN(Autoregressive):
         components: int = 10,
     ):
         super().__init__()
-        self.describe(modality, likelihood, components)
-        if len(self.positions) != 2 or blocks < 1:
-            raise ValueError(
-                f"expected items [channels, height, width] and at least 1 block, got {modality.shape} and {blocks}"
-            )
+        self.describe(modality, likelihood, components, axes=3, width=width, blocks=blocks, head=head)
         groups = self.likelihood_head.groups
         self.first = MaskedConv2d(self.likelihood_head.channels, 2 * width, 3, 3, "A", groups)
         self.blocks = cast(Sequence[Block], nn.ModuleList(Block(width, groups) for _ in range(blocks)))

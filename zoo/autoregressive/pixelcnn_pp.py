@@ -5,6 +5,7 @@ Likelihood and Other Modifications", 2017. Where this departs from it: weights a
 initial lengths are computed for inputs of unit variance in place of being measured on a first batch.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
@@ -24,8 +25,9 @@ from zoo.autoregressive.shifted import (
     UpsampledRow,
     copy_columns,
 )
+from zoo.checks import check_numbers
 from zoo.conditions import Classes
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 
@@ -65,22 +67,19 @@ class PixelCNNPlusPlus(Autoregressive):
         condition: Classes | None = None,
     ):
         super().__init__()
-        self.describe(modality, None, components)
+        self.describe(modality, None, components, axes=3, width=width, blocks=blocks)
+        check_numbers(0, math.nextafter(1, 0), dropout=dropout)
         step = 2 ** (LEVELS - 1)
-        if len(self.positions) != 2 or any(size % step for size in self.positions):
+        if any(size % step for size in self.positions):
             raise ValueError(
-                f"modality must give items [channels, height, width], height and width divisible by {step} since both "
-                f"are halved {LEVELS - 1} times, got {list(modality.shape)}"
+                f"height and width must be divisible by {step} since both are halved {LEVELS - 1} times, got "
+                f"{list(modality.shape)}"
             )
         head = self.likelihood_head
         if head.groups > 1:
             raise ValueError(
                 f"modality has {head.channels} channels of 2 levels: PixelCNN++ draws a pixel's channels "
                 "together, by a mixture that takes 3 or more levels; use GatedPixelCNN"
-            )
-        if width < 1 or blocks < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"expected width and blocks of at least 1 and dropout in [0, 1), got {width}, {blocks}, {dropout}"
             )
         self.condition = condition
         classes = None if condition is None else len(condition)

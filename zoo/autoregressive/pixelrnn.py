@@ -57,17 +57,14 @@ class PixelRNN(Autoregressive):
         components: int = 10,
     ):
         super().__init__()
-        self.describe(modality, likelihood, components)
-        if len(self.positions) != 2 or layers < 1:
-            raise ValueError(
-                f"expected items [channels, height, width] and at least 1 layer, got {modality.shape}, {layers}"
-            )
+        self.describe(modality, likelihood, components, axes=3, width=width, layers=layers, head=head)
         if math.prod(self.positions) > MOST_PIXELS:
             raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, of which each is a step, got {self.positions}")
         if kind not in ("row", "diagonal"):
             raise ValueError(f"kind is row or diagonal, got {kind!r}")
         self.kind, self.groups, channels = kind, self.likelihood_head.groups, self.likelihood_head.channels
-        self.wavefronts = Wavefronts(*self.positions, kind)
+        height, columns = self.positions
+        self.wavefronts = Wavefronts(height, columns, kind)
         self.first = MaskedConv2d(channels, 2 * width, REACH, REACH, "A", self.groups)
         self.first_reverse = MaskedConv2d(channels, 2 * width, REACH, REACH, "B") if kind == "diagonal" else None
         stack = nn.ModuleList(LSTMLayer(width, kind, self.groups) for _ in range(layers))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from modalities import Modality
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.samplers import Incremental
+from zoo.checks import check_count
 from zoo.conditions import Classes
-from zoo.nn.layout import channels_last
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import ChainLikelihood
 
 
@@ -48,16 +49,9 @@ class WaveNet(Autoregressive):
         components: int = 10,
     ):
         super().__init__()
-        self.describe(modality, likelihood, components)
-        if len(modality.shape) != 2 or min(width, layers, cycles, skip) < 1:
-            raise ValueError(
-                f"expected items [channels, time], and at least 1 channel, layer, cycle and skip channel, got "
-                f"{list(modality.shape)}, {width}, {layers}, {cycles}, {skip}"
-            )
-        if layers > 30 or cycles > 1000:
-            raise ValueError(
-                f"expected at most 30 layers, dilations up to 2^29, and 1,000 cycles, got {layers}, {cycles}"
-            )
+        self.describe(modality, likelihood, components, axes=2, width=width, skip=skip)
+        check_count(layers, "layers", most=30)  # dilations up to 2^29
+        check_count(cycles, "cycles", most=1000)
         head = self.likelihood_head
         if head.groups > 1:
             raise ValueError(

@@ -1,8 +1,9 @@
 """Attributes in a latent space: a direction for each, the others partialled out, and a linear probe beside them."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +34,7 @@ def partial_out(attributes: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Ten
     complete, standard = _standardise(attributes)
     left = {}
     for column, name in enumerate(attributes):
-        others = torch.cat([standard[:, :column], standard[:, column + 1 :]], 1)
-        own = standard[:, column : column + 1]
+        own, others = standard[:, [column]], standard[:, torch.arange(len(attributes)) != column]
         rest = own - others @ torch.linalg.lstsq(others, own).solution if others.shape[1] else own
         left[name] = rest[:, 0]
     return complete, left
@@ -60,8 +60,7 @@ def project(model: Latent, x: Tensor, directions: Mapping[str, Z]) -> dict[str, 
     """How far items lie along directions, in their lengths, n numbers each."""
     parts: dict[str, list[Tensor]] = {name: [] for name in directions}
     for batch in x.to(model.device).split(BATCH):
-        prior: Any = model.prior(n=len(batch))
-        z = _flatten(prior.standardise(model.encode(batch).mean), 1)
+        z = _flatten(model.prior(n=len(batch)).standardise(model.encode(batch).mean), 1)
         for name, direction in directions.items():
             step = _flatten(direction, 0).to(z)
             parts[name].append((z @ step / step.square().sum()).cpu())
@@ -81,19 +80,16 @@ def linear_probe(pca: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> Pr
     """
     from sklearn.linear_model import Ridge
 
-    def scores(x: Tensor) -> Any:
+    def scores(x: Tensor) -> np.ndarray:
         return torch.cat([pca.encode(batch).mean for batch in x.split(BATCH)]).double().numpy()
 
     complete, standard = _standardise(attributes)
     known = scores(x[complete])
     # As much ridge as a fifth of the average variance, so that few items do.
     ridge = Ridge(alpha=0.2 * (known**2).sum(0).mean()).fit(known, standard.numpy())
-
-    def read(x: Tensor) -> dict[str, Tensor]:
-        numbers = torch.from_numpy(ridge.predict(scores(x))).reshape(len(x), -1)
-        return dict(zip(attributes, numbers.unbind(1), strict=True))
-
-    return read
+    return lambda x: dict(
+        zip(attributes, torch.from_numpy(ridge.predict(scores(x))).reshape(len(x), -1).unbind(1), strict=True)
+    )
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -114,14 +110,14 @@ def measure_directions(
     *,
     known: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     moved: int = 16,
-) -> dict[str, Any]:
+) -> dict[str, float | list[float]]:
     """What held-out items tell of directions: numbers by their names.
 
     The correlation of an attribute with the place along its direction, beside that with the linear probe; and what is
     read off the first `moved` items as each goes along the direction from -3 to 3, their means: by the probe, or by a
     function of items in `known`, where an attribute has one.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, float | list[float]] = {}
     places, readings, known = project(model, x, directions), probe(x), known or {}
     for name in directions:
         if name not in attributes or torch.isfinite(attributes[name]).sum() < 3:

@@ -2,16 +2,14 @@
 
 import copy
 import hashlib
-import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalities import MediaError, Modality
-from modalities.data import Batch, batches
+from modalities.data import Batch, Items, batches
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, load_weights, read_config, write_files
 from zoo.distributions import full_precision
 from zoo.evaluation.features import FeatureNetwork
@@ -51,13 +49,13 @@ class Classifier(nn.Module):
         """Unnormalised log-probabilities of the classes, shape [batch, classes]."""
         return full_precision(self.encoder(self.standardise(x)))
 
-    def forward(self, batch: Batch, **_: Any) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, **_: object) -> dict[str, Tensor]:
         """The cross-entropy of a batch (x, labels) in nats, and the share that is classified correctly."""
         logits, labels = self.logits(batch.x), batch.labels
         return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
-    def accuracy(self, data: Any) -> float:
+    def accuracy(self, data: Items) -> float:
         """The share of a data set of (x, label) that is classified correctly, in [0, 1]."""
         device = self.encoder.output.weight.device
         correct = count = 0
@@ -70,8 +68,8 @@ class Classifier(nn.Module):
 def feature_network(
     folder: str | Path,
     medium: Modality,
-    training: Any = None,
-    test: Any = None,
+    training: Items | None = None,
+    test: Items | None = None,
     *,
     width: int = 16,
     blocks: int = 1,
@@ -109,9 +107,8 @@ def feature_network(
     try:
         classifier, accuracy, seen = _build(**about["classifier"]), float(about["accuracy"]), about["medium"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / CONFIG} does not describe a classifier: {error}; train one in another folder"
-        ) from error
+        why = f"does not describe a classifier: {error}; train one in another folder"
+        raise CheckpointError(f"{folder / CONFIG} {why}") from error
     if seen != _describe(medium):
         raise CheckpointError(
             f"the classifier in {folder} was trained on {seen}, and the items are {_describe(medium)}; train another "
@@ -119,10 +116,7 @@ def feature_network(
         )
     load_weights(classifier.state_dict(), folder / WEIGHTS)
     classifier.to(device).eval()
-    with open(folder / WEIGHTS, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
-
-    shape = about["classifier"]["shape"]
+    digest, shape = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8], about["classifier"]["shape"]
 
     def features(x: Tensor) -> Tensor:
         if list(x.shape[1:]) != shape:
@@ -142,16 +136,15 @@ def _build(shape: list[int], width: int, blocks: int, hidden: int, classes: int)
     return Classifier(Standardise(size), Encoder(size, classes, width, blocks, hidden), classes)
 
 
-def _train(folder: Path, training: Any, sizes: dict[str, int], config: TrainingConfig) -> tuple[Classifier, dict]:
+def _train(folder: Path, training: Items, sizes: dict[str, int], config: TrainingConfig) -> tuple[Classifier, dict]:
     """A trained classifier and the arguments of its `_build`."""
     labels = getattr(training, "labels", None)
     if labels is None:
         raise MediaError("the data have no labels to train a classifier on")
     some = subset(training, min(len(training), 2000), torch.Generator().manual_seed(config.seed)).x
-    arguments: dict[str, Any] = {"shape": list(some.shape[1:]), **sizes, "classes": int(max(labels)) + 1}
+    sizes = {**sizes, "classes": int(max(labels)) + 1}
     torch.manual_seed(config.seed)
-    classifier = _build(**arguments)
+    classifier = _build(list(some.shape[1:]), **sizes)
     classifier.standardise.fit(some)
-    os.makedirs(folder, exist_ok=True)
     train(classifier, training, config, folder / "training")
-    return classifier.cpu().eval(), arguments
+    return classifier.cpu().eval(), {"shape": list(some.shape[1:]), **sizes}

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,20 +102,18 @@ class Comparison(NamedTuple):
 
     def table(self) -> str:
         """The table in Markdown and the notes below it."""
-        rows = [row for row in self.rows if row.cells]
-        columns = [column for column in ORDER if any(column in row.cells for row in rows)]
+        names = {f"`{row.name}`" if "family" in row.cells else row.name: row.cells for row in self.rows if row.cells}
+        columns = [column for column in ORDER if any(column in cells for cells in names.values())]
         lines = [["model", *columns], ["---"] * (len(columns) + 1)]
-        for row in rows:
-            name = f"`{row.name}`" if "family" in row.cells else row.name
-            lines.append([name, *(row.cells.get(column, "–") for column in columns)])
+        lines += [[name, *(cells.get(column, "–") for column in columns)] for name, cells in names.items()]
         return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in self.notes)])
 
     def show(self, gap: int = 8) -> "Image":
         """The first test items and the first samples of every model, its name at the side."""
         from PIL import Image, ImageDraw, ImageFont
 
-        font = ImageFont.load_default(15)
-        rows = {"test items": self.setting.real} | {row.name: row.samples for row in self.rows[1:]}
+        font, rows = ImageFont.load_default(15), {"test items": self.setting.real}
+        rows |= {row.name: row.samples for row in self.rows[1:]}
         strips = {name: self.setting.medium.show(x[:COLUMNS], COLUMNS).convert("RGB") for name, x in rows.items()}
         left = math.ceil(max(font.getlength(name) for name in strips)) + 2 * gap
         width = left + max(strip.width for strip in strips.values())
@@ -133,14 +131,12 @@ def common_medium(entries: Sequence[Entry]) -> Modality:
 
     Raises `MediaError` where models are of several media or sizes.
     """
-    first = entries[0]
-    ours = first.model.modality
-    for name, _, model in entries:
-        theirs = model.modality
-        if (ours.kind, ours.shape) != (theirs.kind, theirs.shape):
+    said = [f"{entry.model.modality.kind} of shape {list(entry.model.modality.shape)}" for entry in entries]
+    for entry, theirs in zip(entries, said, strict=True):
+        if theirs != said[0]:
             raise MediaError(
-                f"models of one medium and size can be compared: {first.name} is of {ours.kind} of shape "
-                f"{list(ours.shape)}, {name} of {theirs.kind} of shape {list(theirs.shape)}"
+                f"models of one medium and size can be compared: {entries[0].name} is of {said[0]}, {entry.name} of "
+                f"{theirs}"
             )
     return min((entry.model.modality for entry in entries), key=lambda medium: medium.levels or 0)
 
@@ -194,14 +190,11 @@ def _measure(entry: Entry, setting: Setting) -> Row:
     model = entry.model
     condition, mean = condition_of(model, setting.labels), setting.mean and has_means(model)
     drawn = draw(model, len(setting.real), condition, mean=mean, generator=setting.generator())
-    cells = {"family": _family(model)}
-    scorer = setting.scorer(model)
+    cells, scorer = {"family": _family(model)}, setting.scorer(model)
     if scorer is not None:
-        data: Any = Arrays(setting.real, setting.labels)
-        found = evaluate(
-            scorer, data, "", metrics=["likelihood"], samples=setting.draws, batch_size=64, seed=setting.seed
-        )
-        cells |= _cell({figure.metric: figure for figure in found.figures}, setting.medium)
+        data, draws = Arrays(setting.real, setting.labels), setting.draws
+        found = evaluate(scorer, data, "", metrics=["likelihood"], samples=draws, batch_size=64, seed=setting.seed)
+        cells |= _cell(found.figures, setting.medium)
     cells |= setting.compare(quantise(drawn, model.modality.levels, setting.medium, setting.generator()))
     seconds = seconds_trained(trained(entry.folder))
     cells |= {} if seconds is None else {"training": duration(seconds)}
@@ -216,10 +209,10 @@ def _measure(entry: Entry, setting: Setting) -> Row:
     return Row(entry.name, drawn, cells)
 
 
-def _cell(figures: dict[str, Figure], medium: Modality) -> dict[str, str]:
+def _cell(figures: Sequence[Figure], medium: Modality) -> dict[str, str]:
     """The likelihood in bits a dimension, or in nats where the medium has no levels, with what kind of number it is."""
-    figure = figures["NLL" if medium.levels is None else "bits/dim"]
-    return {figure.metric: f"{figure.measured} ({figure.kind})"}
+    wanted = "NLL" if medium.levels is None else "bits/dim"
+    return {f.metric: f"{f.measured} ({f.kind})" for f in figures if f.metric == wanted}
 
 
 def _family(model: GenerativeModel) -> str:
@@ -248,7 +241,7 @@ def _independent(training: Items, setting: Setting) -> Row:
     samples = (2 / (levels - 1) * drawn.float() - 1).reshape(setting.real.shape)
     bits = -share.log2()[torch.arange(d), to_levels(setting.real)].mean(1)
     figure = mean_figure("bits/dim", bits, "", kind="mass")
-    return Row(FLOOR, samples, _cell({"bits/dim": figure}, setting.medium) | setting.compare(samples))
+    return Row(FLOOR, samples, _cell([figure], setting.medium) | setting.compare(samples))
 
 
 def _notes(entries: Sequence[Entry], name: str, setting: Setting) -> list[str]:
@@ -260,25 +253,25 @@ def _notes(entries: Sequence[Entry], name: str, setting: Setting) -> list[str]:
         f"errors. A bound is by {setting.draws} draws an item, where latents are drawn; it is no smaller than what it "
         f"bounds, and may be far above it. All seeds are {setting.seed}."
     ]
-    remarks: dict[str, list[str]] = {}
-    for entry in entries:
-        model, scorer = entry.model, setting.scorer(entry.model)
-        holds = {
-            "other levels than the items, so that no bits are given; samples are shown as they are": (
-                model.modality.levels != levels
-            ),
-            "scored by the density of the same parameters": scorer not in (None, model),
-            "scored by the density of dequantised elements plus the bin width": (
-                scorer is not None and not scorer.discrete and levels is not None
-            ),
-            "samples end with the mean of p(x given z); draws, which are scored, are noisier": (
-                setting.mean and has_means(model)
-            ),
-            "samples are told what the test items come with, one for one": model.condition is not None,
-        }
-        for remark in (remark for remark, true in holds.items() if true):
-            remarks.setdefault(remark, []).append(f"`{entry.name}`")
-    said += [f"{', '.join(names)}: {remark}." for remark, names in remarks.items()]
+    scorers = [(f"`{name}`", model, setting.scorer(model)) for name, _, model in entries]
+    remarks = {
+        "other levels than the items, so that no bits are given; samples are shown as they are": [
+            name for name, model, _ in scorers if model.modality.levels != levels
+        ],
+        "scored by the density of the same parameters": [
+            n for n, model, scorer in scorers if scorer not in (None, model)
+        ],
+        "scored by the density of dequantised elements plus the bin width": [
+            name for name, _, scorer in scorers if scorer and not scorer.discrete and levels is not None
+        ],
+        "samples end with the mean of p(x given z); draws, which are scored, are noisier": [
+            name for name, model, _ in scorers if setting.mean and has_means(model)
+        ],
+        "samples are told what the test items come with, one for one": [
+            n for n, model, _ in scorers if model.condition
+        ],
+    }
+    said += [f"{', '.join(names)}: {remark}." for remark, names in remarks.items() if names]
     if setting.network is None or setting.base is None:
         said.append("Samples are not compared in features: no network is given, or the items are too few.")
     else:

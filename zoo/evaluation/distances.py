@@ -25,16 +25,16 @@ def measure(real: Tensor, generated: Tensor, training: Tensor, name: str, *, see
         training: as many training items.
         name: of the real items.
     """
-    found = [
-        Figure("sliced Wasserstein distance", sliced_wasserstein(real, x, seed=seed), label)
-        for label, x in pair_up(real, generated, training, name)
-    ]
+    pairs = pair_up(real, generated, training, name)
     # Data sets are often sorted: the first items may be of one class.
-    chosen = evenly_spaced(len(real), min(MOST, len(real)))
-    few = pair_up(real[chosen], generated[chosen], training[chosen], name)
-    tests = [(label, *mmd(real[chosen], x, seed=seed)) for label, x in few]
-    found += [Figure("squared MMD", value, label) for label, value, _ in tests]
-    return found + [Figure("p-value of the MMD", p, label) for label, _, p in tests]
+    some = evenly_spaced(len(real), min(MOST, len(real)))
+    few = pair_up(real[some], generated[some], training[some], name)
+    tests = [(label, *mmd(real[some], x, seed=seed)) for label, x in few]
+    return [
+        *(Figure("sliced Wasserstein distance", sliced_wasserstein(real, x, seed=seed), label) for label, x in pairs),
+        *(Figure("squared MMD", value, label) for label, value, _ in tests),
+        *(Figure("p-value of the MMD", p, label) for label, _, p in tests),
+    ]
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 256, *, seed: int = 0) -> float:
@@ -50,13 +50,9 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 256, *, seed: int
     if len(x) != len(y):
         raise ValueError(f"the two sets must be as large as each other, got {len(x)} and {len(y)}")
     # Drawn on the processor, so that every device sees the same ones.
-    generator = torch.Generator().manual_seed(seed)
-    axes = normal_noise((x.shape[1], directions), torch.empty(0, dtype=torch.float64), generator)
-    axes = (axes / axes.norm(dim=0)).to(x.device)
-    differences = [
-        ((x @ some).sort(0).values - (y @ some).sort(0).values).abs().mean(0) for some in axes.split(32, dim=1)
-    ]
-    return torch.cat(differences).mean().item()
+    axes = normal_noise((x.shape[1], directions), x.new_empty(0, device="cpu"), torch.Generator().manual_seed(seed))
+    parts = (axes / axes.norm(dim=0)).to(x.device).split(32, dim=1)
+    return torch.cat([((x @ a).sort(0).values - (y @ a).sort(0).values).abs().mean(0) for a in parts]).mean().item()
 
 
 def mmd(x: Tensor, y: Tensor, permutations: int = 1000, *, seed: int = 0) -> tuple[float, float]:
@@ -102,9 +98,10 @@ def mmd(x: Tensor, y: Tensor, permutations: int = 1000, *, seed: int = 0) -> tup
     return values[0].item(), as_large.double().mean().item()
 
 
-def _vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _vectors(*sets: Tensor) -> list[Tensor]:
+    x, y = sets
     if x.shape[1:] != y.shape[1:] or x.ndim < 2 or 0 in (*x.shape, *y.shape):
         raise ValueError(f"expected two sets of items of one shape, [n, ...], got {list(x.shape)} and {list(y.shape)}")
     check_finite(x, "items of the first set")
     check_finite(y, "items of the second set")
-    return x.detach().flatten(1).double(), y.detach().flatten(1).double()
+    return [x.detach().flatten(1).double() for x in sets]

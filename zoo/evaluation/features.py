@@ -1,7 +1,6 @@
 """Distances of samples from real items in the features of a network: Frechet distance, kernel distance, and how much
 of one set lies where the other does."""
 
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +76,7 @@ def measure(
         network: of the user's choice; its name stands beside every figure.
         name: of the real items.
     """
-    sets = pair_up(real, generated, training, name)
-    base = network(real)
+    sets, base = pair_up(real, generated, training, name), network(real)
     found = [(label, statistics(base, network(x), seed)) for label, x in sets]
     metrics = found[0][1]
     return [Figure(metric, values[metric], label, kind=network.name) for metric in metrics for label, values in found]
@@ -95,11 +93,8 @@ def statistics(real: Tensor, other: Tensor, seed: int = 0) -> dict[str, float]:
             "the Frechet distance is too large",
             stacklevel=2,
         )
-    distances = {
-        "Frechet distance": frechet_distance(real, other),
-        "kernel distance": kernel_distance(real, other, seed=seed),
-    }
-    return distances | coverage(real, other)._asdict()
+    frechet, kernel = frechet_distance(real, other), kernel_distance(real, other, seed=seed)
+    return {"Frechet distance": frechet, "kernel distance": kernel, **coverage(real, other)._asdict()}
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
@@ -130,14 +125,12 @@ def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
 
     _check(x, y)
     size = min(SUBSET, len(x), len(y))
-    generator = torch.Generator().manual_seed(seed)
-
-    def subset(features: Tensor) -> Tensor:
-        return features[torch.randperm(len(features), generator=generator)[:size]].double()
-
-    # One of all is as good as a hundred of all.
-    times = 1 if size == len(x) == len(y) else SUBSETS
-    return sum(poly_mmd(subset(x), subset(y)).item() for _ in range(times)) / times
+    times = 1 if size == len(x) == len(y) else SUBSETS  # one of all is as good as a hundred of all
+    generator, found = torch.Generator().manual_seed(seed), []
+    for _ in range(times):
+        some, others = (z[torch.randperm(len(z), generator=generator)[:size]].double() for z in (x, y))
+        found.append(poly_mmd(some, others).item())
+    return sum(found) / times
 
 
 class Coverage(NamedTuple):
@@ -166,29 +159,23 @@ def coverage(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> Coverage:
     if min(len(real), len(generated)) <= k:
         raise ValueError(f"{k} neighbours need more items than that, got {len(real)} and {len(generated)}")
     real, generated = real.double(), generated.double()
-    radius, radius_generated = _radii(real, k), _radii(generated, k)
+    # The distance of every item from its k-th neighbour, itself not counted.
+    radius, reach = (
+        torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(max(1, BLOCK // len(x)))])
+        for x in (real, generated)
+    )
     inside = hits = 0
-    recalled = torch.zeros(len(real), dtype=torch.bool)
-    closest = torch.full((len(real),), math.inf, dtype=torch.float64)
-    for part, reach in zip(_parts(generated, len(real)), _parts(radius_generated, len(real)), strict=True):
+    recalled, covered = torch.zeros(2, len(real), dtype=torch.bool)
+    at_once = max(1, BLOCK // len(real))
+    for part, theirs in zip(generated.split(at_once), reach.split(at_once), strict=True):
         distance = torch.cdist(real, part)
         within = distance < radius[:, None]
         inside += int(within.any(0).sum())
         hits += int(within.sum())
-        recalled |= (distance < reach).any(1)
-        closest = torch.minimum(closest, distance.min(1).values)
-    m = len(generated)
-    covered = (closest < radius).double().mean().item()
-    return Coverage(inside / m, recalled.double().mean().item(), hits / (k * m), covered)
-
-
-def _radii(x: Tensor, k: int) -> Tensor:
-    """The distance of every item from its k-th neighbour, itself not counted."""
-    return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in _parts(x, len(x))])
-
-
-def _parts(x: Tensor, others: int) -> tuple[Tensor, ...]:
-    return x.split(max(1, BLOCK // others))
+        recalled |= (distance < theirs).any(1)
+        covered |= within.any(1)
+    m, shares = len(generated), [found.double().mean().item() for found in (recalled, covered)]
+    return Coverage(inside / m, shares[0], hits / (k * m), shares[1])
 
 
 def _check(x: Tensor, y: Tensor) -> None:

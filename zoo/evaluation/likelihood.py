@@ -1,14 +1,14 @@
 """Likelihood and reconstruction: what the contract alone lets us measure, for every medium."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from modalities.data import Tree
 from zoo.card import Figure
 from zoo.evaluation.samples import can_score, fork, head, known
-from zoo.model import Explicit, GenerativeModel, Latent, check_count
+from zoo.model import Explicit, GenerativeModel, Latent, Rng, check_count
 
 WINDOW = 11
 """The window of the structural similarity, pixels."""
@@ -86,15 +86,12 @@ def advantage(
     for judged in (model, other):
         if not can_score(judged):
             raise ValueError(f"{type(judged).__name__} has no likelihood: nothing to compare")
-    if model.modality != other.modality or model.discrete != other.discrete:
-        raise ValueError(
-            f"likelihoods of {model.modality!r} and {other.modality!r}, or of a mass and a density, cannot be compared"
-        )
-    if model.condition != other.condition:
-        raise ValueError(
-            f"{type(model).__name__} is told {model.condition or 'nothing'} and {type(other).__name__} "
-            f"{other.condition or 'nothing'}: their likelihoods cannot be compared"
-        )
+    kinds = [
+        (judged.modality, "mass" if judged.discrete else "density", f"told {judged.condition or 'nothing'}")
+        for judged in (model, other)
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"likelihoods of unlike things cannot be compared: {kinds[0]} and {kinds[1]}")
     noises = fork(generator), fork(generator)
     values = []
     for x, condition in head(model, data, limit, batch_size, f"Comparing on {name}", generator):
@@ -112,7 +109,7 @@ def mean_figure(metric: str, values: Tensor, name: str, unit: str = "", kind: st
     return Figure(metric, values.mean().item(), name, unit, kind, error)
 
 
-def _score(model: Explicit, x: Tensor, condition: Any, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _score(model: Explicit, x: Tensor, condition: Tree, samples: int, generator: Rng) -> dict[str, Tensor]:
     """Negative log-likelihoods in nats an item and, where there are levels, in bits an element, shape [batch] each."""
     found = {"NLL": -model.log_prob(x, condition=condition, samples=samples, generator=generator)}
     if model.modality.levels is not None and model.discrete:
@@ -122,7 +119,7 @@ def _score(model: Explicit, x: Tensor, condition: Any, samples: int, generator: 
     return found
 
 
-def _reconstruct(model: Latent, x: Tensor, condition: Any) -> dict[str, Tensor]:
+def _reconstruct(model: Latent, x: Tensor, condition: Tree) -> dict[str, Tensor]:
     """The error of the reconstruction of every item, [batch] each."""
     reconstruction = model.reconstruct(x, condition=condition)
     found = {"reconstruction MSE": _squared_error(reconstruction, x)}
@@ -149,7 +146,8 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     x, y = ((z.double() + 1) / 2 for z in (x, y))
-    similarity: Any = structural_similarity_index_measure(x, y, sigma=1.5, data_range=1.0, reduction="none")
+    similarity = structural_similarity_index_measure(x, y, sigma=1.5, data_range=1.0, reduction="none")
+    assert isinstance(similarity, Tensor)  # neither contrast nor the whole picture is asked for beside it
     return similarity.reshape(len(x))
 
 

@@ -12,7 +12,7 @@ from modalities import MediaError, Modality
 from modalities.data import Batch, Tree, as_dataset, batches, cut, fetch, move, randomise
 from modalities.images import binarise
 from zoo.conditions import Condition
-from zoo.model import Explicit, GenerativeModel, Latent, check_count
+from zoo.model import Explicit, GenerativeModel, Latent, Rng, check_count
 from zoo.progress import track
 
 BATCH = 100
@@ -20,12 +20,7 @@ BATCH = 100
 
 
 def head(
-    model: GenerativeModel,
-    data: object,
-    limit: int | None,
-    batch_size: int,
-    what: str,
-    generator: torch.Generator | None,
+    model: GenerativeModel, data: object, limit: int | None, batch_size: int, what: str, generator: Rng
 ) -> Iterator[tuple[Tensor, Tree]]:
     """The items of a data set in order, or the first `limit` of them, in batches on the model's device, with what the
     model is told of them, or None.
@@ -44,16 +39,14 @@ def head(
             return
 
 
-def fork(generator: torch.Generator | None) -> torch.Generator:
+def fork(generator: Rng) -> torch.Generator:
     """A generator for what a model draws, seeded by that of the data's noise, which stays as it is, or by torch's.
 
     With one for both, the noise of every batch would depend on what the model drew for the batches before it, and no
     two models would see the same items.
     """
-    device = torch.device("cpu") if generator is None else generator.device
-    source = None if generator is None else generator.clone_state()
-    seed = torch.randint(2**62, (), generator=source, device=device)
-    return torch.Generator(device).manual_seed(int(seed))
+    source, device = (None, "cpu") if generator is None else (generator.clone_state(), generator.device)
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=source, device=device)))
 
 
 def can_score(model: GenerativeModel) -> TypeGuard[Explicit]:
@@ -66,14 +59,12 @@ def condition_of(model: GenerativeModel, labels: Tree) -> Tree:
 
     Raises ValueError where the model needs labels and there are none: it would draw classes, wrong ones for most items.
     """
-    if model.condition is None:
-        return None
-    if labels is None:
+    if model.condition is not None and labels is None:
         raise ValueError(
             f"{type(model).__name__} is told a {model.condition.noun} and the data have no labels; give pairs of an "
             "item and its label"
         )
-    return labels
+    return None if model.condition is None else labels
 
 
 def known(model: GenerativeModel) -> str:
@@ -95,11 +86,7 @@ def evenly_spaced(count: int, n: int) -> list[int]:
 
 
 def subset(
-    data: object,
-    n: int,
-    generator: torch.Generator | None = None,
-    medium: Modality | None = None,
-    condition: Condition | None = None,
+    data: object, n: int, generator: Rng = None, medium: Modality | None = None, condition: Condition | None = None
 ) -> Batch:
     """n items of a data set with their labels, evenly spaced over it: also where one class lies after another.
 
@@ -129,12 +116,7 @@ def one_of_each(data: object) -> Tensor:
 
 @torch.no_grad()
 def draw(
-    model: GenerativeModel,
-    n: int,
-    condition: Tree = None,
-    *,
-    mean: bool = False,
-    generator: torch.Generator | None = None,
+    model: GenerativeModel, n: int, condition: Tree = None, *, mean: bool = False, generator: Rng = None
 ) -> Tensor:
     """n samples of a model, on the processor, drawn in batches; `condition` holds what each is told, or is None, and
     `mean` ends with the likelihood's mean instead of a draw.
@@ -157,7 +139,7 @@ def has_means(model: GenerativeModel) -> bool:
     return isinstance(model, Latent) and model.modality.levels != 2
 
 
-def quantise(x: Tensor, levels: int | None, medium: Modality, generator: torch.Generator | None = None) -> Tensor:
+def quantise(x: Tensor, levels: int | None, medium: Modality, generator: Rng = None) -> Tensor:
     """Samples of a model of so many levels, of any shape, with the levels of a medium's items, cut off at -1 and 1.
 
     Values of as many levels go to the nearest. Of more they go the way of pictures that are read: their bytes lose the
@@ -166,12 +148,10 @@ def quantise(x: Tensor, levels: int | None, medium: Modality, generator: torch.G
     if medium.levels is None:
         return x
     x = x.clamp(-1, 1)
-    if levels == medium.levels:
-        steps = ((x + 1) * (medium.levels - 1) / 2).round()
-    elif medium.levels == 2:
+    if levels != medium.levels and medium.levels == 2:
         return binarise(x, generator)
-    else:
-        steps = ((x + 1) * 127.5).round().div(256 // medium.levels, rounding_mode="floor")
+    own, coarser = (levels, 1) if levels == medium.levels else (256, 256 // medium.levels)
+    steps = ((x + 1) * (own - 1) / 2).round().div(coarser, rounding_mode="floor")
     return 2 * steps / (medium.levels - 1) - 1
 
 
@@ -180,10 +160,11 @@ def pair_up(real: Tensor, generated: Tensor, training: Tensor, name: str) -> lis
 
     Raises ValueError for sets of other sizes or shapes, and for NaN and infinite values.
     """
+    sets = {"real items": real, "generated items": generated, "training items": training}
     if not real.shape == generated.shape == training.shape:
-        shapes = ", ".join(str(list(x.shape)) for x in (real, generated, training))
+        shapes = ", ".join(str(list(x.shape)) for x in sets.values())
         raise ValueError(f"real items, samples and training items must be as many and of one shape, got {shapes}")
-    for x, items in ((real, "real items"), (generated, "generated items"), (training, "training items")):
+    for items, x in sets.items():
         check_finite(x, items)
     n = f"{len(real):,}"
     return [(f"{name}: {n} real, {n} generated", generated), (f"{name}: {n} real, {n} training items", training)]

@@ -1,7 +1,7 @@
 """Series beside real ones: their level, their spectrum, their highest peak, and the nearest training series."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ def peak_height(x: Tensor) -> Tensor:
     return x[:, 0].amax(-1) - x[:, 0].median(-1).values
 
 
-def compare(real: Mapping[str, Tensor], drawn: Mapping[str, Tensor], unit: str) -> dict[str, Any]:
+def compare(real: Mapping[str, Tensor], drawn: Mapping[str, Tensor], unit: str) -> dict[str, float | str]:
     """Level, highest peak, spectrum and distance to the training series, of samples and, as a yardstick, of real ones.
 
     Arguments: series [n, channels, time] by their names, the real ones "training" and "test"; the unit of their values.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, float | str] = {}
     for name, x in {**real, **drawn}.items():
         level, height = (x - x.mean(-1, keepdim=True)).square().mean((1, 2)).sqrt(), peak_height(x)
         what = f"{name} (mean ± standard deviation, {unit})"

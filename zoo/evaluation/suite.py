@@ -1,7 +1,7 @@
 """Everything that suits a model and its medium, measured at once: what recipes, command line and comparison call."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,7 +79,7 @@ def evaluate(
     items = min(len(unseen), limit or len(unseen))
     n = 0 if seen is None or model.modality.ragged else min(generated, items, len(seen))
     chosen = _suitable(model, items, n, network) if metrics is None else metrics
-    _check(model, chosen, seen is not None, network, mean)
+    _check(model, set(chosen), seen is not None, network, mean)
     head = name if limit is None else f"{name}, first {limit:,}"
     found: list[Figure] = []
     if "likelihood" in chosen:
@@ -117,27 +117,26 @@ def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwor
 
 
 def _check(
-    model: GenerativeModel,
-    metrics: Collection[str],
-    trained: bool,
-    network: FeatureNetwork | None,
-    mean: bool,
+    model: GenerativeModel, metrics: set[str], trained: bool, network: FeatureNetwork | None, mean: bool
 ) -> None:
     """Refuse what does not go together, before anything is measured."""
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        raise ValueError(f"metrics are {', '.join(METRICS)}; got {', '.join(unknown)}")
-    if mean and not has_means(model):
-        raise ValueError(
+    unknown, kind, sampled = metrics - set(METRICS), model.modality.kind, bool(metrics & SAMPLED)
+    for refused, why in (
+        (bool(unknown), f"metrics are {', '.join(METRICS)}; got {', '.join(sorted(unknown))}"),
+        (
+            mean and not has_means(model),
             f"samples of {type(model).__name__} cannot end with means: that takes latents, and elements that are not "
-            "binary"
-        )
-    if "features" in metrics and network is None:
-        raise ValueError("metrics of features need a network, and none is given")
-    if model.modality.ragged and SAMPLED & set(metrics):
-        raise ValueError(f"{model.modality.kind} differ in length: no metric compares samples of them with data")
-    if not trained and SAMPLED & set(metrics):
-        raise ValueError("samples are compared with test data and with training data beside them, which are not given")
+            "binary",
+        ),
+        ("features" in metrics and network is None, "metrics of features need a network, and none is given"),
+        (sampled and model.modality.ragged, f"{kind} differ in length: no metric compares samples of them with data"),
+        (
+            sampled and not trained,
+            "samples are compared with test data and training data, and the latter are not given",
+        ),
+    ):
+        if refused:
+            raise ValueError(why)
 
 
 def _draw(model: GenerativeModel, test: object, n: int, mean: bool, seed: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -63,7 +62,7 @@ class Passes:
     """The passes of a fit over the rows of all processes, each with its own share, for k components, or all if k is 0.
     The state after a pass goes to the folder `checkpoint`, with the `arguments` of the fit."""
 
-    def __init__(self, rows: RowReader, k: int, checkpoint: str | Path | None, arguments: Mapping[str, Any]):
+    def __init__(self, rows: RowReader, k: int, checkpoint: str | Path | None, arguments: Mapping[str, object]):
         self.rows, self.k, self.started = rows, k, time.monotonic()
         first = all_or_none(rows.peek)
         double = all_max(first is not None and first.dtype == torch.float64)
@@ -117,7 +116,8 @@ class Passes:
         count, most = moments.count, min(moments.count - 1, self.rows.width)
         if count < 2:
             raise ValueError(f"principal components need at least 2 items, got {count}")
-        rounding = torch.finfo(self.like.dtype).eps * torch.linalg.vector_norm(moments.mean).item()
+        # The mean of equal items may be off by a rounding error of double precision for each of them.
+        rounding = count * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(moments.mean).item()
         if moments.total <= count * rounding**2:
             raise ValueError(f"all {count} items are equal: they have no principal components")
         self.k = self.k or most

@@ -14,7 +14,7 @@ from zoo.distributions import DiagonalGaussian, Point
 from zoo.linear.incremental import IncrementalPCA
 from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
-from zoo.model import Explicit, Fitted, Latent, check_count, check_temperature
+from zoo.model import Explicit, Fitted, Latent, Rng, check_count, check_temperature
 
 
 class LinearLatent(Latent, Fitted):
@@ -102,7 +102,7 @@ class LinearLatent(Latent, Fitted):
 
     def project(self, x: Tensor) -> Tensor:
         """The coordinates of the items along the directions, in the medium's units, shape [batch, k]."""
-        return (self.modality.check(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
+        return (self.check_items(x).to(self.mean) - self.mean).flatten(1) @ self.basis.T
 
     def _items(self, scores: Tensor) -> Tensor:
         """The items that have these scores and no part outside the directions."""
@@ -120,7 +120,7 @@ class LinearLatent(Latent, Fitted):
         condition: object = None,
         temperature: float = 1.0,
         mean: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         truncation: float | None = None,
     ) -> Tensor:
         """Draw n items; with `truncation`, as if every coordinate of z were drawn again until it lies within so many
@@ -238,15 +238,13 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         return DiagonalGaussian(self._items(z * self.gain), self.noise.sqrt())
 
     @torch.no_grad()
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64, in O(d k) an item.
 
         The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.
         """
         self.prepare_condition(condition, len(x), generator)
-        centred = (self.modality.check(x) - self.mean.double()).flatten(1)
+        centred = (self.check_items(x) - self.mean.double()).flatten(1)
         variance, noise = self.variance.double(), self.noise.double()
         scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
         # A large basis is never in double precision as a whole.

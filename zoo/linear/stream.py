@@ -17,7 +17,7 @@ from modalities.data import Arrays, Items, batches
 from zoo.distributions import full_precision
 from zoo.progress import track
 
-Data = Tensor | Items | Iterable[Any] | Callable[[], Iterable[Any]]
+Data = Tensor | np.ndarray | Items | Iterable[object] | Callable[[], Iterable[object]]
 """What can be fitted: a tensor, an array or a memory map [n, ...]; a map-style data set; anything that gives items or
 batches of them (or tuples that begin with these) every time that it is iterated over; a function that returns such."""
 

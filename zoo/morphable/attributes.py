@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modalities import MediaError
+from modalities.data import Items, fetch
 
 if TYPE_CHECKING:
     from zoo.morphable.model import MorphableModel
@@ -55,7 +56,7 @@ def ridge_direction(z: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
     return torch.from_numpy(slope / np.square(slope).sum()).to(z)
 
 
-def learn_directions(model: "MorphableModel", data: Any, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def learn_directions(model: "MorphableModel", data: Tensor | Items, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The steps in z by the names of labels, of which each has one number a mesh of the data."""
     z, kept = _coefficients(model, data)
     steps = {}
@@ -67,19 +68,18 @@ def learn_directions(model: "MorphableModel", data: Any, labels: Mapping[str, Te
     return steps
 
 
-def _coefficients(model: "MorphableModel", data: Any) -> tuple[Tensor, list[int]]:
+def _coefficients(model: "MorphableModel", data: Tensor | Items) -> tuple[Tensor, list[int]]:
     """The coefficients of the meshes that can be read, shape [kept, K], and their places in the data."""
     if isinstance(data, Tensor):
         return torch.cat([model.encode(block).mean for block in data.split(64)]), list(range(len(data)))
     rows, kept = [], []
     for place in range(len(data)):
-        try:
-            item = data[place]
-        except MediaError as error:
+        batch, errors = fetch(data, [place])
+        for error in errors:
             warnings.warn(f"skipped: {error}", stacklevel=4)
-            continue
-        rows.append(model.encode((item[0] if isinstance(item, (tuple, list)) else item)[None]).mean)
-        kept.append(place)
+        if batch is not None:
+            rows.append(model.encode(batch.x).mean)
+            kept.append(place)
     if not rows:
         raise MediaError("not one mesh could be read")
     return torch.cat(rows), kept

@@ -90,23 +90,39 @@ def fit_camera(positions: Tensor, points: Tensor) -> Camera:
         raise ValueError(f"a camera needs at least 4 points, got {len(x)}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("positions and points of a camera must be finite; rows of NaN may stand for unknown points")
-    fits = [_refine(x, y, *start) for start in _starts(x, y)]
+    from scipy.optimize import least_squares
+
+    centred, seen = x - x.mean(0), (y - y.mean(0)) * (1, -1)
+    exact = {"method": "lm", "ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15}
+    fits = [
+        least_squares(
+            lambda q: (centred @ turned_axes(q)[:2].T - seen).ravel(),
+            start,
+            lambda q: np.einsum("nc,dcq->ndq", centred, turned_axes_slope(q)[:2]).reshape(-1, 4),
+            **exact,
+        )
+        for start in _starts(x, y)
+    ]
     # The two sides of a plane fit alike but for rounding; so the residual decides only where it differs.
-    least = min(error for *_, error in fits)
-    close = [fit for fit in fits if fit[3] <= 1.0001 * least + 1e-9 * float(np.square(y - y.mean(0)).sum())]
-    rotation, scale, translation, _ = max(close, key=lambda fit: np.trace(fit[0]))
-    return Camera(*(torch.as_tensor(part, dtype=torch.float64) for part in (rotation, scale, translation)))
+    least = 1.0001 * min(fit.cost for fit in fits) + 1e-9 * float(np.square(seen).sum())
+    best = max((fit.x for fit in fits if fit.cost <= least), key=lambda q: np.trace(turned_axes(q)) / (q @ q))
+    return camera_of(best, y.mean(0) * (1, -1) - turned_axes(best)[:2] @ x.mean(0))
 
 
-def _starts(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
-    """Rotations and scales by linear least squares."""
+def camera_of(q: np.ndarray, shift: np.ndarray) -> Camera:
+    """The camera, float64, that turns and scales as the quaternion of `turned_axes` and then shifts, y up."""
+    parts = turned_axes(q) / (q @ q), q @ q, shift * (1, -1)
+    return Camera(*(torch.as_tensor(part, dtype=torch.float64) for part in parts))
+
+
+def _starts(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+    """Turned and scaled axes, shape [3, 3], by linear least squares."""
     centred, seen = x - x.mean(0), (y - y.mean(0)) * (1, -1)
     _, extents, axes = np.linalg.svd(centred, full_matrices=False)
     if not extents[1] > FLAT * extents[0]:
         raise ValueError("the points are collinear: no camera can be found from them; take some off the line")
     if extents[2] > FLAT * extents[0]:
-        rows = np.linalg.lstsq(centred, seen, rcond=None)[0].T
-        yield _orthonormal(rows)
+        yield _nearest_turn(np.linalg.lstsq(centred, seen, rcond=None)[0].T)
     if extents[2] < 0.1 * extents[0]:
         # In the plane's own coordinates two columns are known. Equal lengths and orthogonality of the rows give the
         # third up to its sign: (c1 + i c2)^2 = |b2|^2 - |b1|^2 - 2 i b1.b2.
@@ -116,41 +132,46 @@ def _starts(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
         length = np.square(plane).sum(1)
         depth = np.sqrt(complex(length[1] - length[0], -2 * plane[0] @ plane[1]))
         for sign in (1, -1):
-            yield _orthonormal(np.column_stack([plane, [sign * depth.real, sign * depth.imag]]) @ axes)
+            yield _nearest_turn(np.column_stack([plane, [sign * depth.real, sign * depth.imag]]) @ axes)
 
 
-def _orthonormal(rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """The nearest rotation to two rows and their cross product, which makes it proper, and the rows' mean length."""
+def _nearest_turn(rows: np.ndarray) -> np.ndarray:
+    """The quaternion, as in `turned_axes`, of the rotation nearest to two rows and their cross product, which makes it
+    proper, and of the rows' mean length."""
     lengths = np.linalg.norm(rows, axis=1)
     if not lengths.min() > 0:
         raise ValueError("the points of the picture lie on one line or are one: no camera sees the positions like that")
     first, second = rows / lengths[:, None]
     u, _, vt = np.linalg.svd(np.stack([first, second, np.cross(first, second)]))
-    return u @ vt, float(lengths.mean())
+    return quaternion(u @ vt, float(lengths.mean()))
 
 
-def _refine(x: np.ndarray, y: np.ndarray, rotation: np.ndarray, scale: float) -> tuple:
-    """The rotation, scale and translation of least squared error near given ones, and the error."""
-    from scipy.optimize import least_squares
-
-    centre, middle = x.mean(0), y.mean(0)
-    x, y = x - centre, (y - middle) * (1, -1)
-
-    def view(pose: np.ndarray) -> np.ndarray:
-        return scale * np.exp(pose[3]) * x @ (turn(pose[:3]) @ rotation).T
-
-    exact = {"method": "lm", "ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15}
-    found = least_squares(lambda pose: (view(pose)[:, :2] - y).ravel(), np.zeros(4), **exact)
-    rotation, scale = turn(found.x[:3]) @ rotation, scale * float(np.exp(found.x[3]))
-    translation = middle - scale * (rotation @ centre)[:2] * (1, -1)
-    return rotation, scale, translation, 2 * found.cost
+_AXES = np.zeros((3, 3, 4, 4))
+"""The products of two numbers of a quaternion (x, y, z, w) that each entry of `turned_axes` sums."""
+for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+    _AXES[i, i] = np.diag(np.where(np.isin(range(4), (i, 3)), 1, -1))
+    _AXES[i, j, i, j] = _AXES[j, i, i, j] = _AXES[k, j, i, 3] = 2
+    _AXES[j, k, i, 3] = -2
 
 
-def turn(axis: np.ndarray) -> np.ndarray:
-    """The rotation about an axis, shape [3], by its length in radians (Rodrigues)."""
+def turned_axes(q: np.ndarray) -> np.ndarray:
+    """The rotation of a quaternion (x, y, z, w) times its squared length, which is the scale, shape [3, 3].
+
+    It is quadratic in the four numbers, which need no constraint and know no singular angle.
+    """
+    return _AXES @ q @ q
+
+
+def turned_axes_slope(q: np.ndarray) -> np.ndarray:
+    """The derivative of `turned_axes`, shape [3, 3, 4]."""
+    return (_AXES + _AXES.swapaxes(2, 3)) @ q
+
+
+def quaternion(rotation: np.ndarray, scale: float) -> np.ndarray:
+    """That of `turned_axes`, shape [4]."""
     from scipy.spatial.transform import Rotation
 
-    return Rotation.from_rotvec(axis).as_matrix()
+    return np.sqrt(scale) * Rotation.from_matrix(rotation).as_quat()
 
 
 def check_picture(picture: Tensor) -> None:

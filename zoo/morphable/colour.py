@@ -13,7 +13,7 @@ from zoo.linear.principal import principal_axes
 from zoo.morphable.camera import Camera, check_picture, sample_picture
 from zoo.morphable.landmarks import fit_landmarks
 from zoo.morphable.model import MorphableModel
-from zoo.morphable.modes import Axes
+from zoo.morphable.modes import Axes, principal
 from zoo.morphable.visibility import visible
 
 SEEN = 0.45
@@ -96,7 +96,8 @@ def colour_coefficients(model: MorphableModel, colours: Tensor, weights: Tensor,
     The mean of the posterior, with noise of this standard deviation in the vertices that are seen well.
     """
     seen = (weights > SEEN).repeat_interleave(3)
-    modes = (model.colour_variance.sqrt()[:, None] * model.colour_basis)[:, seen]
+    basis, variance = model.axes("colour")
+    modes = (variance.sqrt()[:, None] * basis)[:, seen]
     gram = modes @ modes.T + noise**2 * torch.eye(len(modes)).to(modes)
     return torch.linalg.solve(gram, modes @ (colours - model.mean[:, 3:]).flatten()[seen])
 
@@ -149,10 +150,13 @@ def complete_colours(
         filled = torch.where(both[..., None], guess, mean + tone)
         rare = both.double().mean(0) < RARE
         for _ in range(rounds):
-            projected = _projected(filled[:, ~rare], modes)
+            projected = _projected(filled[:, ~rare], filled[:, ~rare], modes)
             filled[:, ~rare] = torch.where(shown[:, ~rare, None], colours[:, ~rare].double(), projected)
         if not last:
-            strange = (colours[:, ~rare] - _projected_on_others(filled[:, ~rare], modes)).norm(dim=2)
+            # What a face alone has is lost, projected on the components of the others.
+            known, others = filled[:, ~rare], ~torch.eye(len(filled), dtype=torch.bool)
+            explained = [_projected(known[i : i + 1], known[others[i]], modes) for i in range(len(known))]
+            strange = (colours[:, ~rare] - torch.cat(explained)).norm(dim=2)
             usual = strange.median(0).values.clamp(min=strange[shown[:, ~rare]].median())  # brows and lips vary more
             shown[:, ~rare] &= strange < STRANGE * usual
     flat = filled.transpose(0, 1).flatten(1)
@@ -169,24 +173,8 @@ def hair_mask(colours: Tensor, model: MorphableModel) -> Tensor:
     return skin & (height > height[landmarks[28]]) & (brightness < DARK * brightness[:, cheeks].median(1, True).values)
 
 
-def _projected(x: Tensor, modes: int) -> Tensor:
-    """The items of x [n, ...], projected on their first principal components."""
-    mean = x.mean(0)
-    flat = (x - mean).flatten(1)
-    _, vectors = torch.linalg.eigh(flat @ flat.T)
-    kept = vectors[:, -modes:]
-    return mean + (kept @ (kept.T @ flat)).reshape(x.shape)
-
-
-def _projected_on_others(x: Tensor, modes: int) -> Tensor:
-    """Every item of x [n, ...], projected on the principal components of the others: what it alone has is lost."""
-    flat = x.flatten(1)
-    found = torch.empty_like(flat)
-    for i in range(len(x)):
-        others = torch.cat([flat[:i], flat[i + 1 :]])
-        mean = others.mean(0)
-        values, vectors = torch.linalg.eigh((others - mean) @ (others - mean).T)
-        kept = vectors[:, -modes:][:, values[-modes:] > 1e-9 * values[-1]]
-        basis = torch.nn.functional.normalize(kept.T @ (others - mean), dim=1)
-        found[i] = mean + (basis @ (flat[i] - mean)) @ basis
-    return found.reshape(x.shape)
+def _projected(x: Tensor, others: Tensor, modes: int) -> Tensor:
+    """The items of x [n, ...], projected on the first principal components of others [m, ...]."""
+    mean = others.mean(0)
+    basis = principal((others - mean).flatten(1))[0].basis[:modes]
+    return mean + ((x - mean).flatten(1) @ basis.T @ basis).view_as(x)

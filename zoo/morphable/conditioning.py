@@ -3,8 +3,6 @@
 Source: Albrecht, Luthi, Gerig, Vetter, "Posterior Shape Models", 2013.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -12,15 +10,6 @@ from modalities.meshes import Meshes
 from zoo.morphable.model import PARTS, MorphableModel
 from zoo.morphable.modes import Axes, principal
 from zoo.morphable.segments import check_vertices, vertex_mask
-
-
-class CoefficientPosterior(NamedTuple):
-    """A normal distribution of the coefficients of shape and expression."""
-
-    mean: Tensor
-    """Shape [k], float64, standard deviations of the model."""
-    factor: Tensor
-    """F with F F^T the covariance, shape [k, k], float64."""
 
 
 @torch.no_grad()
@@ -43,47 +32,21 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
     Raises ValueError for vertices out of range or given twice, positions that are not finite and noise that is no
     covariance.
     """
-    found = _posterior_coefficients(model, vertices, positions, noise)
-    shape, expression = model.axes("shape"), model.axes("expression")
-    mix, spread = _orthogonal(shape, expression)
-    covariance = spread @ found.factor
-    variance, vectors = torch.linalg.eigh(covariance @ covariance.T)
-    turned = vectors.flip(1).T @ mix
-    deviation = torch.cat([shape.variance, expression.variance]).double().cpu().sqrt()
-    mean = model.mean.clone()
-    mean[:, :3] += _product((deviation * found.mean)[None], shape.basis, expression.basis).view(-1, 3)
-    basis = _product(turned, shape.basis, expression.basis)
-    with torch.device("meta"):
-        result = MorphableModel(
-            model.modality,
-            len(basis),
-            colour=model.sizes.colour,
-            segments=model.segments,
-            landmarks=len(model.landmarks),
-        )
-    new = {
-        "mean": mean,
-        "shape_basis": basis,
-        "shape_variance": variance.flip(0).clamp(min=0).to(basis),
-        "expression_basis": model.expression_basis[:0],
-        "expression_variance": model.expression_variance[:0],
-        "directions": mean.new_zeros(0, len(basis) + model.sizes.colour),
-    }
-    # What is new is taken as it is: a copy would cost a quarter of the time.
-    kept = {name: part.clone() for name, part in model.state_dict().items() if name not in new}
-    result.load_state_dict(kept | new, assign=True)
-    return result.eval()
-
-
-def _posterior_coefficients(
-    model: MorphableModel, vertices: Tensor, positions: Tensor, noise: float | Tensor
-) -> CoefficientPosterior:
-    """The coefficients of shape and expression given where some vertices are; see `posterior`."""
     vertices, positions, root = _observations(model, vertices, positions, noise)
     rows = torch.linalg.solve_triangular(root, coefficient_rows(model, vertices), upper=False)
-    mean = model.mean[vertices, :3].double().cpu()
-    values = torch.linalg.solve_triangular(root, (positions - mean)[..., None], upper=False)
-    return _condition(rows.flatten(0, 1), values.flatten())
+    away = positions - model.mean[vertices, :3].double().cpu()
+    values = torch.linalg.solve_triangular(root, away[..., None], upper=False)
+    found, factor = _condition(rows.flatten(0, 1), values.flatten())
+    shape, expression = model.axes("shape"), model.axes("expression")
+    mix, spread = _orthogonal(shape, expression)
+    covariance = spread @ factor
+    variance, vectors = torch.linalg.eigh(covariance @ covariance.T)
+    deviation = torch.cat([shape.variance, expression.variance]).double().cpu().sqrt()
+    mean = model.mean.clone()
+    mean[:, :3] += _product((deviation * found)[None], shape.basis, expression.basis).view(-1, 3)
+    basis = _product(vectors.flip(1).T @ mix, shape.basis, expression.basis)
+    axes = Axes(basis, variance.flip(0).clamp(min=0).to(basis))
+    return model.with_parts(mean=mean, shape=axes, expression=None, attributes=None)
 
 
 def complete(model: MorphableModel, mesh: Tensor, noise: float | Tensor = 1.0) -> MorphableModel:
@@ -140,8 +103,8 @@ def coefficient_rows(model: MorphableModel, vertices: Tensor) -> Tensor:
     return torch.cat(parts).permute(1, 2, 0)
 
 
-def _condition(rows: Tensor, values: Tensor) -> CoefficientPosterior:
-    """a ~ N(0, I) given values = rows a + N(0, I), rows of shape [m, k].
+def _condition(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of a ~ N(0, I) given values = rows a + N(0, I), rows of shape [m, k], and F with F F^T the covariance.
 
     The singular values tell what the rows leave open to any precision, however small the noise that they were divided
     by. Many more rows than coefficients leave nothing open, and their products are enough.
@@ -151,13 +114,11 @@ def _condition(rows: Tensor, values: Tensor) -> CoefficientPosterior:
         u, s, vt = torch.linalg.svd(rows, full_matrices=m < k)
         seen = len(s)
         mean = vt[:seen].T @ (s / (1 + s.square()) * (u.T[:seen] @ values))
-        precision = torch.cat([1 + s.square(), s.new_ones(k - seen)])
-        return CoefficientPosterior(mean, vt.T / precision.sqrt())
-    factor = torch.linalg.cholesky(rows.T @ rows + torch.eye(k, dtype=rows.dtype))
+        return mean, vt.T / torch.cat([1 + s.square(), s.new_ones(k - seen)]).sqrt()
+    one = torch.eye(k, dtype=rows.dtype)
+    factor = torch.linalg.cholesky(rows.T @ rows + one)
     mean = torch.cholesky_solve((rows.T @ values)[:, None], factor)[:, 0]
-    return CoefficientPosterior(
-        mean, torch.linalg.solve_triangular(factor.T, torch.eye(k, dtype=rows.dtype), upper=True)
-    )
+    return mean, torch.linalg.solve_triangular(factor.T, one, upper=True)
 
 
 def _orthogonal(shape: Axes, expression: Axes) -> tuple[Tensor, Tensor]:
@@ -179,15 +140,11 @@ def _orthogonal(shape: Axes, expression: Axes) -> tuple[Tensor, Tensor]:
 
 
 def _product(mix: Tensor, *bases: Tensor) -> Tensor:
-    """Rows of several bases, mixed, shape [r, 3 * vertices]. On the CPU, NumPy is faster by a third than torch."""
+    """Rows of several bases, mixed, shape [r, 3 * vertices]."""
     parts = mix.to(bases[0]).split([len(basis) for basis in bases], 1)
-    if bases[0].device.type == "cpu":
-        total = torch.from_numpy(parts[0].numpy() @ bases[0].numpy())
-    else:
-        total = parts[0] @ bases[0]
+    total = parts[0] @ bases[0]
     for part, basis in zip(parts[1:], bases[1:], strict=True):
-        if len(basis):
-            total.addmm_(part, basis)
+        total.addmm_(part, basis)
     return total
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.drawing import render
-from zoo.card import Figure
 from zoo.distributions import full_precision, normal_noise
 from zoo.model import check_count
 from zoo.morphable.model import MorphableModel
@@ -38,14 +37,6 @@ class Curves:
     """The mean vertex distance of unseen meshes from their best likeness, mm; falls."""
     specificity: Tensor
     """The mean vertex distance of samples from the nearest training mesh, mm; rises."""
-
-    def figures(self, data: str) -> list[Figure]:
-        """All modes' values for a card."""
-        return [
-            Figure(f"compactness, {self.modes[-1]} modes", self.compactness[-1].item(), data),
-            Figure(f"generalization, {self.modes[-1]} modes", self.generalization[-1].item(), data, "mm"),
-            Figure(f"specificity, {self.modes[-1]} modes", self.specificity[-1].item(), data, "mm"),
-        ]
 
     def show(self) -> "Image":
         """The three curves, side by side."""
@@ -116,7 +107,7 @@ def generalization(model: MorphableModel, x: Tensor, modes: Sequence[int] | None
     x is of shape [n, vertices, 3 or 6].
     """
     numbers = _numbers(modes, model.sizes.shape)
-    mean, basis = model.mean[:, :3].flatten(), model.shape_basis
+    mean, basis = model.mean[:, :3].flatten(), model.axes("shape").basis
     total = torch.zeros(len(numbers), dtype=torch.float64)
     for block in _positions(model.modality.check(x).to(mean)).split(_rows(len(mean))):
         rest = block - mean
@@ -179,31 +170,19 @@ def specificity(
     """
     check_count(samples, "samples")
     numbers = _numbers(modes, model.sizes.shape)
-    vertices = model.modality.vertices
-    # Coordinates first: a distance is then three operations on long rows.
-    training = _positions(model.modality.check(x).to(model.mean)).unflatten(1, (-1, 3)).movedim(2, 0).contiguous()
-    mean = model.mean[:, :3].flatten()
-    z = normal_noise((samples, max(numbers)), mean, generator) * model.shape_variance[: max(numbers)].sqrt()
+    mean, rows = model.mean[:, :3].flatten(), _rows(3 * model.modality.vertices)
+    # Coordinates first: a distance is then a few operations on long rows.
+    training = _positions(model.modality.check(x).to(mean)).unflatten(1, (-1, 3)).movedim(2, 0).contiguous()
+    basis, variance = model.axes("shape")
+    z = normal_noise((samples, max(numbers)), mean, generator) * variance[: max(numbers)].sqrt()
     total = torch.zeros(len(numbers), dtype=torch.float64)
-    at_once = max(1, BLOCK // vertices)
     for place, k in enumerate(numbers):
-        for part in z[:, :k].split(_rows(3 * vertices)):
-            drawn = torch.addmm(mean, part, model.shape_basis[:k]).unflatten(1, (-1, 3)).movedim(2, 0)
-            for sample in drawn.unbind(1):
-                nearest = min(
-                    _distances(training[:, start : start + at_once], sample)
-                    for start in range(0, training.shape[1], at_once)
-                )
-                total[place] += nearest
+        for part in z[:, :k].split(rows):
+            drawn = torch.addmm(mean, part, basis[:k]).unflatten(1, (-1, 3)).movedim(2, 0)
+            for sample in drawn.split(1, 1):
+                away = [(some - sample).square_().sum(0).sqrt_().mean(1).min() for some in training.split(rows, 1)]
+                total[place] += torch.stack(away).min().item()
     return total / samples
-
-
-def _distances(meshes: Tensor, sample: Tensor) -> float:
-    """The mean vertex distance of a sample [3, vertices] from the nearest of the meshes [3, n, vertices]."""
-    squares = (meshes[0] - sample[0]).square_()
-    for axis in (1, 2):
-        squares += (meshes[axis] - sample[axis]).square_()
-    return squares.sqrt_().mean(1).min().item()
 
 
 def _lengths(flat: Tensor) -> Tensor:

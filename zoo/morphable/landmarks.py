@@ -4,16 +4,16 @@ Sources: Blanz, Vetter, "A Morphable Model for the Synthesis of 3D Faces", 1999;
 Morphable Face Model and Fitting Framework", 2016.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modalities.meshes.geometry import vertex_normals
-from zoo.morphable.camera import Camera, fit_camera, turn
+from zoo.morphable.camera import Camera, camera_of, fit_camera, quaternion, turned_axes, turned_axes_slope
 from zoo.morphable.conditioning import coefficient_rows
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.segments import check_vertices
@@ -93,149 +93,105 @@ def fit_landmarks(
         raise ValueError(f"contour names landmarks, 0 to {len(vertices) - 1}, got {list(contour)}")
     outline[list(contour)] = True
 
-    fit = _Alignment(model, vertices, [picture.detach().cpu().double().numpy() for picture in pictures], noise)
-    fit.use(fit.known & ~outline.numpy())
-    fit.descend()
-    normals = _normals(model, vertices[outline]).numpy()
+    fit = _Alignment(model, vertices, pictures, noise, ~outline.numpy())
+    normals = vertex_normals(model.mean[:, :3].double().cpu(), model.modality.triangles.cpu().long())[vertices[outline]]
     for _ in range(5 if outline.any() else 0):
+        viewers = torch.stack([camera.rotation[2] for camera in fit.cameras()])
         facing = np.ones_like(fit.known)
-        facing[:, outline] = [normals @ rotation[2] > FACING for rotation in fit.rotations]
-        if not fit.use(fit.known & facing):
+        facing[:, outline] = (viewers @ normals.T > FACING).numpy()
+        used = fit.enough(facing)
+        if (used == fit.used).all():
             break
-        fit.descend()
-    z = torch.from_numpy(fit.coefficients()).to(model.mean)
-    distances = torch.from_numpy(np.linalg.norm(fit.residuals(), axis=2)).to(model.mean)
-    return LandmarkFit(model.join(*z.split(model.sizes[:2], 1)), fit.cameras(), torch.from_numpy(fit.used), distances)
-
-
-def _normals(model: MorphableModel, vertices: Tensor) -> Tensor:
-    """The normals of the mean mesh at some vertices, shape [n, 3]."""
-    if not len(vertices):
-        return torch.zeros(0, 3)
-    faces = model.modality.triangles.cpu()
-    near = faces[torch.isin(faces, vertices).any(1)]
-    return vertex_normals(model.mean[:, :3].double().cpu(), near)[vertices]
+        fit.solve(used)
+    found, _ = fit.split(fit.found)
+    distances = torch.from_numpy(np.linalg.norm(fit.offsets(fit.found), axis=2)).to(model.mean)
+    z = F.pad(torch.from_numpy(found).to(model.mean), (0, model.sizes.colour))
+    return LandmarkFit(z, fit.cameras(), torch.from_numpy(fit.used), distances)
 
 
 class _Alignment:
     """Cameras and coefficients that move together, in NumPy's float64: the matrices are small.
 
-    Pictures have y up here. The unknowns stand in the order shape, expression of each picture, and for each picture a
-    turn about the three axes, the logarithm of the scale and a shift.
+    Pictures have y up here. The unknowns stand in the order shape, expression of each picture, and for each picture the
+    quaternion of `turned_axes` and a shift.
     """
 
-    def __init__(self, model: MorphableModel, vertices: Tensor, points: list[np.ndarray], noise: float) -> None:
+    def __init__(
+        self, model: MorphableModel, vertices: Tensor, pictures: list[Tensor], noise: float, first: np.ndarray
+    ) -> None:
         self.mean = model.mean[vertices.to(model.device), :3].double().cpu().numpy()
         self.rows = coefficient_rows(model, vertices).numpy()
-        self.points = np.stack(points) * (1, -1)
+        self.points = torch.stack([picture.detach().cpu().double() for picture in pictures]).numpy() * (1, -1)
         self.known = ~np.isnan(self.points).any(2)
-        self.used = np.zeros_like(self.known)
-        self.noise, self.own = noise, float(model.noise)
-        self.shared = np.zeros(model.sizes.shape)
-        self.expressions = np.zeros((len(points), model.sizes.expression))
+        self.sizes = model.sizes.shape, len(pictures) * model.sizes.expression
+        used, poses, weights = self.enough(first), [], []
+        for chosen, seen in zip(used, self.points, strict=True):
+            camera = fit_camera(torch.from_numpy(self.mean[chosen]), torch.from_numpy(seen[chosen] * (1, -1)))
+            scale = float(camera.scale)
+            poses += [quaternion(camera.rotation.numpy(), scale), camera.translation.numpy() * (1, -1)]
+            weights.append((noise**2 + float(model.noise) * scale**2) ** -0.5)
+        self.weights = np.array(weights)[:, None, None]
+        self.found = np.concatenate([np.zeros(sum(self.sizes)), *poses])
+        self.solve(used)
 
-    def use(self, landmarks: np.ndarray) -> bool:
-        """Count these landmarks [pictures, landmarks] from now on; whether that is a change. At first, the cameras
-        start from them."""
-        # A picture with fewer than 4 needs the others too.
-        used = np.where((landmarks.sum(1) < 4)[:, None], self.known, landmarks)
-        if not self.used.any():
-            cameras = [
-                fit_camera(torch.from_numpy(self.mean[chosen]), torch.from_numpy(seen[chosen] * (1, -1)))
-                for chosen, seen in zip(used, self.points, strict=True)
-            ]
-            self.rotations = [camera.rotation.numpy() for camera in cameras]
-            self.scales = [float(camera.scale) for camera in cameras]
-            self.shifts = [camera.translation.numpy() * (1, -1) for camera in cameras]
-            self.weights = np.array([(self.noise**2 + self.own * scale**2) ** -0.5 for scale in self.scales])
-        changed = bool((used != self.used).any())
-        self.used = used
-        return changed
+    def enough(self, landmarks: np.ndarray) -> np.ndarray:
+        """The known ones of these landmarks [landmarks] or [pictures, landmarks]; where they are fewer than 4 in a
+        picture, all that are known there."""
+        used = self.known & landmarks
+        return np.where((used.sum(1) < 4)[:, None], self.known, used)
 
-    def coefficients(self) -> np.ndarray:
-        """Shape and expression for each picture, [pictures, k]."""
-        return np.concatenate([np.tile(self.shared, (len(self.points), 1)), self.expressions], 1)
+    def split(self, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shape and expression for each picture, [pictures, k], and its pose, [pictures, 6]."""
+        shape, expressions, poses = np.split(unknowns, np.cumsum(self.sizes))
+        pictures = len(self.points)
+        return np.hstack([np.tile(shape, (pictures, 1)), expressions.reshape(pictures, -1)]), poses.reshape(-1, 6)
 
     def cameras(self) -> list[Camera]:
         """The cameras, for pictures with y down."""
-        poses = zip(self.rotations, self.scales, self.shifts, strict=True)
-        return [
-            Camera(torch.from_numpy(r.copy()), torch.tensor(s, dtype=torch.float64), torch.from_numpy(t * (1, -1)))
-            for r, s, t in poses
-        ]
+        return [camera_of(pose[:4], pose[4:]) for pose in self.split(self.found)[1]]
 
-    def _views(self) -> list[np.ndarray]:
-        """Turned and scaled landmarks of each picture, [landmarks, 3], before the shift."""
-        positions = self.mean + np.einsum("lck,pk->plc", self.rows, self.coefficients())
-        return [s * x @ r.T for x, r, s in zip(positions, self.rotations, self.scales, strict=True)]
+    def _positions(self, z: np.ndarray) -> np.ndarray:
+        return self.mean + np.einsum("lck,pk->plc", self.rows, z)
 
-    def residuals(self) -> np.ndarray:
-        """From the projected landmarks to those of the pictures, pixels, [pictures, landmarks, 2]."""
-        shifted = [view[:, :2] + shift for view, shift in zip(self._views(), self.shifts, strict=True)]
-        return self.points - np.stack(shifted)
+    def offsets(self, unknowns: np.ndarray) -> np.ndarray:
+        """From the landmarks of the pictures to the projected ones, pixels, [pictures, landmarks, 2]."""
+        z, poses = self.split(unknowns)
+        axes = np.stack([turned_axes(pose[:4])[:2] for pose in poses])
+        return self._positions(z) @ axes.transpose(0, 2, 1) + poses[:, None, 4:] - self.points
 
-    def objective(self) -> float:
-        """Squared distances over the noise and squared coefficients."""
-        errors = np.square(self.residuals() * self.weights[:, None, None])[self.used].sum()
-        return float(errors + np.square(self.shared).sum() + np.square(self.expressions).sum())
+    def _residuals(self, unknowns: np.ndarray) -> np.ndarray:
+        """Distances over the noise, and coefficients: the squares of both sum to the objective."""
+        distances = (self.offsets(unknowns) * self.weights)[self.used]
+        return np.concatenate([distances.ravel(), unknowns[: sum(self.sizes)]])
 
-    def _step(self) -> np.ndarray:
-        """The step to the minimum of the linearised objective.
+    def _jacobian(self, unknowns: np.ndarray) -> np.ndarray:
+        z, poses = self.split(unknowns)
+        shape, k = self.sizes[0], sum(self.sizes)
+        free = (k - shape) // len(poses)
+        moves = np.zeros((*self.points.shape, len(unknowns)))
+        for i, (x, pose) in enumerate(zip(self._positions(z), poses, strict=True)):
+            modes = np.einsum("dc,lck->ldk", turned_axes(pose[:4])[:2], self.rows)
+            moves[i, ..., :shape] = modes[..., :shape]
+            moves[i, ..., shape + i * free : shape + (i + 1) * free] = modes[..., shape:]
+            own = moves[i, ..., k + 6 * i :]
+            own[..., :4] = np.einsum("lc,dcq->ldq", x, turned_axes_slope(pose[:4])[:2])
+            own[..., 4:6] = np.eye(2)
+        rows = (moves * self.weights[..., None])[self.used].reshape(-1, len(unknowns))
+        return np.concatenate([rows, np.eye(k, len(unknowns))])
 
-        By QR of the rows and the prior's rows on top of each other: their products would lose what small noise leaves.
-        """
-        pictures, landmarks, shape, free = len(self.points), len(self.mean), len(self.shared), self.expressions.shape[1]
-        k = shape + pictures * free
-        jacobian = np.zeros((pictures, landmarks, 2, k + 6 * pictures))
-        for i, view in enumerate(self._views()):
-            modes = self.scales[i] * np.einsum("dc,lck->ldk", self.rotations[i][:2], self.rows)
-            jacobian[i, ..., :shape] = modes[..., :shape]
-            jacobian[i, ..., shape + i * free : shape + (i + 1) * free] = modes[..., shape:]
-            jacobian[i, ..., k + 6 * i : k + 6 * (i + 1)] = _pose_jacobian(view)
-        weights = self.weights[:, None, None]
-        upper = (jacobian * weights[..., None])[self.used].reshape(-1, k + 6 * pictures)
-        values = (self.residuals() * weights)[self.used].reshape(-1)
-        now = np.concatenate([self.shared, self.expressions.reshape(-1)])
-        stacked = np.concatenate([upper, np.eye(k, k + 6 * pictures)])
-        target = np.concatenate([values, -now])[:, None]
-        return torch.linalg.lstsq(torch.from_numpy(stacked), torch.from_numpy(target), driver="gels")[0].numpy()[:, 0]
+    def solve(self, used: np.ndarray) -> None:
+        """Gauss-Newton steps to the least sum of squares for these landmarks [pictures, landmarks]."""
+        self.used = used
 
-    def _moved(self, step: np.ndarray) -> "_Alignment":
-        other = copy.copy(self)
-        shape, k = len(self.shared), len(step) - 6 * len(self.points)
-        other.shared = self.shared + step[:shape]
-        other.expressions = self.expressions + step[shape:k].reshape(self.expressions.shape)
-        poses = step[k:].reshape(-1, 6)
-        other.rotations = [turn(p[:3]) @ r for p, r in zip(poses, self.rotations, strict=True)]
-        other.scales = [s * float(np.exp(np.clip(p[3], -1, 1))) for p, s in zip(poses, self.scales, strict=True)]
-        other.shifts = [t + p[4:] for p, t in zip(poses, self.shifts, strict=True)]
-        return other
+        def objective(unknowns: np.ndarray) -> float:
+            return float(np.square(self._residuals(unknowns)).sum())
 
-    def descend(self) -> None:
-        """Gauss-Newton steps, halved where the objective would rise, until it falls no further."""
-        now = self.objective()
         for _ in range(50):
-            step = self._step()
-            for length in 0.5 ** np.arange(8):
-                moved = self._moved(length * step)
-                tried = moved.objective()
-                if tried < now:
-                    break
-            else:
+            # By QR: the products of the rows would lose what small noise leaves.
+            rows, values = map(torch.from_numpy, (self._jacobian(self.found), -self._residuals(self.found)))
+            step = torch.linalg.lstsq(rows, values[:, None], driver="gels")[0].numpy()[:, 0]
+            best = min((self.found + 0.5**halvings * step for halvings in range(8)), key=objective)
+            before, after = objective(self.found), objective(best)
+            self.found = best if after < before else self.found
+            if not after < (1 - 1e-9) * before:
                 return
-            settled = now - tried < 1e-9 * now
-            now = tried
-            self.__dict__.update(moved.__dict__)
-            if settled:
-                return
-
-
-def _pose_jacobian(view: np.ndarray) -> np.ndarray:
-    """How points (right, up) move with a turn about the three axes of the view, the logarithm of the scale and a shift,
-    shape [n, 2, 6]; `view` holds the scaled and turned positions [n, 3]."""
-    jacobian = np.zeros((len(view), 2, 6))
-    jacobian[:, 0, 1], jacobian[:, 0, 2] = view[:, 2], -view[:, 1]
-    jacobian[:, 1, 0], jacobian[:, 1, 2] = -view[:, 2], view[:, 0]
-    jacobian[:, :, 3] = view[:, :2]
-    jacobian[:, 0, 4] = jacobian[:, 1, 5] = 1
-    return jacobian

@@ -9,26 +9,29 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modalities import MediaError
-from modalities.data import Arrays, Items, batches
+from modalities.data import Arrays, Items, as_dataset, batches
 from modalities.meshes import Meshes
 from modalities.meshes.alignment import align as align_to
 from modalities.meshes.alignment import enlarge, find_similarity, procrustes_mean
 from zoo.linear.principal import PrincipalAxes, principal_axes
+from zoo.moments import Moments
 from zoo.morphable.modes import Axes, principal
+
+Pairs = tuple[Tensor, Tensor] | Items
+"""Expressive meshes and the same people's neutral ones."""
 
 
 def learn(
-    data: Any,
+    data: Tensor | Items,
     medium: Meshes,
     shape: int | float,
     colour: int | float,
     expression: int | float,
-    expressions: Any,
+    expressions: Pairs | None,
     align: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The mean, the axes of each part, the noise and the count: arguments of `MorphableModel.assemble`. The arguments
-    are those of `MorphableModel.fit`."""
+    """What `MorphableModel.assemble` makes the model of; the arguments are those of `MorphableModel.fit`."""
     if align not in ("none", "rigid", "similarity"):
         raise ValueError(f"align is none, rigid or similarity, got {align!r}")
     if colour and not medium.colours:
@@ -39,22 +42,27 @@ def learn(
 
     place = Placement(data, medium, align)
     found = learn_modes(each(data, place), medium, "shape", shape, seed)
-    learned: dict[str, Any] = {"shape": Axes(found.basis, found.variance), "count": found.count}
-    mean, left = found.mean.unflatten(0, (-1, 3)), found.total - found.variance.double().sum().item()
+    left = found.total - found.variance.double().sum().item()
+    smiles = tints = None
     if expressions is not None:
         pairs = Arrays(*expressions) if isinstance(expressions, tuple) else expressions
-        offsets = each(pairs, place.offsets, pairs=True)
-        learned["expression"], more = learn_offsets(offsets, medium, expression, seed)
+        smiles, more = learn_offsets(each(pairs, place.offsets, pairs=True), medium, expression, seed)
         left += more
+    mean = found.mean.unflatten(0, (-1, 3))
     if medium.colours:
         colours = each(data, lambda x: x[:, :, 3:])
-        if colour:
-            tints = learn_modes(colours, medium, "colour", colour, seed)
-            learned["colour"], tint = Axes(tints.basis, tints.variance), tints.mean.unflatten(0, (-1, 3))
-        else:
-            tint = mean_of(colours)
+        tints = learn_modes(colours, medium, "colour", colour, seed) if colour else None
+        tint = tints.mean.unflatten(0, (-1, 3)) if tints else mean_of(colours, (medium.vertices, 3))
         mean = torch.cat([mean, tint.to(mean)], 1)
-    return learned | {"mean": mean, "noise": max(0.0, left) / (3 * medium.vertices)}
+    return {
+        "medium": medium,
+        "mean": mean,
+        "shape": Axes(found.basis, found.variance),
+        "expression": smiles,
+        "colour": Axes(tints.basis, tints.variance) if tints else None,
+        "noise": max(0.0, left) / (3 * medium.vertices),
+        "count": found.count,
+    }
 
 
 class Placement:
@@ -64,7 +72,7 @@ class Placement:
         align: "none", "rigid" or "similarity", to the mean of the meshes in `data`.
     """
 
-    def __init__(self, data: Any, medium: Meshes, align: str):
+    def __init__(self, data: Tensor | Items, medium: Meshes, align: str):
         self.medium, self.scale = medium, align == "similarity"
         self.reference: Tensor | None = None
         self.growth = 1.0
@@ -94,7 +102,7 @@ class Placement:
         return x[:, :, :3]
 
 
-def learn_modes(data: Any, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
+def learn_modes(data: Tensor | Items, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
     """The principal axes of a part. More modes than the meshes have directions are refused: the surplus is noise."""
     found = principal_axes(data, (medium.vertices, 3), modes, seed=seed)
     rounding = torch.finfo(torch.float32).eps * torch.linalg.vector_norm(found.mean.double()).item()
@@ -106,7 +114,7 @@ def learn_modes(data: Any, medium: Meshes, part: str, modes: int | float, seed: 
     return dataclasses.replace(found, basis=found.basis[:rank], variance=found.variance[:rank])
 
 
-def learn_offsets(data: Any, medium: Meshes, modes: int | float, seed: int) -> tuple[Axes, float]:
+def learn_offsets(data: Tensor | Items, medium: Meshes, modes: int | float, seed: int) -> tuple[Axes, float]:
     """The modes of expression about zero, of offsets [vertices, 3], and the variance that they leave out."""
     found = learn_modes(data, medium, "expression", modes, seed)
     # The modes about the mean offset and this offset itself span the modes about zero.
@@ -118,16 +126,15 @@ def learn_offsets(data: Any, medium: Meshes, modes: int | float, seed: int) -> t
     return axes, total - every.variance[:most].sum().item()
 
 
-def mean_of(data: Any) -> Tensor:
-    """The mean of positions or colours, shape [vertices, 3], float64."""
-    blocks = data.split(64) if isinstance(data, Tensor) else (batch.x for batch in batches(data, 64))
-    total, count = torch.zeros(()), 0
-    for block in blocks:
-        total, count = total + block.double().sum(0), count + len(block)
-    return total / count
+def mean_of(data: Tensor | Items, shape: tuple[int, ...]) -> Tensor:
+    """The mean of items of a shape, float64."""
+    moments = Moments.zeros(shape)
+    for batch in batches(as_dataset(data), 64):
+        moments.update(batch.x)
+    return moments.mean
 
 
-def each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Items:
+def each(data: Tensor | Items, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Items:
     """The data with every item changed, without what it comes with, or every one of `pairs`; `change` takes batches."""
     if isinstance(data, Arrays) and data.noise is None:
         return change(data.x, data.labels) if pairs else change(data.x)
@@ -137,7 +144,7 @@ def each(data: Any, change: Callable[..., Tensor], pairs: bool = False) -> Tenso
 class _Changed(Dataset):
     """Another data set, every item changed when it is read."""
 
-    def __init__(self, data: Any, change: Callable[..., Tensor], pairs: bool):
+    def __init__(self, data: Items, change: Callable[..., Tensor], pairs: bool):
         self.data, self.change, self.pairs = data, change, pairs
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from zoo.checkpoint import check_not_negative
 from zoo.distributions import DiagonalGaussian, Point
 from zoo.model import Fitted, Latent, check_count, check_temperature
 from zoo.morphable.attributes import learn_directions
-from zoo.morphable.learning import learn
+from zoo.morphable.learning import Pairs, learn
 from zoo.morphable.modes import Axes, ridge_coefficients
 from zoo.morphable.segments import check_vertices, segment_weights, vertex_mask
 
@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
 PARTS = Coefficients._fields
 
 
-def upgrade_0_1_0(arguments: dict[str, Any]) -> dict[str, str]:
+def upgrade_0_1_0(arguments: dict[str, object]) -> dict[str, str]:
     """Triangles and texture coordinates stood among the weights in version 0.1.0: their names then and now."""
     if "faces" not in arguments:
         return {}
@@ -138,32 +138,31 @@ class MorphableModel(Latent, Fitted):
             attributes: the step in z by name, shape [K] each.
             landmarks: numbers of vertices.
 
-        Raises `MediaError` for parts that do not fit together.
+        Raises ValueError for parts that do not fit together.
         """
         segments, attributes = segments or {}, attributes or {}
         marks = torch.zeros(0, dtype=torch.int32) if landmarks is None else landmarks
         check_vertices(marks, medium.vertices, "landmarks")
         empty = Axes(mean.new_zeros(0, 3 * medium.vertices), mean.new_zeros(0))
-        axes = [part or empty for part in (shape, expression, colour)]
-        sizes = {name: len(part.basis) for name, part in zip(PARTS, axes, strict=True)}
-        model = cls(medium, **sizes, segments=list(segments), attributes=list(attributes), landmarks=len(marks)).to(
-            mean
-        )
-        _put(model.mean, mean, "mean")
-        _put(model.landmarks, marks, "landmarks")
-        for name, part in zip(PARTS, axes, strict=True):
-            _put(getattr(model, f"{name}_basis"), part.basis, f"the basis of {name}")
-            _put(getattr(model, f"{name}_variance"), part.variance, f"the variance of {name}")
-            if (part.variance < 0).any():
-                raise MediaError(f"the variance of {name} must be at least 0, got {part.variance.min().item():.4g}")
-        for row, (name, weight) in zip(model.weights, segments.items(), strict=True):
-            _put(row, weight, f"the weights of the segment {name!r}")
-        for row, (name, step) in zip(model.directions, attributes.items(), strict=True):
-            _put(row, step, f"the direction of {name!r}")
-        if segments and (model.weights.double().sum(0) - 1).abs().max() > 1e-3:
-            raise MediaError("the weights of a vertex must sum to 1 over the segments")
+        axes = {name: part or empty for name, part in zip(PARTS, (shape, expression, colour), strict=True)}
+        sizes = Sizes(*(len(part.basis) for part in axes.values()))
+        model = cls(medium, *sizes, list(segments), list(attributes), len(marks)).to(mean)
+        parts = [("mean", model.mean, mean), ("landmarks", model.landmarks, marks)]
+        for name, part in axes.items():
+            parts += [(f"the basis of {name}", getattr(model, f"{name}_basis"), part.basis)]
+            parts += [(f"the variance of {name}", getattr(model, f"{name}_variance"), part.variance)]
+        for kind, rows, given in (
+            ("weights of the segment", model.weights, segments),
+            ("direction of", model.directions, attributes),
+        ):
+            parts += [(f"the {kind} {name!r}", row, given[name]) for name, row in zip(given, rows, strict=True)]
+        for name, target, source in parts:
+            if target.shape != source.shape:
+                raise MediaError(f"{name}: expected shape {list(target.shape)}, got {list(source.shape)}")
+            target.copy_(source)
         model.noise.fill_(noise)
         model.count.fill_(count)
+        model.check_weights()
         return model.eval()
 
     @classmethod
@@ -175,7 +174,7 @@ class MorphableModel(Latent, Fitted):
         shape: int | float,
         colour: int | float = 0,
         expression: int | float = 0,
-        expressions: "tuple[Tensor, Tensor] | Items | None" = None,
+        expressions: Pairs | None = None,
         align: Literal["none", "rigid", "similarity"] = "none",
         landmarks: Tensor | None = None,
         seed: int = 0,
@@ -199,7 +198,7 @@ class MorphableModel(Latent, Fitted):
         than the meshes have.
         """
         learned = learn(data, medium, shape, colour, expression, expressions, align, seed)
-        return cls.assemble(medium, **learned, landmarks=landmarks)
+        return cls.assemble(**learned, landmarks=landmarks)
 
     def split(self, z: Tensor) -> Coefficients:
         """The coefficients [..., K] of shape, expression and colour apart."""
@@ -221,9 +220,9 @@ class MorphableModel(Latent, Fitted):
         return self.landmarks.long()
 
     def axes(self, part: str) -> Axes:
-        """The modes of "shape", "expression" or "colour"."""
+        """The modes of "shape", "expression" or "colour", in the type of the mean."""
         _choose(part, PARTS, "part")
-        return Axes(getattr(self, f"{part}_basis"), getattr(self, f"{part}_variance"))
+        return Axes(getattr(self, f"{part}_basis").to(self.mean.dtype), getattr(self, f"{part}_variance"))
 
     def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> DiagonalGaussian:
         zeros = self.mean.new_zeros(n, sum(self.sizes))
@@ -239,8 +238,8 @@ class MorphableModel(Latent, Fitted):
         if list(z.shape[1:]) != expected:
             raise ValueError(f"expected coefficients of shape {['batch', *expected]}, got {list(z.shape)}")
         if z.ndim == 2:
-            return Point(_move(self, z, self.mean))
-        x = self.mean.expand(len(z), -1, -1)
+            return Point(self._move(z, self.mean))
+        x = self.mean.expand(z.shape[0], -1, -1)
         for weight, part in zip(self.weights, z.unbind(1), strict=True):
             x = torch.addcmul(x, weight[:, None], self._offset(part))
         return Point(x)
@@ -251,7 +250,7 @@ class MorphableModel(Latent, Fitted):
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
         orthogonal, are found together. A mode without variance gets 0.
         """
-        centred = self.modality.check(x).to(self.mean.device).double() - self.mean.double()
+        centred = self.check_items(x).to(self.mean.device).double() - self.mean.double()
         positions = [self.axes("shape"), self.axes("expression")]
         z = ridge_coefficients(positions, centred[:, :, :3].flatten(1), self.noise.item())
         if self.modality.colours:
@@ -317,7 +316,7 @@ class MorphableModel(Latent, Fitted):
 
         Broken files of a data set are left out together with their labels. See `attributes.ridge_direction`.
         """
-        return self.with_parts(attributes=_parts_of(self)["attributes"] | learn_directions(self, data, labels))
+        return self.with_parts(attributes=self.parts()["attributes"] | learn_directions(self, data, labels))
 
     def with_segments(self, regions: Mapping[str, Tensor], width: float = 10.0) -> Self:
         """The model with segments: by name the vertices of a region, their numbers or a mask of all.
@@ -333,34 +332,46 @@ class MorphableModel(Latent, Fitted):
 
     def with_parts(self, **changes: Any) -> Self:
         """A copy with other parts, the arguments of `assemble`."""
-        return self.assemble(**_parts_of(self) | changes)
+        return self.assemble(**self.parts() | changes)
+
+    def parts(self) -> dict[str, Any]:
+        """The arguments of `assemble` that make the model again."""
+        return {
+            "medium": self.modality,
+            "mean": self.mean,
+            **{name: self.axes(name) for name in PARTS},
+            "noise": self.noise.item(),
+            "segments": dict(zip(self.segments, self.weights, strict=True)),
+            "attributes": dict(zip(self.attributes, self.directions, strict=True)),
+            "landmarks": self.landmarks,
+            "count": int(self.count),
+        }
 
     def check_weights(self) -> None:
-        """Raise ValueError for what cannot be: a variance below 0, a landmark that is no vertex."""
-        variances = {f"{name}_variance": self.axes(name).variance for name in PARTS}
+        """Raise ValueError for what cannot be: a variance below 0, weights that are no shares, a landmark that is no
+        vertex."""
+        variances = {f"the variance of {name}": self.axes(name).variance for name in PARTS}
         check_not_negative(noise=self.noise, weights=self.weights, **variances)
         check_vertices(self.landmarks, self.modality.vertices, "landmarks")
+        if self.segments and (self.weights.double().sum(0) - 1).abs().max() > 1e-3:
+            raise ValueError("the weights of a vertex must sum to 1 over the segments")
 
     def _offset(self, z: Tensor) -> Tensor:
-        return _move(self, z, torch.zeros_like(self.mean))
+        return self._move(z, torch.zeros_like(self.mean))
+
+    def _move(self, z: Tensor, start: Tensor) -> Tensor:
+        """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
+        flat = [start[:, :3].reshape(1, -1), start[:, 3:].reshape(1, -1)]
+        for place, name, part in zip((0, 0, 1), PARTS, self.split(z), strict=True):
+            if part.shape[1]:
+                basis, variance = self.axes(name)
+                flat[place] = torch.addmm(flat[place], part * variance.sqrt(), basis)
+        return torch.cat([part.expand(len(z), -1).unflatten(1, (-1, 3)) for part in flat if part.numel()], 2)
 
     def _need_segments(self) -> tuple[str, ...]:
         if not self.segments:
             raise ValueError("this model has no segments; make some: model.with_segments(regions)")
         return self.segments
-
-
-def _move(model: MorphableModel, z: Tensor, start: Tensor) -> Tensor:
-    """The meshes `start`, shape of an item, moved by coefficients [batch, K]."""
-    parts = model.split(z)
-    x = torch.addmm(start[:, :3].reshape(-1), parts.shape * model.shape_variance.sqrt(), model.shape_basis)
-    if model.sizes.expression:
-        x.addmm_(parts.expression * model.expression_variance.sqrt(), model.expression_basis)
-    x = x.unflatten(1, (-1, 3))
-    if not model.modality.colours:
-        return x
-    tints = torch.addmm(start[:, 3:].reshape(-1), parts.colour * model.colour_variance.sqrt(), model.colour_basis)
-    return torch.cat([x, tints.unflatten(1, (-1, 3))], 2)
 
 
 def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> None:
@@ -380,20 +391,6 @@ def _check_arguments(modality: Meshes, sizes: Sizes, *lists: Sequence[str]) -> N
             raise ValueError(f"the names of segments and of attributes must differ, got {list(names)}")
 
 
-def _parts_of(model: MorphableModel) -> dict[str, Any]:
-    """The arguments of `assemble` that make the model again."""
-    return {
-        "medium": model.modality,
-        "mean": model.mean,
-        **{name: model.axes(name) for name in PARTS},
-        "noise": model.noise.item(),
-        "segments": dict(zip(model.segments, model.weights, strict=True)),
-        "attributes": dict(zip(model.attributes, model.directions, strict=True)),
-        "landmarks": model.landmarks,
-        "count": model.count.item(),
-    }
-
-
 def _choose(name: str, names: Sequence[str], kind: str) -> int:
     """The place of a name; an unknown one is answered with the nearest."""
     if name in names:
@@ -402,10 +399,3 @@ def _choose(name: str, names: Sequence[str], kind: str) -> int:
     raise ValueError(
         f"no {kind} is called {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else "none is there")
     )
-
-
-def _put(target: Tensor, source: Tensor, name: str) -> None:
-    """Copy without broadcasting."""
-    if target.shape != source.shape:
-        raise MediaError(f"{name}: expected shape {list(target.shape)}, got {list(source.shape)}")
-    target.copy_(source)

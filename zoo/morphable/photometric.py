@@ -9,18 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modalities.meshes.geometry import triangle_normals, vertex_normals
+from modalities.meshes.geometry import triangle_normals
 from zoo.model import check_count
 from zoo.morphable.camera import Camera, check_picture, sample_picture
+from zoo.morphable.colour import read_colours
 from zoo.morphable.landmarks import LandmarkFit
 from zoo.morphable.model import PARTS, MorphableModel
-from zoo.morphable.visibility import visible
 
 REFRESH = 25
 """After how many steps visibility and light are found anew."""
 GRAZING = 0.2
 """The least cosine to the viewer of a triangle whose colour counts."""
-
 FEWEST = 30
 """Triangles that must be seen."""
 
@@ -102,95 +101,71 @@ def refine(
             if step % REFRESH == 0:
                 face.look()
             draw = torch.randint(len(face.seen), (triangles,), generator=generator)
-            seen, shown = face.compare(face.seen[draw.to(face.seen.device)])
-            loss = (seen - shown).square().sum() / noise**2 + face.z.square().sum()
+            loss = face.differences(face.seen[draw.to(face.seen.device)]).square().sum() / noise**2
+            loss = loss + face.z.square().sum()
             if marks is not None:
-                loss = loss + (face.project(face.positions(marks[0])) - marks[1]).square().sum() / pixels**2
+                places = face.camera().project(face.parts(marks[0])[:, :3])
+                loss = loss + (places - marks[1]).square().sum() / pixels**2
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():
         face.look()
-        seen, shown = face.compare(face.seen)
-        return PhotometricFit(
-            face.z.detach()[None].to(model.mean),
-            face.camera(),
-            face.light,
-            float((seen - shown).square().mean().sqrt()),
-        )
+        error = float(face.differences(face.seen).square().mean().sqrt())
+        return PhotometricFit(face.z.detach()[None].to(model.mean), face.camera(), face.light, error)
 
 
 class _Face:
     """What is refined, and what it looks like."""
 
     def __init__(self, model: MorphableModel, picture: Tensor, fit: LandmarkFit) -> None:
-        self.model, self.picture = model, (picture / 2 + 0.5).to(model.mean)
+        self.model, self.picture = model, picture.to(model.mean)
         self.faces = model.modality.triangles.to(model.device)
         self.start = fit.cameras[0]
         self.z = fit.coefficients[0].detach().clone().to(model.mean).requires_grad_()
-        self.axis, self.shift = (torch.zeros(n, device=model.device, requires_grad=True) for n in (3, 2))
-        self.growth = torch.zeros((), device=model.device, requires_grad=True)
-        self.light = torch.zeros(9, 3, device=model.device)
-        self.seen = torch.empty(0)
+        self.axis, self.growth, self.shift = (
+            torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in ((3,), (), (2,))
+        )
+        self.light, self.seen = torch.zeros(9, 3, device=model.device), torch.empty(0)
         self.scaled = [(axes.variance.sqrt(), axes.basis.unflatten(1, (-1, 3))) for axes in map(model.axes, PARTS)]
 
-    def positions(self, vertices: Tensor) -> Tensor:
-        """Of some vertices, millimetres, shape [n, 3]."""
-        return self._parts(vertices)[:, :3]
-
-    def _parts(self, vertices: Tensor) -> Tensor:
+    def parts(self, vertices: Tensor) -> Tensor:
         """Positions and colours of some vertices, shape [n, 6]."""
-        offsets = [
+        shape, expression, colour = (
             torch.tensordot(z * deviation, basis[:, vertices], 1)
             for z, (deviation, basis) in zip(self.model.split(self.z), self.scaled, strict=True)
-        ]
-        return self.model.mean[vertices] + torch.cat([offsets[0] + offsets[1], offsets[2]], 1)
+        )
+        return self.model.mean[vertices] + torch.cat([shape + expression, colour], 1)
 
-    def rotation(self) -> Tensor:
-        """The start's, turned about the view's axes."""
+    def camera(self) -> Camera:
+        """The start's, turned about the view's axes, grown and shifted; float64, on the CPU."""
         x, y, z = self.axis.unbind()
         zero = torch.zeros_like(x)
         cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
-        return torch.linalg.matrix_exp(cross) @ self.start.rotation.to(self.z)
-
-    def project(self, positions: Tensor) -> Tensor:
-        """Pixels, shape [n, 2]."""
-        view = positions @ self.rotation().T
-        scale = self.start.scale.to(self.z) * self.growth.exp()
-        return scale * view[:, :2] * view.new_tensor([1, -1]) + self.start.translation.to(self.z) + self.shift
-
-    def camera(self) -> Camera:
-        """As it is now, float64; made orthonormal again, since its numbers were float32."""
-        u, _, vt = torch.linalg.svd(self.rotation().detach().double().cpu())
-        scale = self.start.scale.double().cpu() * self.growth.detach().double().cpu().exp()
-        return Camera(u @ vt, scale, self.start.translation.double().cpu() + self.shift.detach().double().cpu())
+        rotation = torch.linalg.matrix_exp(cross) @ self.start.rotation.double().cpu()
+        scale = self.start.scale.double().cpu() * self.growth.exp()
+        return Camera(rotation, scale, self.start.translation.double().cpu() + self.shift)
 
     def _triangles(self, triangles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The colours of the picture [n, 3], those of the model without light [n, 3], and the harmonics of the normals
         [n, 9] at triangles."""
-        corners = self._parts(self.faces[triangles].flatten()).unflatten(0, (-1, 3))
+        corners, camera = self.parts(self.faces[triangles].flatten()).unflatten(0, (-1, 3)), self.camera()
         places, albedo = corners[..., :3], corners[..., 3:].mean(1)
-        normals = torch.nn.functional.normalize(triangle_normals(places), dim=1, eps=1e-12) @ self.rotation().T
-        return sample_picture(self.picture, self.project(places.mean(1))), albedo, harmonics(normals)
+        normals = camera.view(torch.nn.functional.normalize(triangle_normals(places), dim=1, eps=1e-12))
+        seen = sample_picture(self.picture, camera.project(places.mean(1))) / 2 + 0.5
+        return seen, albedo, harmonics(normals)
 
-    def compare(self, triangles: Tensor) -> tuple[Tensor, Tensor]:
-        """The colours of the picture and of the lit model at triangles, both [n, 3]."""
+    def differences(self, triangles: Tensor) -> Tensor:
+        """The colours of the picture less those of the lit model at triangles, shape [n, 3]."""
         seen, albedo, basis = self._triangles(triangles)
-        return seen, albedo * (basis @ self.light)
+        return seen - albedo * (basis @ self.light)
 
     @torch.no_grad()
     def look(self) -> None:
         """Find the visible triangles inside the picture, and the light on them."""
-        parts = self._parts(torch.arange(self.model.modality.vertices, device=self.model.device))
-        camera = self.camera()
-        positions = parts[:, :3]
-        sees = visible(positions, camera, self.faces)
-        points = self.project(positions)
-        height, width = self.picture.shape[1:]
-        sees &= ((points >= 0) & (points <= points.new_tensor([width, height]))).all(1)
-        cosine = camera.view(vertex_normals(positions, self.faces))[:, 2]
-        sees &= cosine > GRAZING
+        positions = self.parts(torch.arange(self.model.modality.vertices, device=self.model.device))[:, :3]
+        sees = read_colours(self.picture, positions, self.camera(), self.faces).weights > GRAZING
         self.seen = torch.nonzero(sees[self.faces].all(1))[:, 0]
         if len(self.seen) < FEWEST:
             raise ValueError(f"{len(self.seen)} triangles of the face are seen in the picture: the fit is elsewhere")

@@ -5,15 +5,15 @@ ICP Algorithms for Surface Registration", 2007; Albrecht, Luthi, Gerig, Vetter, 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modalities.meshes.alignment import Similarity, find_similarity
 from modalities.meshes.geometry import vertex_normals
-from zoo.morphable.camera import turn
 from zoo.morphable.conditioning import coefficient_rows
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.segments import check_vertices
@@ -82,6 +82,8 @@ def fit_mesh(
 
     Raises ValueError for points that are not finite, fewer than 3 landmarks, and a target that is nowhere near.
     """
+    from scipy.spatial.transform import Rotation
+
     if not (math.inf > noise[0] >= noise[1] > 0):
         raise ValueError(f"noise falls from a first to a last standard deviation above 0, got {noise!r}")
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3 or not points.isfinite().all():
@@ -121,13 +123,13 @@ def fit_mesh(
         step = _step(modes, x[used], near.points[used], near.normals[used], deviation, found)
         found = found + step[:k]
         translation = translation + size * rotation @ step[k + 3 :]
-        rotation = rotation @ turn(step[k : k + 3])
+        rotation = rotation @ Rotation.from_rotvec(step[k : k + 3]).as_matrix()
     _, kept, near = pairs(np.arange(len(places)), 6 * noise[1])
     distances = torch.from_numpy(np.where(kept, near.distances, np.nan)).to(model.mean)
     turned = torch.from_numpy(rotation)[None]
     pose = Similarity(torch.tensor([size], dtype=torch.float64), turned, torch.from_numpy(translation)[None])
-    z = torch.from_numpy(found)[None].to(model.mean)
-    return MeshFit(model.join(*z.split(model.sizes[:2], 1)), pose, distances)
+    z = F.pad(torch.from_numpy(found)[None].to(model.mean), (0, model.sizes.colour))
+    return MeshFit(z, pose, distances)
 
 
 def _start(
@@ -156,7 +158,8 @@ def _step(
 ) -> np.ndarray:
     """The Gauss-Newton step of coefficients, turn and shift that brings points near [n, 3], which the modes [n, 3, k]
     move, to x [n, 3]: off along the normals by the deviation, along the surface by more."""
-    moves, k = np.concatenate([modes, _pose_rows(x)], 2), len(found)
+    k, turns = len(found), np.stack([np.cross(axis, x) for axis in np.eye(3)], 2)
+    moves = np.concatenate([modes, turns, np.broadcast_to(np.eye(3), (len(x), 3, 3))], 2)
     whiten = np.eye(3) / SLIDE + (1 - 1 / SLIDE) * normals[:, :, None] * normals[:, None, :]
     system = (whiten @ moves).reshape(-1, moves.shape[2]) / deviation
     values = (whiten @ (x - near)[:, :, None]).ravel() / deviation
@@ -164,12 +167,6 @@ def _step(
     goal = system.T @ values
     goal[:k] -= found
     return np.linalg.solve(products, goal)
-
-
-def _pose_rows(x: np.ndarray) -> np.ndarray:
-    """How points [n, 3] move with a turn about the axes through the origin and a shift, shape [n, 3, 6]."""
-    turns = np.stack([np.cross(axis, x) for axis in np.eye(3)], 2)
-    return np.concatenate([turns, np.broadcast_to(np.eye(3), (len(x), 3, 3))], 2)
 
 
 def _plane_normals(points: np.ndarray) -> np.ndarray:
@@ -212,7 +209,7 @@ class _Surface:
         """The nearest points for points [n, 3] where the vertices are at positions [vertices, 3]."""
         import pyvista
 
-        mesh: Any = pyvista.PolyData.from_regular_faces(positions, self.faces)
+        mesh = pyvista.PolyData.from_regular_faces(positions, self.faces)
         owners, points = mesh.find_closest_cell(x, return_closest_point=True)
         corners = self.faces[owners]
         # The weight of a corner is the area of the triangle of the point and the other two.

@@ -6,7 +6,7 @@ initialisation of Child, "Very Deep VAEs Generalize Autoregressive Models and Ca
 
 import itertools
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def normalise(channels: int, grid: Grid, normalisation: Normalisation) -> nn.Mod
     """Batch normalisation over a grid, or nothing."""
     if normalisation == "none":
         return nn.Identity()
-    return {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(grid)](channels, eps=1e-5, momentum=0.05)
+    return (nn.BatchNorm2d if len(grid) == 2 else nn.BatchNorm3d)(channels, eps=1e-5, momentum=0.05)
 
 
 class SqueezeExcite(nn.Module):
@@ -55,8 +55,8 @@ class Downsample(nn.Module):
         x = F.silu(x)
         parts = []
         for phase, convolution in zip(self.phases, self.convolutions, strict=True):
-            picked: Any = (..., *[slice(start, None, by) for start, by in zip(phase, self.stride, strict=True)])
-            parts.append(convolution(x[picked]))
+            every = [slice(start, None, by) for start, by in zip(phase, self.stride, strict=True)]
+            parts.append(convolution(x[(slice(None), slice(None), *every)]))
         return torch.cat(parts, 1)
 
 

@@ -1,8 +1,7 @@
 """Convolutions over grids of two and three axes, and the size of what they can do to their input."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,13 @@ Grid = tuple[int, ...]
 """The positions of a feature map: [height, width] or [frames, height, width]; a series of length T is 1 x T."""
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 """Channels that lie next to each other, for grids of so many axes: the quick layout."""
+LAYERS: dict[int, Callable[..., nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+FUNCTIONS: dict[int, Callable[..., Tensor]] = {2: F.conv2d, 3: F.conv3d}
+
+
+def channels_last(module: nn.Module, axes: int = 2) -> None:
+    """Lay the weights of convolutions out with their channels last, the fast form where features lie so too."""
+    module.to(memory_format=FORMATS[axes])  # type: ignore[call-overload]
 
 
 class Convolution(nn.Module):
@@ -38,10 +44,10 @@ class Convolution(nn.Module):
         sizes = tuple(kernel if axis > 1 else 1 for axis in grid)
         self.groups = outputs if depthwise else 1
         self.stride, self.padding = stride or (1,) * len(grid), tuple(size // 2 for size in sizes)
-        kind: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(grid)]
-        self.function: Any = {2: F.conv2d, 3: F.conv3d}[len(grid)]
-        layer = kind(inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
-        self.weight, self.bias = layer.to(memory_format=FORMATS[len(grid)]).weight, layer.bias
+        self.function = FUNCTIONS[len(grid)]
+        layer = LAYERS[len(grid)](inputs, outputs, sizes, groups=self.groups)  # its initialisation is what is taken
+        channels_last(layer, len(grid))
+        self.weight, self.bias = layer.weight, layer.bias
         self.log_norm = nn.Parameter(_lengths(layer.weight.detach()).log()) if normalised else None
 
     @property

@@ -6,7 +6,10 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+CONVOLVE = {4: F.conv2d, 5: F.conv3d}
+"""By the axes of features with batch and channels."""
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -23,21 +26,20 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    function = F.conv2d if x.ndim == 4 else F.conv3d
-    return function(x, weight, bias, padding=[size // 2 for size in weight.shape[2:]], groups=len(weight))
+    return CONVOLVE[x.ndim](x, weight, bias, padding=[size // 2 for size in weight.shape[2:]], groups=len(weight))
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _convolve(x, weight, bias)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         moved = None
         if ctx.needs_input_grad[0]:
@@ -59,9 +61,8 @@ def _kernel_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
         # Channels and items lie next to each other, in strides that the library knows for the quick layout.
         flat = x.permute(*range(2, x.ndim), 0, 1).reshape(1, *grid, -1).movedim(-1, 1)
         slopes = gradient.reshape(-1, 1, *grid)
-        function = F.conv2d if x.ndim == 4 else F.conv3d
         padding = [size // 2 for size in sizes]
-        found = function(flat, slopes, padding=padding, groups=len(slopes))
+        found = CONVOLVE[x.ndim](flat, slopes, padding=padding, groups=len(slopes))
         return found.reshape(batch, *weight.shape).sum(0, dtype=torch.promote_types(x.dtype, torch.float32)).to(weight)
     last = (0, *range(2, x.ndim), 1)
     values, slopes = x.permute(last), gradient.permute(last).contiguous()

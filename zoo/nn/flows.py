@@ -1,12 +1,12 @@
 """Flows: invertible networks that turn simple distributions into others."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.distributions import DiagonalGaussian, full_precision
+from zoo.distributions import DiagonalGaussian, Event, Rng, full_precision
 from zoo.nn.convolution import Convolution, Grid
 
 
@@ -66,8 +66,8 @@ class _PastConvolution(Convolution):
 
     mask: Tensor
 
-    def __init__(self, centre: Tensor, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, centre: Tensor, inputs: int, outputs: int, kernel: int, grid: Grid, depthwise: bool = False):
+        super().__init__(inputs, outputs, kernel, grid, depthwise=depthwise)
         mask = torch.zeros(*self.weight.shape[:2], self.weight[0, 0].numel())
         middle = mask.shape[2] // 2
         mask[..., :middle] = 1
@@ -80,10 +80,11 @@ class _PastConvolution(Convolution):
         return self.weight * self.mask
 
 
-class FlowedGaussian:
+class FlowedGaussian(Event):
     """The distribution of flow(z) for normal z: a posterior of any shape, whose KL is estimated by the draw."""
 
     def __init__(self, base: DiagonalGaussian, flow: Flow):
+        super().__init__(base.mean.shape)
         self.base, self.flow = base, flow
         self.drawn: tuple[Tensor, Tensor] | None = None
 
@@ -92,10 +93,10 @@ class FlowedGaussian:
         """Where the normal's mean goes."""
         return self.flow(self.base.mean)
 
-    def rsample(self, *, generator: torch.Generator | None = None) -> Tensor:
-        """One value an item, differentiable; what it came from is remembered, since to invert a flow is slow."""
-        z = self.base.rsample(generator=generator)
-        self.drawn = self.flow(z), z
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
+        """Differentiable draws; what the last came from is remembered, since to invert a flow is slow."""
+        z = self.base.rsample(sample_shape, generator=generator)
+        self.drawn = self.flow(z.flatten(0, len(sample_shape))).view_as(z), z
         return self.drawn[0]
 
     def _origin(self, value: Tensor) -> Tensor:

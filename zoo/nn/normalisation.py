@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modalities import Modality
-from modalities.data import as_dataset, fetch, randomise
+from modalities.data import Items, as_dataset, fetch, randomise
 from zoo.moments import Moments
 
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
@@ -42,7 +41,7 @@ class Standardise(nn.Module):
         moments.update(self._channels_last(x))
         self._take(moments)
 
-    def measure(self, data: Any, medium: Modality) -> None:
+    def measure(self, data: Items, medium: Modality) -> None:
         """Measure a data set, 10,000 of its items at most, evenly spaced; its noise is drawn with seed 0."""
         data = as_dataset(data)
         chosen = range(0, len(data), -(-len(data) // MEASURED))

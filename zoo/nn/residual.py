@@ -1,16 +1,12 @@
 """Residual encoders and decoders for vectors, series, images and clips, one code for all."""
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.nn.layout import channels_last
-
-CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+from zoo.nn.convolution import FORMATS, LAYERS, channels_last
 
 
 class ResidualBlock(nn.Module):
@@ -22,11 +18,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: tuple[int, ...], depth: int):
         super().__init__()
-        convolution = CONVOLUTIONS[len(kernel)]
+        convolution = LAYERS[len(kernel)]
         self.first = convolution(channels, channels, kernel, padding="same")
         self.second = convolution(channels, channels, kernel, padding="same")
         with torch.no_grad():
-            self.second.get_parameter("weight").div_(math.sqrt(depth))
+            self.second.weight /= math.sqrt(depth)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape [batch, channels, *grid], in and out."""
@@ -51,17 +47,11 @@ class _Plan:
         while max(self.grids[-1]) > 8:
             self.grids.append(tuple(-(-size // 2) for size in self.grids[-1]))
         self.widths = [min(2**stage, 4) * width for stage in range(max(1, len(self.grids) - 1))]
+        self.axes = len(self.kernel)
+        self.convolution, self.memory_format = LAYERS[self.axes], FORMATS[self.axes]
         # A grid that is never halved has one stage of its own size.
         self.stages = list(zip(self.grids[1:] or self.grids, self.widths, strict=True))
         self.flat = self.stages[-1][1] * math.prod(self.stages[-1][0])
-
-    @property
-    def convolution(self) -> Callable[..., nn.Module]:
-        return CONVOLUTIONS[len(self.kernel)]
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        return FORMATS[len(self.kernel)]
 
     def stride(self, stage: int) -> tuple[int, ...]:
         """The step that leads into a stage."""
@@ -69,9 +59,6 @@ class _Plan:
             return (1,) * len(self.kernel)
         pairs = zip(self.grids[stage], self.grids[stage + 1], strict=True)
         return tuple(1 if before == after else 2 for before, after in pairs)
-
-    def padding(self) -> tuple[int, ...]:
-        return tuple(size // 2 for size in self.kernel)
 
 
 class Encoder(nn.Module):
@@ -88,24 +75,22 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.plan = plan = _Plan(shape, width)
-        depth = blocks * len(plan.stages)
+        depth, padding = blocks * len(plan.stages), tuple(size // 2 for size in plan.kernel)
         layers: list[nn.Module] = []
         channels = plan.channels
         for stage, (_, wide) in enumerate(plan.stages):
-            layers.append(
-                plan.convolution(channels, wide, plan.kernel, stride=plan.stride(stage), padding=plan.padding())
-            )
+            layers.append(plan.convolution(channels, wide, plan.kernel, stride=plan.stride(stage), padding=padding))
             layers += [ResidualBlock(wide, plan.kernel, depth) for _ in range(blocks)]
             channels = wide
         self.stages = nn.Sequential(*layers)
         self.hidden = nn.Linear(plan.flat, hidden)
         self.classes = nn.Embedding(classes, hidden) if classes else None
         self.output = nn.Linear(hidden, outputs)
-        channels_last(self, plan.memory_format)
+        channels_last(self, plan.axes)
 
     def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The last hidden layer, shape [batch, hidden]."""
-        grid = x.reshape(len(x), self.plan.channels, *self.plan.grids[0])
+        grid = x.reshape(x.shape[0], self.plan.channels, *self.plan.grids[0])
         h = self.stages(grid.to(self.output.weight.dtype).contiguous(memory_format=self.plan.memory_format))
         h = self.hidden(F.silu(h).flatten(1))
         return F.silu(h if self.classes is None else h + self.classes(condition))
@@ -150,7 +135,7 @@ class Decoder(nn.Module):
         fine = max(16, channels // 2)
         self.refine = plan.convolution(channels, fine, plan.kernel, padding="same")
         self.output = plan.convolution(fine, outputs, plan.kernel, padding="same")
-        channels_last(self, plan.memory_format)
+        channels_last(self, plan.axes)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Vectors [batch, inputs] to [batch, outputs, ...], the positions of an item last; for vectors [batch,
@@ -159,11 +144,11 @@ class Decoder(nn.Module):
         h = self.hidden(z.to(self.hidden.weight.dtype))
         h = F.silu(h if self.classes is None else h + self.classes(condition))
         (grid, wide), *_ = reversed(self.plan.stages)
-        h = self.expand(h).reshape(len(z), wide, *grid).contiguous(memory_format=self.plan.memory_format)
+        h = self.expand(h).reshape(z.shape[0], wide, *grid).contiguous(memory_format=self.plan.memory_format)
         for (grid, _), stage in zip(reversed(self.plan.stages), self.stages, strict=True):
             h = stage(_resize(h, grid))
         h = self.output(F.silu(self.refine(_resize(F.silu(h), self.plan.grids[0]))))
-        return h.reshape(len(z), self.outputs, *self.plan.shape[1:])
+        return h.reshape(z.shape[0], self.outputs, *self.plan.shape[1:])
 
 
 def _resize(h: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -24,7 +24,7 @@ HASHED = 16
 
 def record(model: nn.Module, config: TrainingConfig, data: Items, validation: Items | None) -> dict[str, object]:
     """The settings, the model and fingerprints of the data, as JSON values."""
-    made = {"family": f"{type(model).__module__}:{type(model).__qualname__}"}
+    made: dict[str, object] = {"family": f"{type(model).__module__}:{type(model).__qualname__}"}
     if isinstance(model, GenerativeModel):
         described, _ = describe(model)
         made = {"family": described["family"], **described["arguments"]}

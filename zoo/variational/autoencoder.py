@@ -4,20 +4,21 @@ Source: Hinton, Salakhutdinov, "Reducing the Dimensionality of Data with Neural 
 networks stand in the place of the stacked restricted Boltzmann machines of that paper.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch
-from zoo.distributions import DiagonalGaussian, Point, full_precision
-from zoo.model import Latent, Notes, Rng, Trainable
+from modalities.data import Batch, Items
+from zoo.checks import check_count, check_counts
+from zoo.distributions import DiagonalGaussian, Point, Rng, full_precision
+from zoo.model import Latent, Notes, Trainable
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Decoder, Encoder
 
 
-class Autoencoder(Latent, Trainable):
+class Autoencoder(Latent[Tensor], Trainable):
     """Encodes an item to a point and decodes the point, for the least squared error.
 
     It has no density, and nothing shapes the space of its codes: the standard normal that `sample` draws from is a
@@ -35,13 +36,15 @@ class Autoencoder(Latent, Trainable):
 
     def __init__(self, modality: Modality, latent: int = 32, width: int = 32, blocks: int = 1, hidden: int = 256):
         super().__init__()
+        check_counts(latent=latent, width=width, hidden=hidden)
+        check_count(blocks, "blocks", 0)
         self.modality, self.latent = modality, latent
         shape = modality.shape if modality.grid else (modality.elements,)
         self.standardise = Standardise(modality.shape, by_element=not modality.grid)
         self.encoder = Encoder(shape, latent, width, blocks, hidden)
         self.decoder = Decoder(shape, latent, shape[0], width, blocks, hidden)
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of the data."""
         self.standardise.measure(data, self.modality)
 
@@ -52,11 +55,11 @@ class Autoencoder(Latent, Trainable):
 
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The codes of items, event [latent]: points, since they have no spread."""
-        return Point(self.encoder(self.standardise(self.check_items(x))))
+        return Point(self.in_parts(lambda x: self.encoder(self.standardise(x)), self.check_items(x)))
 
     def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The items of codes: points, since no likelihood was learned."""
-        h = full_precision(self.decoder(z)).reshape(len(z), *self.modality.shape)
+        h = full_precision(self.decoder(z)).reshape(z.shape[0], *self.modality.shape)
         return Point(self.standardise.inverse(h))
 
     def loss(

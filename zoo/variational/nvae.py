@@ -12,8 +12,8 @@ initialisation is that of Child, "Very Deep VAEs Generalize Autoregressive Model
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modalities import Modality
-from modalities.data import Batch
+from modalities.data import Batch, Items, Tree
+from zoo.checks import check_count, check_counts, check_numbers, check_temperature
 from zoo.conditions import Classes
-from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, full_precision
-from zoo.hierarchy import Pass, TopDown
-from zoo.model import ELBO, Notes, Rng, Variational, check_count, check_temperature
+from zoo.distributions import DiagonalGaussian, Event, Inference, OptimalGaussian, Rng, full_precision
+from zoo.hierarchy import Groups, Pass, TopDown
+from zoo.model import ELBO, Notes, Variational, log_mean_exp
 from zoo.nn.cells import DecoderCell, EncoderCell, Normalisation, divide
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
 from zoo.nn.flows import Flow, FlowedGaussian
@@ -83,7 +84,9 @@ class Group(nn.Module):
     def _prior(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """The prior's mean and log-sigma before they are bounded."""
         if self.first:
-            zeros = s.new_zeros(len(s), self.latent, *s.shape[2:], dtype=torch.promote_types(s.dtype, torch.float32))
+            zeros = s.new_zeros(
+                s.shape[0], self.latent, *s.shape[2:], dtype=torch.promote_types(s.dtype, torch.float32)
+            )
             return zeros, zeros
         mean, log_std = full_precision(self.prior_net(s)).chunk(2, 1)
         return mean, log_std
@@ -97,11 +100,11 @@ class Group(nn.Module):
         """p(z_l | z_<l), event [latent, *grid]; the temperature scales its standard deviations."""
         return self._bound(*self._prior(s), temperature)
 
-    def posterior(self, s: Tensor, encoded: Tensor) -> Any:
+    def posterior(self, s: Tensor, encoded: Tensor) -> Inference[Tensor]:
         """q(z_l | z_<l, x): the network tells what to add to the prior's mean and log-sigma."""
         return self.both(s, encoded)[1]
 
-    def both(self, s: Tensor, encoded: Tensor) -> tuple[DiagonalGaussian, Any]:
+    def both(self, s: Tensor, encoded: Tensor) -> tuple[DiagonalGaussian, Inference[Tensor]]:
         """The prior and the posterior, in one pass."""
         mean, log_std = self._prior(s)
         told = self.posterior_net(self.feature_net(encoded) if self.first else encoded + self.state_projection(s))
@@ -140,27 +143,34 @@ class _Plan(NamedTuple):
         """Channels at the coarsest grid."""
         return self.width * 2 ** (self.blocks + len(self.groups) - 1)
 
+    def encode(self, channels: int, at: int, cells: int, down: bool = False) -> list[nn.Module]:
+        """Cells at a grid, by its number; with `down` one more, which leads to the next."""
+        settings = self.grids[at], self.normalisation, self.depth
+        layers: list[nn.Module] = [EncoderCell(channels, channels, *settings) for _ in range(cells)]
+        return [*layers, EncoderCell(channels, 2 * channels, *settings, self.steps[at])] if down else layers
+
+    def decode(self, channels: int, at: int, cells: int, expansion: int) -> list[nn.Module]:
+        """Cells at a grid, by its number."""
+        settings = self.grids[at], self.normalisation, self.depth, expansion
+        return [DecoderCell(channels, channels, *settings) for _ in range(cells)]
+
+    def up(self, channels: int, at: int, expansion: int) -> DecoderCell:
+        """The cell that leads to a grid from the next coarser one, with half the channels."""
+        settings = self.grids[at], self.normalisation, self.depth, expansion, self.steps[at]
+        return DecoderCell(channels, channels // 2, *settings)
+
     def bottom_up(self, inputs: int) -> tuple[nn.Sequential, nn.ModuleList]:
         """The stem with the blocks that halve the grid, and one level a group from the finest scale to the coarsest."""
-        normalisation, depth, channels = self.normalisation, self.depth, self.width
-        layers: list[nn.Module] = [Convolution(inputs, channels, 3, self.grids[0], normalisation == "batch")]
+        layers: list[nn.Module] = [Convolution(inputs, self.width, 3, self.grids[0], self.normalisation == "batch")]
         for block in range(self.blocks):
-            grid = self.grids[block]
-            layers += [EncoderCell(channels, channels, grid, normalisation, depth) for _ in range(self.block_cells - 1)]
-            layers.append(EncoderCell(channels, 2 * channels, grid, normalisation, depth, self.steps[block]))
-            channels *= 2
+            layers += self.encode(self.width * 2**block, block, self.block_cells - 1, down=True)
         tower = nn.ModuleList()
         for scale, count in enumerate(reversed(self.groups)):
             here = self.blocks + scale
+            channels = self.width * 2**here
             for index in range(count):
-                level: list[nn.Module] = []
-                if scale and not index:
-                    down = self.grids[here - 1], normalisation, depth, self.steps[here - 1]
-                    level = [EncoderCell(channels, 2 * channels, *down)]
-                    channels *= 2
-                grid = self.grids[here]
-                level += [EncoderCell(channels, channels, grid, normalisation, depth) for _ in range(self.cells)]
-                tower.append(nn.Sequential(*level))
+                down = self.encode(channels // 2, here - 1, 0, down=True) if scale and not index else []
+                tower.append(nn.Sequential(*down, *self.encode(channels, here, self.cells)))
         return nn.Sequential(*layers), tower
 
     def top_down(self, latent: int, flows: int) -> tuple[nn.ModuleList, int]:
@@ -169,32 +179,27 @@ class _Plan(NamedTuple):
         for scale, count in enumerate(self.groups):
             here = self.blocks + len(self.groups) - 1 - scale
             for index in range(count):
-                settings = self.normalisation, self.depth, self.expansion
-                inner: list[nn.Module] = [
-                    DecoderCell(channels, channels, self.grids[here], *settings) for _ in range(self.cells)
-                ]
-                after = channels
-                if index == count - 1 and scale < len(self.groups) - 1:
-                    after = channels // 2
-                    inner.append(DecoderCell(channels, after, self.grids[here - 1], *settings, self.steps[here - 1]))
+                inner = self.decode(channels, here, self.cells, self.expansion)
+                last = index == count - 1 and scale < len(self.groups) - 1
+                inner += [self.up(channels, here - 1, self.expansion)] if last else []
                 cells = nn.Sequential(*inner)
                 groups.append(Group(channels, latent, self.grids[here], self.normalisation, not groups, cells, flows))
-                channels = after
+                channels = channels // 2 if last else channels
         return groups, channels
 
     def last_blocks(self, channels: int, outputs: int) -> nn.Sequential:
         """The blocks that double the grid, and the numbers of the likelihood."""
         layers: list[nn.Module] = []
         for block in reversed(range(self.blocks)):
-            settings = self.grids[block], self.normalisation, self.depth, max(1, self.expansion // 2)
-            layers.append(DecoderCell(channels, channels // 2, *settings, self.steps[block]))
+            expansion = max(1, self.expansion // 2)
+            layers.append(self.up(channels, block, expansion))
             channels //= 2
-            layers += [DecoderCell(channels, channels, *settings) for _ in range(self.block_cells - 1)]
+            layers += self.decode(channels, block, self.block_cells - 1, expansion)
         last = Convolution(channels, outputs, 3, self.grids[0], self.normalisation == "batch")
         return nn.Sequential(*layers, nn.ELU(), last)
 
 
-class NVAE(Variational):
+class NVAE(Variational[Groups]):
     """p(x, z) = p(x | z) p(z_1) prod_l p(z_l | z_<l), all groups normal, trained by the evidence lower bound.
 
     Arguments:
@@ -255,10 +260,19 @@ class NVAE(Variational):
     ):
         super().__init__()
         shape = modality.shape
-        _check_arguments(modality, groups, normalisation, spectral_start)
-        _check_counts(latent=latent, width=width, block_cells=block_cells, cells=cells, expansion=expansion)
-        _check_counts(components=components)
-        _check_ranges({"blocks": blocks, "flows": flows, "spectral": spectral}, warmup=warmup, progressive=progressive)
+        if not 1 <= len(modality.grid) <= 3 or None in modality.shape:
+            raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {list(shape)}")
+        if not groups or min(groups) < 1:
+            raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
+        if spectral_start is not None and not spectral_start > 0:
+            raise ValueError(f"spectral_start must be above 0, or None, got {spectral_start!r}")
+        if normalisation not in ("none", "batch"):
+            raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
+        check_counts(latent=latent, width=width, block_cells=block_cells, cells=cells, expansion=expansion)
+        check_counts(components=components)
+        check_counts(0, blocks=blocks, flows=flows)
+        check_numbers(spectral=spectral)
+        check_numbers(0, 1, warmup=warmup, progressive=progressive)
         if likelihood is None and modality.levels is not None and modality.levels > 2 and shape[0] > 1:
             likelihood = "logistic-mixture"
         self.modality, self.condition, self.recompute = modality, condition, recompute
@@ -285,7 +299,7 @@ class NVAE(Variational):
         self.register_buffer("shares", torch.tensor(sizes) / min(sizes), persistent=False)
         of_group = [scale / max(1, len(groups) - 1) for scale, count in enumerate(groups) for _ in range(count)]
         self.register_buffer("scales", torch.tensor(of_group), persistent=False)
-        self._estimated: dict[tuple[Any, ...], list[Statistics]] = {}
+        self._estimated: dict[tuple[object, ...], list[Statistics]] = {}
         convolutions = [module for module in self.modules() if isinstance(module, Convolution)]
         self.penalty = SpectralPenalty(convolutions) if spectral else None
 
@@ -297,19 +311,23 @@ class NVAE(Variational):
 
     def _pad(self, x: Tensor) -> Tensor:
         """Items on a grid that can be halved often enough; their edges are repeated."""
-        x = self.standardise(x).to(self.dtype).reshape(len(x), x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
+        x = (
+            self.standardise(x)
+            .to(self.dtype)
+            .reshape(x.shape[0], x.shape[1], *([1] if x.ndim == 3 else []), *x.shape[2:])
+        )
         x = F.pad(x, self.margins, mode="replicate")
         return x.contiguous(memory_format=FORMATS[len(self.grid)])
 
-    def _observe(self, s: Tensor) -> Any:
+    def _observe(self, s: Tensor) -> Event:
         """p(x | z) of the last state."""
         h = self._run(self.postprocess, s)
         if any(self.margins):  # else it would be a copy
             h = F.pad(h, [-margin for margin in self.margins])
-        h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
+        h = h.reshape(h.shape[0], self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
-    def _begin(self, n: int, condition: Any) -> Tensor:
+    def _begin(self, n: int, condition: object) -> Tensor:
         """The state before the first group."""
         s = self.start.expand(n, *self.start.shape[1:])
         if self.labels is not None:
@@ -327,12 +345,14 @@ class NVAE(Variational):
             states.append(s)
         return states[::-1]
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
 
-    def _top_down(self, n: int, condition: object, conditionals: Sequence[Callable[[Tensor], Any]]) -> Pass:
+    def _top_down(
+        self, n: int, condition: object, conditionals: Sequence[Callable[[Tensor], Inference[Tensor]]]
+    ) -> Pass:
         """One top-down pass: the distribution of every group given the state before it."""
         s = self._begin(n, condition)
         for group, conditional in zip(self._each(), conditionals, strict=True):
@@ -349,18 +369,18 @@ class NVAE(Variational):
         """q(z | x), groups as the prior's."""
         pairs = zip(self._each(), self._bottom_up(self.check_items(x)), strict=True)
         conditionals = [functools.partial(group.posterior, encoded=features) for group, features in pairs]
-        return TopDown(lambda: self._top_down(len(x), condition, conditionals))
+        return TopDown(lambda: self._top_down(x.shape[0], condition, conditionals))
 
-    def decode(self, z: tuple[Tensor, ...], *, condition: object = None) -> Any:
+    def decode(self, z: Groups, *, condition: object = None) -> Event:
         """p(x | z), event the shape of an item, in the medium's units."""
-        s = self._begin(len(z[0]), condition)
+        s = self._begin(z[0].shape[0], condition)
         for group, values in zip(self._each(), z, strict=True):
             s = self._run(group, s, values)
         return self._observe(s)
 
     def _infer(
-        self, states: list[Tensor], condition: Any, generator: torch.Generator | None
-    ) -> tuple[list[tuple[DiagonalGaussian, Any, Tensor]], Any]:
+        self, states: list[Tensor], condition: object, generator: Rng
+    ) -> tuple[list[tuple[DiagonalGaussian, Inference[Tensor], Tensor]], Event]:
         """One top-down pass with draws of the posterior: prior, posterior and value of every group, and p(x | z)."""
         s = self._begin(len(states[0]), condition)
         path = []
@@ -372,9 +392,9 @@ class NVAE(Variational):
         return path, self._observe(s)
 
     def _each(self) -> Iterator[Group]:
-        return iter(cast(Any, self.groups))
+        return iter(cast(Sequence[Group], self.groups))
 
-    def elbo(self, x: Tensor, *, condition: object = None, generator: torch.Generator | None = None) -> ELBO:
+    def elbo(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> ELBO:
         """The evidence lower bound by one draw of z, the KL of every group in closed form along it."""
         x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
@@ -382,20 +402,17 @@ class NVAE(Variational):
         kl = torch.cat([posterior.kl(prior, z) for prior, posterior, z in path], 1)
         return ELBO(likelihood.log_prob(x), kl)
 
-    def log_prob(
-        self, x: Tensor, *, condition: object = None, samples: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """As `Variational.log_prob`; the items are read once, and a draw takes one top-down pass."""
-        check_count(samples, "samples")
-        x = self.check_items(x, levels=self.discrete)
-        condition = self.prepare_condition(condition, len(x), generator)
+    def _bound(self, x: Tensor, condition: Tree, samples: int, generator: Rng) -> Tensor:
+        """Items are read once, and a draw takes one top-down pass."""
         states = self._bottom_up(x)
-        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-        for _ in range(samples):
-            path, likelihood = self._infer(states, condition, generator)
-            log_ratio = torch.stack([prior.log_prob(z) - posterior.log_prob(z) for prior, posterior, z in path])
-            total = torch.logaddexp(total, likelihood.log_prob(x).double() + log_ratio.double().sum(0))
-        return total - math.log(samples)
+
+        def log_weights() -> Iterator[Tensor]:
+            for _ in range(samples):
+                path, likelihood = self._infer(states, condition, generator)
+                log_ratio = torch.stack([prior.log_prob(z) - posterior.log_prob(z) for prior, posterior, z in path])
+                yield (likelihood.log_prob(x).double() + log_ratio.double().sum(0))[None]
+
+        return log_mean_exp(log_weights(), samples)
 
     def loss(
         self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
@@ -449,7 +466,7 @@ class NVAE(Variational):
         condition: object = None,
         temperature: float | Sequence[float] = 1.0,
         mean: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
     ) -> Tensor:
         """Draw z from the prior, at one temperature or one a group, and x from p(x | z).
 
@@ -463,9 +480,7 @@ class NVAE(Variational):
             likelihood = self._draw(n, condition, temperatures, generator)
         return likelihood.mean if mean or not any(temperatures) else likelihood.sample(generator=generator)
 
-    def _draw(
-        self, n: int, condition: object, temperatures: Sequence[float], generator: torch.Generator | None
-    ) -> Event:
+    def _draw(self, n: int, condition: object, temperatures: Sequence[float], generator: Rng) -> Event:
         """p(x | z) for z from the prior; the condition is prepared."""
         z = self.prior(condition, n=n, temperature=temperatures).sample(generator=generator)
         return self.decode(z, condition=condition)
@@ -496,40 +511,11 @@ class NVAE(Variational):
             yield
 
 
-def _check_arguments(
-    modality: Modality, groups: Sequence[int], normalisation: str, spectral_start: float | None
-) -> None:
-    """Refuse media and settings that the networks cannot have."""
-    if not 1 <= len(modality.grid) <= 3 or None in modality.shape:
-        shape = list(modality.shape)
-        raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {shape}")
-    if not groups or min(groups) < 1:
-        raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
-    if spectral_start is not None and not spectral_start > 0:
-        raise ValueError(f"spectral_start must be above 0, or None, got {spectral_start!r}")
-    if normalisation not in ("none", "batch"):
-        raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
-
-
-def _check_ranges(at_least_0: Mapping[str, float], **fractions: float) -> None:
-    for name, value in at_least_0.items():
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value!r}")
-    for name, value in fractions.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is a fraction of the training, from 0 to 1, got {value!r}")
-
-
 def _margins(grid: Grid, shape: Sequence[int]) -> list[int]:
     """The padding of every axis to a larger grid, before and after, the last axis first, as `pad` wants it."""
     excess = [full - size for full, size in zip(reversed(grid), reversed(shape), strict=False)]
     pairs = [(more // 2, more - more // 2) for more in excess] + [(0, 0)] * (len(grid) - len(shape))
     return [side for pair in pairs for side in pair]
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        check_count(count, name)
 
 
 def _each_temperature(temperature: float | Sequence[float], groups: int) -> list[float]:

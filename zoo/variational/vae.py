@@ -7,22 +7,23 @@ convolutional where the 2014 paper has one hidden layer.
 """
 
 import math
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from modalities import Modality
-from modalities.data import Batch
+from modalities.data import Batch, Items
+from zoo.checks import check_count, check_counts, check_numbers
 from zoo.conditions import Classes
-from zoo.distributions import DiagonalGaussian, OptimalGaussian, full_precision
-from zoo.model import Notes, Rng, Variational
+from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, Rng, full_precision
+from zoo.model import Notes, Variational
 from zoo.nn.likelihood import DecoderHead, DecoderLikelihood, update_sigma
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Decoder, Encoder
 
 
-class VAE(Variational):
+class VAE(Variational[Tensor]):
     """p(x, z) = N(z; 0, I) p(x given z), with a diagonal Gaussian q(z given x): log p(x) >= E_q[log p(x given z)] -
     KL(q || p),
 
@@ -62,6 +63,10 @@ class VAE(Variational):
         hidden: int = 256,
     ):
         super().__init__()
+        check_counts(latent=latent, components=components, width=width, hidden=hidden)
+        check_count(blocks, "blocks", 0)
+        check_numbers(beta=beta, free_bits=free_bits)
+        check_numbers(0, 1, warmup=warmup)
         self.modality, self.latent, self.condition = modality, latent, condition
         self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
         self.likelihood_head = DecoderHead(modality, likelihood, components)
@@ -75,7 +80,7 @@ class VAE(Variational):
         outputs = self.likelihood_head.size * (1 if modality.grid else math.prod(modality.shape[1:]))
         self.decoder = Decoder(shape, latent, outputs, width, blocks, hidden, classes)
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: Items) -> None:
         """Measure the mean and the deviation of real-valued data."""
         if not self.discrete:
             self.standardise.measure(data, self.modality)
@@ -88,13 +93,15 @@ class VAE(Variational):
     def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """q(z given x), event [latent]. Its log-sigma is bounded softly to (-5, 5)."""
         x = self.check_items(x)
-        mean, log_std = full_precision(self.encoder(self.standardise(x), condition)).chunk(2, 1)
+        labels = None if self.condition is None else cast(Tensor, condition)
+        numbers = self.in_parts(lambda x, labels: self.encoder(self.standardise(x), labels), x, labels)
+        mean, log_std = full_precision(numbers).chunk(2, 1)
         return DiagonalGaussian(mean, torch.exp(5 * torch.tanh(log_std / 5)))
 
-    def decode(self, z: Tensor, *, condition: object = None) -> Any:
+    def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given z), event the shape of an item, in the medium's units."""
         h = self.decoder(z, condition)
-        h = h.reshape(len(h), self.likelihood_head.size, *self.modality.shape[1:])
+        h = h.reshape(h.shape[0], self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
     def loss(

@@ -6,8 +6,6 @@ average; Dhariwal, Jun, Payne, Kim, Radford, Sutskever, "Jukebox", 2020, for the
 decoder has a likelihood of its medium, and no normalisation stands in the residual blocks.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,14 +13,15 @@ from torch import Tensor, nn
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from zoo.distributions import Event, Point, full_precision, uniform_noise
-from zoo.model import Latent, Notes, Rng, Trainable
-from zoo.nn.layout import channels_last
+from zoo.checks import check_count, check_counts, check_numbers
+from zoo.distributions import Event, Point, Posterior, Rng, full_precision, uniform_noise
+from zoo.model import Latent, Notes, Trainable
+from zoo.nn.convolution import channels_last
 from zoo.nn.likelihood import DecoderHead
 from zoo.nn.residual import ResidualBlock
 
 
-class VQVAE(Latent, Trainable):
+class VQVAE(Latent[Tensor], Trainable):
     """x -> encoder -> a grid of vectors -> at every position the nearest of K codes -> decoder -> p(x given codes).
 
     The loss is -log p(x given codes) + commitment * sum ||z - sg(e)||^2, with encoder outputs z, their codes' vectors e
@@ -64,14 +63,19 @@ class VQVAE(Latent, Trainable):
         revival: float = 0.05,
     ):
         super().__init__()
+        check_counts(2, codes=codes, downsampling=downsampling)
+        check_counts(dimensions=dimensions, width=width)
+        check_count(blocks, "blocks", 0)
+        check_numbers(commitment=commitment)
+        check_numbers(0, 1, decay=decay, revival=revival)
         stages = downsampling.bit_length() - 1
-        if downsampling < 2 or downsampling != 2**stages:
-            raise ValueError(f"downsampling is a power of 2 from 2 on, got {downsampling!r}")
+        if downsampling != 2**stages:
+            raise ValueError(f"downsampling is a power of 2, got {downsampling!r}")
         channels, height, wide = modality.shape
         if height % downsampling or wide % downsampling:
             raise ValueError(f"height and width must be multiples of {downsampling}, got {height} x {wide}")
-        if codes < 2 or not 0 < revival < 1:
-            raise ValueError(f"expected at least 2 codes and a revival between 0 and 1, got {codes!r} and {revival!r}")
+        if revival in (0, 1):
+            raise ValueError(f"revival must lie between 0 and 1, got {revival!r}")
         self.modality, self.commitment, self.decay, self.revival = modality, commitment, decay, revival
         self.grid = (height // downsampling, wide // downsampling)
         """Height and width of the grid of codes."""
@@ -100,7 +104,7 @@ class VQVAE(Latent, Trainable):
         )
         channels_last(self)
 
-    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> Any:
+    def prior(self, condition: object = None, *, n: int = 1, temperature: float = 1.0) -> "UniformCodes":
         """All codes alike at every position, event [dimensions, *grid]: a stand-in until a prior is learned.
 
         The temperature draws the codes towards their mean.
@@ -109,8 +113,10 @@ class VQVAE(Latent, Trainable):
 
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """Vectors before the rounding, event [dimensions, *grid]: points, since they have no spread."""
-        h = self.check_items(x).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return Point(self.encoder(h))
+        return Point(self.in_parts(self._encode, self.check_items(x)))
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
     def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given the codes nearest to z), for z of shape [batch, dimensions, *grid]; gradients go straight to z."""
@@ -130,7 +136,7 @@ class VQVAE(Latent, Trainable):
         """Grids of codes, for a prior over them."""
         return Latents((1, *self.grid), len(self.codebook))
 
-    def to_latents(self, posterior: Point, generator: torch.Generator | None = None) -> Tensor:
+    def to_latents(self, posterior: Posterior[Tensor], generator: Rng = None) -> Tensor:
         """The nearest codes as items of `latents()`, shape [batch, 1, *grid]."""
         return self.latents().values(self.nearest(posterior.mean).unsqueeze(1))
 
@@ -149,7 +155,7 @@ class VQVAE(Latent, Trainable):
             book = full_precision(self.codebook)
             vectors = full_precision(z).to(book).movedim(1, -1).flatten(0, -2)
             index = (book.square().sum(1) - 2 * vectors @ book.T).argmin(1)
-        return index.reshape(len(z), *z.shape[2:])
+        return index.reshape(z.shape[0], *z.shape[2:])
 
     def loss(
         self, batch: Batch, *, player: str = "model", progress: float = 1.0, shared: Notes = None, generator: Rng = None
@@ -180,7 +186,7 @@ class VQVAE(Latent, Trainable):
         }
 
     @torch.no_grad()
-    def _revive(self, z: Tensor, generator: torch.Generator | None) -> None:
+    def _revive(self, z: Tensor, generator: Rng) -> None:
         """Start codes that are hardly used at encoder outputs of the batch.
 
         They start with twice the use that it takes to stay: little enough to follow their outputs at once, where a
@@ -238,7 +244,7 @@ class UniformCodes:
         n, height, width = self.shape
         return self.center.expand(n, -1, height, width)
 
-    def sample(self, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, *, generator: Rng = None) -> Tensor:
         """Draws, shape [n, dimensions, height, width]."""
         u = uniform_noise(self.shape, self.codebook, generator)
         drawn = F.embedding((u * len(self.codebook)).long(), self.codebook).movedim(-1, 1)

@@ -11,6 +11,7 @@ from modalities import Modality
 from modalities.images import Images
 from modalities.points import Points
 from modalities.signals import Signals
+from tests.toys import generator
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -124,10 +125,6 @@ def make(build, seed=0):
         if not model.discrete:
             model.standardise.fit(3 * torch.randn(50, *model.modality.shape) + 1)
     return model
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def items(model, n, seed=1):

@@ -99,9 +99,9 @@ def test_vectors_of_many_coordinates_are_drawn_in_few_steps():
 
 
 def test_other_media_are_refused():
-    with pytest.raises(ValueError, match=r"items \[d\].*\[1, 9\]"):
+    with pytest.raises(ValueError, match=r"items \[elements\].*\[1, 9\]"):
         MADE(Signals(1, 9))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="layers must be a positive whole number"):
         MADE(Points(2), layers=0)
 
 

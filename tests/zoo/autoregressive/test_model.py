@@ -148,21 +148,6 @@ def test_what_is_known_must_be_a_prefix(model):
         model.complete(x, torch.ones((7, 7, 7, 7), dtype=torch.bool))
 
 
-@pytest.mark.parametrize("model", sorted(set(MODELS) - set(REAL)), indirect=True)
-def test_values_off_the_grid_are_refused(model):
-    for wrong in (items(model, 2) * 1.5, torch.full_like(items(model, 2), 0.01)):
-        with pytest.raises(MediaError, match="levels"):
-            model.log_prob(wrong, condition=condition(model))
-
-
-def test_unknown_samplers_and_temperatures_are_refused(model):
-    with pytest.raises(ValueError, match="sampler is one of"):
-        model.sample(1, sampler="magic")
-    for temperature in (-1.0, math.nan):
-        with pytest.raises(ValueError, match="temperature"):
-            model.sample(1, temperature=temperature)
-
-
 def passes(model, sampler):
     """How often a sampler runs the whole network."""
     outputs, count = model.outputs, []

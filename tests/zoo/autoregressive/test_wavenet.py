@@ -71,5 +71,5 @@ def test_other_media_and_channels_in_turn_are_refused():
         WaveNet(Images())
     with pytest.raises(ValueError, match="in turn"):
         WaveNet(Steps(2, 9, 2))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="layers must be a positive whole number"):
         WaveNet(Signals(1, 9), layers=0)

@@ -57,22 +57,14 @@ def test_directions_of_hierarchies_hold_the_other_attributes():
     model = Hierarchy()
     directions = learn_directions(model, x, labels)
     assert torch.allclose(directions["level"][0], level.std(), rtol=0.02) and directions["level"][1].abs().max() < 1e-3
-    assert directions["column"][0].abs() < 1e-3 and torch.allclose(
-        directions["column"][1][0, 0], column.std(), rtol=0.02
-    )
+    assert directions["column"][0].abs() < 1e-3
+    assert torch.allclose(directions["column"][1][0, 0], column.std(), rtol=0.02)
     places = project(model, x, directions)
-    assert correlation(places["level"], labels["level"]) > 0.999
-    assert correlation(places["column"], labels["column"]) > 0.999
+    assert all(correlation(places[name], labels[name]) > 0.999 for name in labels)
     probe = linear_probe(PCA.fit(x, model.modality, components=2), x, labels)
     some = {name: values[:50] for name, values in labels.items()} | {"unknown": torch.full((50,), math.nan)}
-    found = measure_directions(
-        model,
-        directions | {"unknown": directions["level"]},
-        x[:50],
-        some,
-        probe,
-        known={"level": lambda x: x[:, 0, 0, 3]},
-    )
+    along, known = directions | {"unknown": directions["level"]}, {"level": lambda x: x[:, 0, 0, 3]}
+    found = measure_directions(model, along, x[:50], some, probe, known=known)
     readings = found["column: reading in standard deviations as its slider goes from -3 to 3"]
     assert readings[-1] - readings[0] == pytest.approx(6, abs=1)
     levels = found["level: level as its slider goes from -3 to 3"]

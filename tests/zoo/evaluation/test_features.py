@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
@@ -42,10 +43,7 @@ def test_the_frechet_distance_of_equal_distributions_falls_with_the_number_of_it
         for n in (100, 200, 400)
     ]
     assert 1.7 < bias[0] / bias[1] < 2.3 and 1.7 < bias[1] / bias[2] < 2.3
-
-
-def test_the_frechet_distance_is_finite_with_fewer_items_than_features():
-    assert 0 < frechet_distance(normal(10, 40), normal(12, 40, seed=1)) < math.inf
+    assert 0 < frechet_distance(normal(10, 40), normal(12, 40, seed=1)) < math.inf  # fewer than features
 
 
 def test_the_kernel_distance_is_that_of_the_definition():
@@ -72,10 +70,7 @@ def test_the_kernel_distance_is_unbiased_and_repeatable(monkeypatch):
 def test_coverage_is_that_of_the_definitions(monkeypatch):
     real, fake, k = normal(200, 3), 1.3 * normal(150, 3, seed=1) + 0.4, 4
     monkeypatch.setattr(features, "BLOCK", 7 * 200)  # many parts, the last one smaller
-    near = euclidean_distances(real.numpy())
-    near.sort(1)
-    near_fake = euclidean_distances(fake.numpy())
-    near_fake.sort(1)
+    near, near_fake = (np.sort(euclidean_distances(x.numpy()), 1) for x in (real, fake))
     across = euclidean_distances(real.numpy(), fake.numpy())
     inside = across < near[:, k : k + 1]
     found = coverage(real, fake, k)
@@ -140,9 +135,6 @@ def test_too_few_items_are_warned_of_and_what_cannot_be_compared_is_refused():
         frechet_distance(normal(8), normal(8, 3))
     with pytest.raises(ValueError, match="5 neighbours need more items than that, got 5 and 9"):
         coverage(normal(5), normal(9))
-
-
-def test_numbers_that_are_none_are_refused():
     x = normal(100)
     broken = x.clone()
     broken[:3, 1] = math.nan
@@ -152,10 +144,9 @@ def test_numbers_that_are_none_are_refused():
         with pytest.raises(ValueError, match="3 of 100 feature vectors of the first set hold NaN"):
             distance(broken, x)
     network = FeatureNetwork("all", lambda x: x)
-    with pytest.raises(ValueError, match="3 of 100 generated items hold NaN"):
-        measure(x, broken, x, network, "toys")
-    with pytest.raises(ValueError, match="3 of 100 training items hold NaN"):
-        measure(x, x, broken, network, "toys")
+    for sets, which in (((x, broken, x), "generated"), ((x, x, broken), "training")):
+        with pytest.raises(ValueError, match=f"3 of 100 {which} items hold NaN"):
+            measure(*sets, network, "toys")
     overflowing = FeatureNetwork("logarithms", lambda x: (x - x[0]).abs().log())
     with pytest.raises(ValueError, match="1 of 100 feature vectors of the first set hold NaN or infinite values"):
         measure(x, x, x, overflowing, "toys")

@@ -38,6 +38,12 @@ def covariance(model):
     return weights @ weights.T + model.noise * torch.eye(len(weights)).to(weights)
 
 
+def test_too_many_components_are_refused():
+    for kind, components, most in ((PCA, 3, 2), (ProbabilisticPCA, 2, 1)):
+        with pytest.raises(ValueError, match=f"at most {most}"):
+            kind(Points(2), components)
+
+
 def test_the_latent_is_whitened_and_decodes_to_the_projection(pca):
     x = images()
     z = pca.encode(x).mean
@@ -100,6 +106,15 @@ def test_log_likelihood_and_noise_are_those_of_scikit_learn_where_items_outnumbe
     np.testing.assert_allclose(model.log_prob(x).numpy(), peer.score_samples(x.numpy()), atol=0.01)
 
 
+@pytest.mark.parametrize("solver", ["svd", "covariance", "gram", "randomized"])
+def test_single_precision_loses_no_nats_where_the_mean_is_far_from_zero(solver):
+    x = (spectrum(300, 48, offset=0.0) + 1e4).float().unflatten(1, (3, 4, 4))
+    exact, found = (ProbabilisticPCA.fit(y, MEDIUM, components=5, solver=solver) for y in (x.double(), x))
+    assert found.log_prob(x).mean().item() == pytest.approx(exact.log_prob(x.double()).mean().item(), abs=1e-3)
+    given = fed(PCA(MEDIUM, components=5), x, [100, 200])
+    torch.testing.assert_close(given.variance.double(), exact.variance * 300 / 299, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(200, 6), (5, 6)], ids=["n > d", "n < d"])
 def test_the_closed_form_is_a_stationary_point_and_a_fixed_point_of_em(shape):
     x = spectrum(*shape, decay=0.7)
@@ -151,13 +166,6 @@ def test_the_noise_has_a_floor_where_the_data_leave_none():
     posterior = model.encode(doubled)
     assert torch.isfinite(model.log_prob(doubled)).all() and torch.isfinite(posterior.mean).all()
     assert posterior.std.max() <= 1
-
-
-def test_too_many_components_are_refused():
-    with pytest.raises(ValueError, match="at most 2"):
-        PCA(Points(2), 3)
-    with pytest.raises(ValueError, match="at most 1"):
-        ProbabilisticPCA(Points(2), 2)
 
 
 def test_digits_take_about_as_many_components_as_published(shared_data):

@@ -225,3 +225,32 @@ def shorter_facekit(path):
     mesh = facekit(path) / "identity002.obj"
     mesh.write_text(mesh.read_text().partition("\n")[2])
     return path
+
+
+def parse_glb(path):
+    """The JSON of a GLB file and a function that gives an accessor's numbers, each checked by the rules of glTF 2.0."""
+    data = path.read_bytes()
+    magic, version, length = struct.unpack("<4sII", data[:12])
+    assert (magic, version, length) == (b"glTF", 2, len(data))
+    size, kind = struct.unpack("<I4s", data[12:20])
+    assert kind == b"JSON" and size % 4 == 0
+    document = json.loads(data[20 : 20 + size])
+    length, kind = struct.unpack("<I4s", data[20 + size : 28 + size])
+    binary = data[28 + size :]
+    assert kind == b"BIN\0" and length == len(binary) == document["buffers"][0]["byteLength"] and length % 4 == 0
+
+    def numbers(index, target):
+        accessor = document["accessors"][index]
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor["type"]]
+        kind = {5126: "<f4", 5125: "<u4"}[accessor["componentType"]]
+        if "bufferView" not in accessor:
+            return np.zeros((accessor["count"], width))
+        view = document["bufferViews"][accessor["bufferView"]]
+        assert view["byteOffset"] % 4 == 0 and view["target"] == target
+        assert view["byteLength"] == 4 * width * accessor["count"]
+        values = np.frombuffer(binary, kind, width * accessor["count"], view["byteOffset"]).reshape(-1, width)
+        if "min" in accessor:
+            assert accessor["min"] == values.min(0).tolist() and accessor["max"] == values.max(0).tolist()
+        return values
+
+    return document, numbers

@@ -1,10 +1,10 @@
 """Morphable models in files of others: Basel, statismo, eos, FLAME and ICT FaceKit in; statismo, eos and GLB out."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from modalities import MediaError
+from modalities.files import write_aside
 from zoo.morphable.formats.basel import read_basel
 from zoo.morphable.formats.eos import read_eos, write_eos
 from zoo.morphable.formats.flame import read_flame, refuse_pickle
@@ -30,7 +30,7 @@ WRITERS: dict[str, Callable[[MorphableModel, Path], None]] = {
 }
 
 
-def read_model(path: str | Path, unit: Unit | None = None) -> MorphableModel:
+def read_model(path: str | Path, unit: Unit | None = None, *, shape: int | None = None) -> MorphableModel:
     """Read a morphable model of others; lengths become millimetres.
 
     | file | what | lengths are in |
@@ -38,7 +38,7 @@ def read_model(path: str | Path, unit: Unit | None = None) -> MorphableModel:
     | .mat | Basel Face Model 2009, `01_MorphableModel.mat` | micrometres |
     | .h5 | Basel Face Model 2017 and 2019, any mesh model of statismo or scalismo | what it says, else millimetres |
     | .bin | eos, versions 1 to 4, such as the Surrey Face Model | millimetres |
-    | .npz | FLAME: 300 modes of shape, 100 of expression, and no pose | metres |
+    | .npz | FLAME: modes of shape, then of expression, and no pose | metres |
     | folder | ICT FaceKit: `generic_neutral_mesh.obj`, `identity000.obj`, ... and expressions | centimetres |
 
     Modes stay in the file's order, one coefficient of N(0, 1) each, so that coefficients mean what they mean elsewhere.
@@ -52,6 +52,8 @@ def read_model(path: str | Path, unit: Unit | None = None) -> MorphableModel:
     Arguments:
         path: a file, whose first bytes tell its format, or a folder.
         unit: "um", "mm", "cm", "m" or "in", where the file's lengths are in another unit than in the table.
+        shape: how many columns of a FLAME file are modes of shape. A whole file has 300, and 100 of expression after
+            them; one that was cut does not say it.
 
     Raises `MediaError` that names the file and what is wrong: a format or layout that is not known, arrays that do not
     fit together, NaN, vertices that do not exist, negative variances, columns of a basis that are neither of length 1
@@ -60,21 +62,33 @@ def read_model(path: str | Path, unit: Unit | None = None) -> MorphableModel:
     path = Path(path).expanduser()
     if unit is not None and unit not in UNITS:
         raise ValueError(f"unit is one of {', '.join(UNITS)}, got {unit!r}")
-    if path.is_dir():
-        return read_ict(path, unit)
-    suffix = path.suffix.lower()
-    if suffix in (".pkl", ".pickle"):
-        return refuse_pickle(path, unit)
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise MediaError(f"{path} is no regular file")
     try:
-        with path.open("rb") as file:
-            beginning = file.read(8)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error}") from error
+        reader = _reader(path)
+        if shape is not None and reader is not read_flame:
+            raise MediaError(f"{path}: shape= is for FLAME; this file says itself what its modes are")
+        return read_flame(path, unit, shape) if reader is read_flame else reader(path, unit)
+    except MediaError as error:
+        raise MediaError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    # The readers below fail in many ways on broken files.
+    except Exception as error:
+        raise MediaError(f"{path} cannot be read as a morphable model: {error!r}") from error
+
+
+def _reader(path: Path) -> Callable[[Path, Unit | None], MorphableModel]:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return read_ict
+    if suffix in (".pkl", ".pickle"):
+        return refuse_pickle
+    with path.open("rb") as file:
+        beginning = file.read(8)
     for first, (_, reader) in BEGINNINGS.items():
         if beginning.startswith(first) and suffix != ".bin":
-            return reader(path, unit)
+            return reader
     if suffix == ".bin":
-        return read_eos(path, unit)
+        return read_eos
     if suffix in {usual for usual, _ in BEGINNINGS.values()} | {".hdf5"}:
         raise MediaError(f"{path} does not begin as a {suffix} file does, but with {beginning!r}")
     raise MediaError(f"{path}: a morphable model is {READABLE}, got {suffix or 'no suffix'}")
@@ -97,11 +111,5 @@ def write_model(model: MorphableModel, path: str | Path) -> None:
     if writer is None:
         raise MediaError(f"{path}: morphable models are written to {', '.join(WRITERS)}, got {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with write_aside(path) as part:
         writer(model, part)
-        os.replace(part, path)
-    except MediaError as error:
-        raise MediaError(f"{path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -4,18 +4,26 @@ Source: Paysan, Knothe, Amberg, Romdhani, Vetter, "A 3D Face Model for Pose and 
 Recognition", 2009.
 """
 
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from modalities import MediaError
-from zoo.morphable.formats.parts import Unit, build, modes, positions, triangles, vector
+from zoo.morphable.formats.parts import LARGE, RATIO, Unit, build, modes, open_hdf5, positions, triangles, vector
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
 SHAPE = ("shapeMU", "shapePC", "shapeEV", "tl")
 TEXTURE = ("texMU", "texPC", "texEV")
+
+MATRIX, PACKED = 14, 15
+STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+REAL = range(6, 16)
+"""Types of elements in a MATLAB file, those of numbers, and the classes of arrays that hold real numbers."""
 
 
 def read_basel(path: Path, unit: Unit | None = None) -> MorphableModel:
@@ -50,22 +58,46 @@ def _modes(path: Path, arrays: dict[str, np.ndarray], part: str, size: int) -> A
 
 
 def _variables(path: Path) -> dict[str, np.ndarray]:
-    """The model's arrays, of a MATLAB file of any version; versions from 7.3 on are HDF5."""
-    from scipy.io import loadmat, whosmat
-
-    wanted = {*SHAPE, *TEXTURE}
-    # scipy fails on broken files in many ways.
-    try:
-        if not h5py.is_hdf5(path):
-            names = {name for name, *_ in whosmat(path)}
-            found = loadmat(path, variable_names=sorted(names & wanted))
-            return {name: found.get(name, np.zeros(0)) for name in names}
-        with h5py.File(path) as file:
+    """The arrays of numbers of a MATLAB file, version 5 or later; from 7.3 on it is HDF5."""
+    if h5py.is_hdf5(path):
+        with open_hdf5(path) as file:
             # HDF5 stores rows where MATLAB stores columns.
-            return {
-                name: item[()].T if name in wanted else np.zeros(0)
-                for name, item in file.items()
-                if isinstance(item, h5py.Dataset)
-            }
-    except Exception as error:
-        raise MediaError(f"{path} cannot be read as a MATLAB file: {error}") from error
+            arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            return {name: item[()].T if name in SHAPE + TEXTURE else np.zeros(0) for name, item in arrays.items()}
+    try:
+        return dict(_matrices(path.read_bytes()))
+    except (ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
+        raise MediaError(f"{path} cannot be read as a MATLAB file: {error!r}") from error
+
+
+def _matrices(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """The names and arrays of a file of version 5. (Not by scipy, where a broken file can end the whole process.)"""
+    order, at = ">" if data[126:128] == b"MI" else "<", 128
+    while at < len(data):
+        kind, body, at = _element(data, at, order)
+        if kind == PACKED:
+            limit = max(LARGE, RATIO * len(body))
+            kind, body, _ = _element(zlib.decompressobj().decompress(body, limit), 0, order)
+        if kind != MATRIX:
+            continue
+        _, flags, inner = _element(body, 0, order)
+        _, dimensions, inner = _element(body, inner, order)
+        _, name, inner = _element(body, inner, order)
+        shape = np.frombuffer(dimensions, order + "i4").tolist()
+        values = np.zeros(0)
+        if struct.unpack_from(f"{order}I", flags)[0] & 0xFF in REAL:
+            kind, content, _ = _element(body, inner, order)
+            values = np.frombuffer(content, order + STORED[kind]).reshape(shape, order="F")
+        yield name.decode("latin-1"), values
+
+
+def _element(data: bytes, at: int, order: str) -> tuple[int, bytes, int]:
+    """The type and the content of the element that begins at a byte, and where the next one begins."""
+    kind, size = struct.unpack_from(f"{order}II", data, at)
+    start = at + 8
+    if kind >> 16:  # a small element, all in 8 bytes
+        kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
+    if start + size > len(data):
+        raise ValueError(f"{size} bytes are announced at byte {at}, {len(data) - start} are there")
+    # All but what is packed is padded to 8 bytes.
+    return kind, data[start : start + size], start + size + (-(start + size - at) % 8 if kind != PACKED else 0)

@@ -6,7 +6,7 @@ Fitting Framework", 2016.
 
 import struct
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from modalities.meshes.geometry import check_indices, vertex_uv
 from zoo.morphable.formats.parts import Unit, blendshapes, build, finite, modes, positions, triangles
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
-
-VERSIONS = (1, 2, 3, 4)
 
 
 class Pca(NamedTuple):
@@ -43,29 +41,27 @@ class Archive:
                 f"{self.path} is cut short or no eos model: {field} begins at byte {self.at} and needs {size} bytes, "
                 f"the file has {len(self.data)}"
             )
-        values = np.frombuffer(self.data, kind, count, self.at)
         self.at += size
-        return values
+        return np.frombuffer(self.data, kind, count, self.at - size)
 
-    def number(self, field: str, kind: str) -> int:
+    def number(self, field: str, kind: str = "<u8") -> int:
         """One whole number."""
         return int(self.array(field, kind, 1)[0])
 
     def matrix(self, field: str) -> np.ndarray:
         """Rows, columns, and then the numbers column by column."""
-        begin = self.at
-        rows, columns = self.number(f"{field}: rows", "<i4"), self.number(f"{field}: columns", "<i4")
+        rows, columns = self.array(f"{field}: rows and columns", "<i4", 2).tolist()
         if rows < 0 or columns < 0:
-            raise MediaError(f"{self.path}: {field} at byte {begin} has the shape [{rows}, {columns}]")
+            raise MediaError(f"{self.path}: {field} at byte {self.at - 8} has the shape [{rows}, {columns}]")
         return self.array(field, "<f4", rows * columns).reshape(rows, columns, order="F")
 
     def text(self, field: str) -> str:
         """A length and characters."""
-        return self.array(field, "u1", self.number(f"{field}: length", "<u8")).tobytes().decode("utf-8", "replace")
+        return self.array(field, "u1", self.number(f"{field}: length")).tobytes().decode("utf-8", "replace")
 
     def faces(self, field: str) -> np.ndarray:
         """A count and triangles, shape [F, 3]."""
-        return self.array(field, "<i4", 3 * self.number(f"{field}: count", "<u8")).reshape(-1, 3)
+        return self.array(field, "<i4", 3 * self.number(f"{field}: count")).reshape(-1, 3)
 
     def pca(self, field: str) -> Pca:
         """Mean, orthonormal basis, eigenvalues and triangles."""
@@ -86,82 +82,65 @@ def read_eos(path: Path, unit: Unit | None = None) -> MorphableModel:
     """
     archive = Archive(path)
     version = archive.number("version", "<u4")
-    if version not in VERSIONS:
+    if version not in (1, 2, 3, 4):
         raise MediaError(
             f"{path} is no eos model: expected version 1, 2, 3 or 4 in its first four bytes, got {version}"
         )
     shape, colour = archive.pca("shape_model"), archive.pca("color_model")
-    expression: Pca | dict[str, np.ndarray] | None = None
+    moving: Pca | None = None
+    blended: dict[str, np.ndarray] = {}
     if version >= 2 and archive.present("expression_model"):
-        expression = _expression(archive)
+        kind = archive.number("expression_model: kind", "<i4")
+        if kind not in (0, 1):
+            raise MediaError(f"{path}: expression_model: expected the kind 0 or 1, got {kind}")
+        if kind == 0:
+            moving = archive.pca("expression_model")
+        for _ in range(archive.number("expression_model: count") if kind else 0):
+            name = archive.text("expression_model: name")
+            blended[name] = archive.matrix(f"expression_model: {name}")
     marks: dict[str, int] = {}
     if version >= 3 and archive.present("landmark_definitions"):
-        for _ in range(archive.number("landmark_definitions: count", "<u8")):
+        for _ in range(archive.number("landmark_definitions: count")):
             name = archive.text("landmark_definitions: name")
             marks[name] = archive.number(f"landmark_definitions: {name}", "<i4")
-    uv = archive.array("texture_coordinates", "<f8", 2 * archive.number("texture_coordinates: count", "<u8"))
+    uv = archive.array("texture_coordinates", "<f8", 2 * archive.number("texture_coordinates: count")).reshape(-1, 2)
     uv_faces = archive.faces("texture_triangle_indices") if version == 4 else np.zeros((0, 3), np.int32)
     if archive.at < len(archive.data):
         raise MediaError(f"{path}: {len(archive.data) - archive.at} bytes follow the model, which ends at {archive.at}")
-    return _build(path, unit or "mm", shape, colour, expression, marks, uv.reshape(-1, 2), uv_faces)
 
-
-def _expression(archive: Archive) -> Pca | dict[str, np.ndarray]:
-    kind = archive.number("expression_model: kind", "<i4")
-    if kind == 0:
-        return archive.pca("expression_model")
-    if kind != 1:
-        raise MediaError(f"{archive.path}: expression_model: expected the kind 0 or 1, got {kind}")
-    shapes = {}
-    for _ in range(archive.number("expression_model: count", "<u8")):
-        name = archive.text("expression_model: name")
-        shapes[name] = archive.matrix(f"expression_model: {name}")
-    return shapes
-
-
-def _build(
-    path: Path,
-    unit: Unit,
-    shape: Pca,
-    colour: Pca,
-    expression: Pca | dict[str, np.ndarray] | None,
-    marks: dict[str, int],
-    uv: np.ndarray,
-    uv_faces: np.ndarray,
-) -> MorphableModel:
     mean = positions(f"{path}: shape_model.mean", shape.mean)
     size, vertices = len(mean), len(mean) // 3
     faces = triangles(f"{path}: shape_model.triangle_list", shape.faces, vertices)
 
-    def axes(name: str, part: Pca) -> tuple[np.ndarray, Axes]:
-        centre = positions(f"{path}: {name}.mean", part.mean)
+    def part(name: str, found: Pca) -> tuple[np.ndarray, Axes]:
+        centre = positions(f"{path}: {name}.mean", found.mean)
         if len(centre) != size:
             raise MediaError(f"{path}: {name} has {len(centre) // 3} vertices, shape_model has {vertices}")
-        return centre, modes(f"{path}: {name}.orthonormal_pca_basis", part.basis, part.variance, size)
+        return centre, modes(f"{path}: {name}.orthonormal_pca_basis", found.basis, found.variance, size)
 
-    moving, steps = None, None
-    if isinstance(expression, Pca):
-        offset, moving = axes("expression_model", expression)
+    expression, steps = None, None
+    if moving is not None:
+        offset, expression = part("expression_model", moving)
         mean = mean + offset
-    elif expression:
-        for name, values in expression.items():
+    if blended:
+        for name, values in blended.items():
             if values.size != size:
                 raise MediaError(f"{path}: expression_model: {name} has {values.size} numbers, expected {size}")
-        rows = np.stack([values.ravel() for values in expression.values()])
-        moving, directions = blendshapes(f"{path}: expression_model", rows)
-        steps = list(expression), directions
-    wrong = next((name for name, mark in marks.items() if not 0 <= mark < vertices), None)
-    if wrong is not None:
-        raise MediaError(f"{path}: the landmark {wrong!r} is vertex {marks[wrong]} of {vertices}")
+        rows = np.stack([values.ravel() for values in blended.values()])
+        expression, directions = blendshapes(f"{path}: expression_model", rows)
+        steps = list(blended), directions
+    for name, mark in marks.items():
+        if not 0 <= mark < vertices:
+            raise MediaError(f"{path}: the landmark {name!r} is vertex {mark} of {vertices}")
     named = sorted(marks, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     return build(
         path,
-        unit,
+        unit or "mm",
         faces,
         mean,
-        axes("shape_model", shape)[1],
-        moving,
-        axes("color_model", colour) if colour.mean.size else None,
+        part("shape_model", shape)[1],
+        expression,
+        part("color_model", colour) if colour.mean.size else None,
         steps=steps,
         uv=_vertex_uv(path, uv, faces, uv_faces, vertices),
         landmarks=[marks[name] for name in named],
@@ -187,40 +166,31 @@ def _vertex_uv(path: Path, uv: np.ndarray, faces: np.ndarray, uv_faces: np.ndarr
 
 def write_eos(model: MorphableModel, path: Path) -> None:
     """Write the lowest version that holds the model; see `zoo.morphable.formats.write_model`."""
-    marks = model.landmarks.tolist()
-    version = 3 if marks else 2 if len(model.expression_basis) else 1
+    marks, expressive = model.landmarks.tolist(), len(model.expression_basis) > 0
+    version = 3 if marks else 2 if expressive else 1
     faces = model.modality.triangles.cpu().numpy()
     mean = model.mean.cpu().numpy()
-    with path.open("wb") as file:
-        file.write(struct.pack("<I", version))
-        _write_pca(file, mean[:, :3], model.axes("shape"), faces)
-        if model.modality.colours:
-            _write_pca(file, mean[:, 3:], model.axes("colour"), faces)
-        else:
-            _write_pca(file, np.zeros((0, 3)), None, faces[:0])
-        if version >= 2:
-            there = len(model.expression_basis) > 0
-            file.write(struct.pack("<?", not there))
-            if there:
-                file.write(struct.pack("<i", 0))
-                _write_pca(file, 0 * mean[:, :3], model.axes("expression"), faces)
-        if version >= 3:
-            file.write(struct.pack("<?Q", False, len(marks)))
-            for i, mark in enumerate(marks):
-                name = str(i + 1).encode()
-                file.write(struct.pack(f"<Q{len(name)}si", len(name), name, mark))
-        places = np.zeros((0, 2)) if model.modality.uv is None else model.modality.uv.double().cpu().numpy()
-        uv = (places * [1, -1] + [0, 1]).astype("<f8")
-        file.write(struct.pack("<Q", len(uv)) + uv.tobytes())
+    none = Axes(torch.zeros(0, 0), torch.zeros(0))
+    data = struct.pack("<I", version) + _pca(mean[:, :3], model.axes("shape"), faces)
+    coloured = model.modality.colours
+    data += _pca(mean[:, 3:], model.axes("colour"), faces) if coloured else _pca(mean[:0], none, faces[:0])
+    if version >= 2:
+        data += struct.pack("<?", not expressive)
+        if expressive:
+            data += struct.pack("<i", 0) + _pca(np.zeros_like(mean[:, :3]), model.axes("expression"), faces)
+    if version >= 3:
+        data += struct.pack("<?Q", False, len(marks))
+        for i, mark in enumerate(marks):
+            name = str(i + 1).encode()
+            data += struct.pack(f"<Q{len(name)}si", len(name), name, mark)
+    places = np.zeros((0, 2)) if model.modality.uv is None else model.modality.uv.double().cpu().numpy()
+    data += struct.pack("<Q", len(places)) + (places * [1, -1] + [0, 1]).astype("<f8").tobytes()
+    path.write_bytes(data)
 
 
-def _write_pca(file: BinaryIO, mean: np.ndarray, axes: Axes | None, faces: np.ndarray) -> None:
-    basis, variance = (torch.zeros(0, mean.size), torch.zeros(0)) if axes is None else axes
-    # Rows of our basis, one after another, are its columns.
-    for rows, columns, values in (
-        (mean.size, 1, mean),
-        (mean.size, len(basis), basis.float().cpu().numpy()),
-        (len(basis), 1, variance.float().cpu().numpy()),
-    ):
-        file.write(struct.pack("<ii", rows, columns) + np.ascontiguousarray(values, "<f4").tobytes())
-    file.write(struct.pack("<Q", len(faces)) + np.ascontiguousarray(faces, "<i4").tobytes())
+def _pca(mean: np.ndarray, axes: Axes, faces: np.ndarray) -> bytes:
+    basis, variance = (values.float().cpu().numpy() for values in axes)
+    data = b""
+    for matrix in (mean.reshape(-1, 1), basis.T, variance[:, None]):
+        data += struct.pack("<ii", *matrix.shape) + matrix.astype("<f4").tobytes("F")
+    return data + struct.pack("<Q", len(faces)) + faces.astype("<i4").tobytes()

@@ -14,8 +14,8 @@ from modalities import MediaError
 from zoo.morphable.formats.parts import Unit, build, finite, principal, triangles
 from zoo.morphable.model import MorphableModel
 
-SHAPE = 300
-"""How many modes of shape stand before those of expression."""
+SHAPE, EXPRESSION = 300, 100
+"""How many modes of shape stand before those of expression in a whole file."""
 POSE = ("J_regressor", "kintree_table", "posedirs", "weights")
 
 HOW_TO_CONVERT = """\
@@ -31,11 +31,12 @@ def refuse_pickle(path: Path, unit: Unit | None = None) -> NoReturn:
     raise MediaError(f"{path}: {HOW_TO_CONVERT}")
 
 
-def read_flame(path: Path, unit: Unit | None = None) -> MorphableModel:
+def read_flame(path: Path, unit: Unit | None = None, shape: int | None = None) -> MorphableModel:
     """Read v_template [V, 3], shapedirs [V, 3, k] and f [F, 3] of an .npz archive, in metres unless `unit` says else.
 
-    The first 300 modes are shape, the others expression, each scaled by its standard deviation. The joints of neck, jaw
-    and eyes are left out with a warning.
+    The first `shape` modes are shape, the others expression, each scaled by its standard deviation. A whole file has
+    300 and 100, one of shape alone 300; others do not say where expression begins. The joints of neck, jaw and eyes are
+    left out with a warning.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -60,11 +61,14 @@ def read_flame(path: Path, unit: Unit | None = None) -> MorphableModel:
     mean = finite(f"{path}: v_template", template).ravel()
     columns = finite(f"{path}: shapedirs", offsets).reshape(len(mean), -1).T
     faces = triangles(f"{path}: f", faces, len(template))
-    if len(columns) < SHAPE:
-        warnings.warn(
-            f"{path}: its {len(columns)} modes are all taken for shape; those of expression begin after {SHAPE}",
-            stacklevel=3,
+    if shape is None and len(columns) not in (SHAPE, SHAPE + EXPRESSION):
+        raise MediaError(
+            f"{path}: expected {SHAPE} modes of shape and {EXPRESSION} of expression, got {len(columns)} in all; say "
+            "how many of them are shape: read_model(path, shape=...)"
         )
+    shape = SHAPE if shape is None else shape
+    if not 0 < shape <= len(columns):
+        raise MediaError(f"{path}: shape is a number from 1 to its {len(columns)} modes, got {shape}")
     if found & set(POSE):
         warnings.warn(
             f"{path}: pose is not modelled: {', '.join(sorted(found & set(POSE)))} are left out, and the head is as in "
@@ -76,6 +80,6 @@ def read_flame(path: Path, unit: Unit | None = None) -> MorphableModel:
         unit or "m",
         faces,
         mean,
-        principal(f"{path}: shapedirs", columns[:SHAPE]),
-        principal(f"{path}: shapedirs", columns[SHAPE:]) if len(columns) > SHAPE else None,
+        principal(f"{path}: shapedirs", columns[:shape]),
+        principal(f"{path}: shapedirs", columns[shape:]) if len(columns) > shape else None,
     )

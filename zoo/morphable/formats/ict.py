@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modalities.meshes.ict import FaceModel, face_weights, read_facekit
+from modalities.meshes.sets import COUNTS
 from zoo.morphable import modes
 from zoo.morphable.formats.parts import Unit, blendshapes, build, principal
 from zoo.morphable.model import MorphableModel
@@ -38,7 +39,7 @@ def from_face_model(source: FaceModel, shape: int, expression: int) -> Morphable
     and right together: "jawOpen", "mouthSmile", the step in z of weight 1. Segments are eyes, nose and mouth.
     """
     # The modes of random offsets need no random faces: with weights w, offsets w E have the moments E^T <w^T w> E.
-    weights = face_weights(source.expression_names, "train")[:, len(source.identity) :].double()
+    weights = face_weights(source.expression_names)[: COUNTS["train"], len(source.identity) :].double()
     values, vectors = torch.linalg.eigh(weights.T @ weights / len(weights))
     root = values.clamp(min=0).sqrt()[:, None] * vectors.T
     shapes = _first(source.identity.flatten(1).double(), shape)

@@ -1,10 +1,12 @@
 """What the readers share: units, the checks of arrays, and the model that comes of them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 import torch
 
@@ -26,8 +28,42 @@ TOLERANCE = {"orthonormal": 0.01, "scaled": 0.01, "process": 0.15}
 """How far the length of a column may be off, as a fraction. Eigenfunctions of a kernel are approximate."""
 ORTHOGONAL = 1e-3
 """How large the cosine between two modes may be, from the rounding of float32 and of decimal numbers."""
+LARGE, RATIO = 2**28, 200
+"""Data of more bytes than `LARGE` that were packed by more than this factor are taken for a bomb."""
 EXTENT = (1.0, 10_000.0)
 """Millimetres that a model is expected to span; outside, its unit is doubted."""
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A file of HDF5 whose data all lie in it.
+
+    Raises `MediaError` for one that is broken, for links into other files and data stored in these, and for data that
+    unpack to far more than the file has.
+    """
+
+    def outside(name: str, link: object) -> str | None:
+        return name if isinstance(link, h5py.ExternalLink) else None
+
+    def unsafe(name: str, item: h5py.Dataset | h5py.Group) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if item.external or item.is_virtual:
+            return f"{name} lies in another file, which is not opened"
+        stored = item.id.get_storage_size()
+        packed = item.nbytes > LARGE and item.nbytes > RATIO * stored
+        return f"{name} unpacks from {stored} to {item.nbytes} bytes" if packed else None
+
+    # Damage inside a file shows when an array is read.
+    try:
+        with h5py.File(path) as file:
+            if (name := file.visititems_links(outside)) is not None:
+                raise MediaError(f"{path}: {name} is a link into another file, which is not followed")
+            if (fault := file.visititems(unsafe)) is not None:
+                raise MediaError(f"{path}: {fault}")
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        raise MediaError(f"{path} cannot be read as HDF5: {error}") from error
 
 
 def vector(source: str, values: np.ndarray, size: int | None = None) -> np.ndarray:
@@ -100,12 +136,11 @@ def modes(
     if (variance < 0).any():
         worst = int(variance.argmin())
         raise MediaError(f"{source}: variances must not be negative, number {worst} is {variance[worst]:.4g}")
-    length = np.linalg.norm(columns, axis=0)
-    deviation = np.sqrt(variance)
-    lengths: dict[Convention, np.ndarray] = {
-        "orthonormal": np.ones(len(length)),
+    length, deviation = np.linalg.norm(columns, axis=0), np.sqrt(variance)
+    lengths: dict[Convention, np.ndarray | float] = {
+        "orthonormal": 1.0,
         "scaled": deviation,
-        "process": np.full(len(length), np.sqrt(size / 3)),
+        "process": np.sqrt(size / 3),
     }
     fitting = [name for name, right in lengths.items() if (np.abs(length - right) <= TOLERANCE[name] * right).all()]
     if not fitting:
@@ -137,7 +172,7 @@ def _orthogonal(source: str, directions: np.ndarray, deviation: np.ndarray) -> A
     """The axes of modes with directions of length 1: the same modes, unless some are not orthogonal."""
     cosines = np.abs(directions @ directions.T)
     np.fill_diagonal(cosines, 0)
-    if not cosines.size or cosines.max() <= ORTHOGONAL:
+    if cosines.max(initial=0) <= ORTHOGONAL:
         return _axes(directions, deviation**2)
     first, second = np.unravel_index(cosines.argmax(), cosines.shape)
     warnings.warn(
@@ -183,7 +218,6 @@ def build(
     uv: np.ndarray | None = None,
     landmarks: Sequence[int] | None = None,
     noise: float = 0.0,
-    count: int = 0,
 ) -> MorphableModel:
     """The model in millimetres of parts in `unit`.
 
@@ -194,7 +228,6 @@ def build(
         noise: the variance of a coordinate that the modes leave out.
     """
     scale = UNITS[unit]
-    vertices = len(mean) // 3
     points = scale * mean.reshape(-1, 3)
     extent = (points.max(0) - points.min(0)).max()
     if not EXTENT[0] <= extent <= EXTENT[1]:
@@ -204,28 +237,23 @@ def build(
         )
     if not len(shape.basis):
         raise MediaError(f"{path} has no modes of shape with a variance")
+    tint, tints = colour or (np.zeros(0), None)
+    low, high = tint.min(initial=0), tint.max(initial=1)
+    if low < -0.5 or high > 1.5:
+        raise MediaError(f"{path}: expected mean colours in [0, 1], got some from {low:.3g} to {high:.3g}")
+    item = np.concatenate([points, tint.reshape(len(points), -1)], 1)
     places = None if uv is None else torch.from_numpy(uv).float()
-    medium = Meshes(vertices, colour is not None, torch.from_numpy(faces), places)
-    item = torch.from_numpy(points).float()
-    if colour is not None:
-        low, high = colour[0].min(), colour[0].max()
-        if low < -0.5 or high > 1.5:
-            raise MediaError(f"{path}: expected mean colours in [0, 1], got some from {low:.3g} to {high:.3g}")
-        item = torch.cat([item, torch.from_numpy(colour[0].reshape(-1, 3)).float()], 1)
-    marks = None if landmarks is None or not len(landmarks) else torch.tensor(landmarks)
-    attributes = None
-    if steps is not None:
-        sizes = len(shape.basis), len(colour[1].basis) if colour is not None else 0
-        padded = torch.nn.functional.pad(steps[1], sizes)
-        attributes = dict(zip(steps[0], padded, strict=True))
-    return MorphableModel.assemble(
-        medium,
-        item,
+    sizes = len(shape.basis), 0 if tints is None else len(tints.basis)
+    model = MorphableModel.assemble(
+        Meshes(len(points), colour is not None, torch.from_numpy(faces), places),
+        torch.from_numpy(item).float(),
         Axes(shape.basis, scale**2 * shape.variance),
         None if expression is None else Axes(expression.basis, scale**2 * expression.variance),
-        None if colour is None else colour[1],
+        tints,
         noise=scale**2 * noise,
-        attributes=attributes,
-        landmarks=marks,
-        count=count,
+        attributes=steps and dict(zip(steps[0], torch.nn.functional.pad(steps[1], sizes), strict=True)),
+        landmarks=torch.tensor(landmarks) if landmarks else None,
     )
+    if not all(values.isfinite().all() for values in model.state_dict().values()):
+        raise MediaError(f"{path} holds numbers beyond the range of float32")
+    return model

@@ -5,16 +5,16 @@ Morel-Forster, Blumer et al., "Morphable Face Models - An Open Framework", 2018.
 """
 
 import json
-import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import torch
+from torch import Tensor
 
 from modalities import MediaError
-from zoo.morphable.formats.parts import Convention, Unit, build, finite, modes, positions, triangles, vector
+from zoo.morphable.formats.parts import Convention, Unit, build, finite, modes, open_hdf5, positions, triangles
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
@@ -28,16 +28,10 @@ LAYOUT = (
 OLD = ("vtkPolyDataRepresenter", "itkMeshRepresenter")
 """Representers of version 0.8, which may write no version."""
 MESHES = ("POLYGON_MESH", "POLYGON_MESH_DATA")
+VTK = {"float": ">f4", "double": ">f8", "int": ">i4", "vtkIdType": ">i4", "vtktypeint64": ">i8", "vtktypeint32": ">i4"}
+"""The types of legacy VTK files, which keep a vtkIdType in 32 bits."""
 METRES: dict[float, Unit] = {1e-6: "um", 0.001: "mm", 0.01: "cm", 1.0: "m"}
 """Units by the metres that `representer/length-unit` says."""
-
-
-class Tree(NamedTuple):
-    """A statistical model in the file."""
-
-    mean: np.ndarray
-    modes: Axes
-    noise: float
 
 
 def read_statismo(path: Path, unit: Unit | None = None) -> MorphableModel:
@@ -48,71 +42,53 @@ def read_statismo(path: Path, unit: Unit | None = None) -> MorphableModel:
 
     Landmarks, which the file keeps as positions, become the nearest vertices, in the file's order.
     """
-    try:
-        file = h5py.File(path)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read as HDF5: {error}") from error
-    # Damage inside a file shows when an array is read.
-    try:
-        with file:
-            return _read(path, file, unit)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise MediaError(f"{path} cannot be read: {error}") from error
+    with open_hdf5(path) as file:
+        return _read(path, file, unit)
 
 
 def _read(path: Path, file: h5py.File, unit: Unit | None) -> MorphableModel:
-    groups = {part: file.get(name) for part, name in PARTS.items()}
-    if "model" in file:
-        groups = dict.fromkeys(PARTS) | {"shape": file}
-    if groups["shape"] is None:
+    groups = {"shape": file} if "model" in file else {part: file[name] for part, name in PARTS.items() if name in file}
+    if "shape" not in groups:
         raise MediaError(f"{path} is no statistical model: expected {LAYOUT}, found {_listing(file)}")
-    trees = {part: _tree(path, group) for part, group in groups.items() if group is not None}
-    shape = trees["shape"]
-    reference, faces, length = _representer(path, groups["shape"], len(shape.mean))
-    for part, tree in trees.items():
-        if len(tree.mean) != len(shape.mean):
-            raise MediaError(
-                f"{path}: {PARTS[part]}/ has {len(tree.mean) // 3} vertices, shape/ has {len(shape.mean) // 3}"
-            )
-    colour = trees.get("colour")
-    if colour is not None:
+    means, axes, noises = {}, {}, {}
+    for part, group in groups.items():
+        means[part], axes[part], noises[part] = _part(path, group)
+    for part, mean in means.items():
+        if len(mean) != len(means["shape"]):
+            vertices = len(means["shape"]) // 3
+            raise MediaError(f"{path}: {PARTS[part]}/ has {len(mean) // 3} vertices, shape/ has {vertices}")
+    reference, faces, length = _representer(path, groups["shape"], len(means["shape"]))
+    if "colour" in groups:
         space = _text(groups["colour"].get("representer/colorspace"), "RGB")
         if space != "RGB":
             raise MediaError(f"{path}: expected colours in the space RGB, got {space!r}")
-    expression = trees.get("expression")
     return build(
         path,
         unit or length,
         faces,
-        # The mean of an expression is an offset.
-        shape.mean if expression is None else shape.mean + expression.mean,
-        shape.modes,
-        None if expression is None else expression.modes,
-        None if colour is None else (colour.mean, colour.modes),
+        means["shape"] + means.get("expression", 0),  # the mean of an expression is an offset
+        axes["shape"],
+        axes.get("expression"),
+        (means["colour"], axes["colour"]) if "colour" in groups else None,
         landmarks=_landmarks(path, file, reference),
-        noise=shape.noise + (0.0 if expression is None else expression.noise),
+        noise=noises["shape"] + noises.get("expression", 0.0),
     )
 
 
-def _tree(path: Path, group: h5py.Group) -> Tree:
+def _part(path: Path, group: h5py.Group) -> tuple[np.ndarray, Axes, float]:
+    """Mean, modes and noise of a statistical model in the file."""
     name = f"{path}: {group.name.strip('/') or 'root'}"
     model = group.get("model")
-    missing = [
-        key for key in MODEL if not isinstance(model, h5py.Group) or not isinstance(model.get(key), h5py.Dataset)
-    ]
-    if missing:
-        raise MediaError(f"{name}: expected {LAYOUT}; it lacks model/{missing[0]}, found {_listing(group)}")
-    mean, basis, variance = (np.asarray(model[key][()]) for key in MODEL)
+    for key in MODEL:
+        if not isinstance(model, h5py.Group) or not isinstance(model.get(key), h5py.Dataset):
+            raise MediaError(f"{name}: expected {LAYOUT}; it lacks model/{key}, found {_listing(group)}")
+    mean, basis, variance = (model[key][()] for key in MODEL)
     offset = positions(f"{name}/model/mean", mean)
     axes = modes(f"{name}/model/pcaBasis", basis, variance, len(offset), _convention(name, group))
-    noise = (
-        vector(f"{name}/model/noiseVariance", np.asarray(model["noiseVariance"][()]))
-        if "noiseVariance" in model
-        else [0]
-    )
-    if noise[0] < 0:
-        raise MediaError(f"{name}/model/noiseVariance must not be negative, got {noise[0]:.4g}")
-    return Tree(offset, axes, float(noise[0]))
+    noise = float(np.ravel(model["noiseVariance"][()])[0]) if "noiseVariance" in model else 0.0
+    if not 0 <= noise < np.inf:
+        raise MediaError(f"{name}/model/noiseVariance must not be negative, got {noise:.4g}")
+    return offset, axes, noise
 
 
 def _convention(name: str, group: h5py.Group) -> Convention | None:
@@ -125,9 +101,8 @@ def _convention(name: str, group: h5py.Group) -> Convention | None:
             if major == 1 or (major, minor) == (0, 9):
                 return "orthonormal"
             raise MediaError(f"{name}: expected version 0.8, 0.9 or 1 of statismo, got {major}.{minor}")
-    if "representer" in group and _text(group["representer"].attrs.get("name"), "") in OLD:
-        return "scaled"
-    return None
+    old = "representer" in group and _text(group["representer"].attrs.get("name"), "") in OLD
+    return "scaled" if old else None
 
 
 def _representer(path: Path, group: h5py.Group, size: int) -> tuple[np.ndarray, np.ndarray, Unit]:
@@ -140,44 +115,72 @@ def _representer(path: Path, group: h5py.Group, size: int) -> tuple[np.ndarray, 
     if kind not in MESHES:
         raise MediaError(f"{name}: expected a mesh of triangles (datasetType POLYGON_MESH), got {kind}")
     if "points" in representer and "cells" in representer:
-        points, cells = (np.asarray(representer[key][()]) for key in ("points", "cells"))
+        points, cells = representer["points"][()], representer["cells"][()]
         for key, values in (("points", points), ("cells", cells)):
             if values.ndim != 2 or len(values) != 3:
                 raise MediaError(f"{name}/{key}: expected a column of three each, got the shape {list(values.shape)}")
         points, cells = points.T, cells.T
     elif "reference-mesh" in representer:
-        points, cells = (
-            np.asarray(representer[f"reference-mesh/{key}"][()]) for key in ("vertex-coordinates", "triangle-list")
-        )
+        points, cells = (representer[f"reference-mesh/{key}"][()] for key in ("vertex-coordinates", "triangle-list"))
     elif "reference" in representer:
-        points, cells = _vtk(name, np.asarray(representer["reference"][()]))
+        points, cells = _vtk(name, representer["reference"][()].tobytes())
     else:
         raise MediaError(f"{name}: expected points and cells, found {_listing(representer)}")
     points = finite(f"{name}/points", points)
     if points.shape != (size // 3, 3):
         raise MediaError(f"{name}: expected {size // 3} points, as the mean has, got {len(points)}")
-    unit: Unit = "mm"
-    if "length-unit" in representer:
-        metres = float(np.ravel(representer["length-unit"][()])[0])
-        near = [name for value, name in METRES.items() if np.isclose(metres, value, rtol=1e-3, atol=0)]
-        if not near:
-            raise MediaError(f"{name}/length-unit: expected {', '.join(map(str, METRES))} metres, got {metres:g}")
-        unit = near[0]
+    metres = float(np.ravel(representer["length-unit"][()])[0]) if "length-unit" in representer else 0.001
+    unit = next((name for value, name in METRES.items() if np.isclose(metres, value, rtol=1e-3, atol=0)), None)
+    if unit is None:
+        raise MediaError(f"{name}/length-unit: expected {', '.join(map(str, METRES))} metres, got {metres:g}")
     return points, triangles(f"{name}/cells", cells, len(points)), unit
 
 
-def _vtk(name: str, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points and triangles of a mesh that the oldest files keep as the bytes of a VTK file."""
-    import pyvista
+def _vtk(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Points and triangles of a mesh that the oldest files keep as the bytes of a VTK file, as text or big-endian.
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "reference.vtk"
-        file.write_bytes(content.tobytes())
-        try:
-            mesh: Any = pyvista.read(file)
-            return np.asarray(mesh.points), mesh.regular_faces
-        except Exception as error:
-            raise MediaError(f"{name}/reference cannot be read as a VTK mesh: {error}") from error
+    VTK itself is not asked: a broken file can end its process.
+    """
+    _, _, form, rest = content.split(b"\n", 3)
+    points: np.ndarray | None = None
+    cells: np.ndarray | None = None
+    offsets = np.zeros(0, int)
+    part, sizes = b"", (0, 0)
+
+    def numbers(count: int, kind: bytes) -> np.ndarray:
+        nonlocal rest
+        stored = np.dtype(VTK[kind.decode()])
+        if form.strip() == b"BINARY":
+            values, rest = np.frombuffer(rest, stored, count), rest[count * stored.itemsize :]
+        else:
+            words = rest.split(None, count)
+            values, rest = np.array(words[:count], np.float64).astype(stored), b"".join(words[count:])
+        if len(values) < count:
+            raise ValueError(f"{count} numbers are announced, {len(values)} are there")
+        return values
+
+    try:
+        while rest and (points is None or cells is None):
+            line, _, rest = rest.partition(b"\n")
+            match line.split():
+                case [b"POINTS", count, kind]:
+                    points = numbers(3 * int(count), kind).reshape(-1, 3)
+                case [b"VERTICES" | b"LINES" | b"POLYGONS" as part, count, size]:
+                    sizes = int(count), int(size)
+                    if not rest.startswith(b"OFFSETS"):  # rows of a count and that many points
+                        rows = numbers(sizes[1], b"int")
+                        cells = rows.reshape(-1, 4) if part == b"POLYGONS" else cells
+                case [b"OFFSETS", kind]:
+                    offsets = numbers(sizes[0], kind)
+                case [b"CONNECTIVITY", kind]:
+                    corners = numbers(sizes[1], kind)
+                    counts = np.diff(offsets)[:, None]
+                    cells = np.concatenate([counts, corners.reshape(-1, 3)], 1) if part == b"POLYGONS" else cells
+        if points is None or cells is None or (cells[:, 0] != 3).any():
+            raise ValueError("expected points and triangles")
+    except (ValueError, KeyError, TypeError) as error:
+        raise MediaError(f"{name}/reference cannot be read as a VTK mesh: {error!r}") from error
+    return points, cells[:, 1:]
 
 
 def _landmarks(path: Path, file: h5py.File, reference: np.ndarray) -> list[int]:
@@ -185,22 +188,19 @@ def _landmarks(path: Path, file: h5py.File, reference: np.ndarray) -> list[int]:
     text = _text(file.get("metadata/landmarks/json"), "")
     lines = _text(file.get("metadata/landmarks/text"), "").splitlines()
     try:
-        if text.strip():
-            rows = [mark["coordinates"] for mark in json.loads(text)]
-        else:
-            rows = [line.split()[2:5] for line in lines if line.strip()]
-        marks = np.array(rows, np.float64).reshape(-1, 3)
+        rows = [mark["coordinates"] for mark in json.loads(text)] if text else [line.split()[2:5] for line in lines]
+        marks = np.array([row for row in rows if row], np.float64).reshape(-1, 3)
     except (ValueError, KeyError, TypeError) as error:
         raise MediaError(f"{path}: metadata/landmarks: expected three coordinates each: {error!r}") from error
     finite(f"{path}: metadata/landmarks", marks)
     return [int(((reference - mark) ** 2).sum(1).argmin()) for mark in marks]
 
 
-def _text(item: Any, default: str) -> str:
+def _text(item: object, default: str) -> str:
     """A string of an attribute or a data set, alone or in an array; statismo ends it with a zero."""
     if item is None:
         return default
-    value = np.ravel(item[()] if isinstance(item, h5py.Dataset) else item)[0]
+    value = np.asarray(item[()] if isinstance(item, h5py.Dataset) else item).ravel()[0]
     return (value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)).rstrip("\0").strip()
 
 
@@ -210,72 +210,57 @@ def _listing(group: h5py.Group) -> str:
 
 def write_statismo(model: MorphableModel, path: Path) -> None:
     """Write version 0.9; see `zoo.morphable.formats.write_model`."""
-    mean = model.mean.double().cpu().numpy()
-    points = mean[:, :3]
-    coloured, expressive = model.modality.colours, len(model.expression_basis) > 0
+    means = {"shape": model.mean[:, :3], "expression": torch.zeros_like(model.mean[:, :3]), "colour": model.mean[:, 3:]}
+    present = [part for part, size in zip(means, model.sizes, strict=True) if size or part == "shape"]
     with h5py.File(path, "w") as file:
         _write_version(file)
-        if not coloured and not expressive:
-            _write_tree(file, model, "shape", points, "itkStandardMeshRepresenter")
-            _write_catalog(file, {"StatisticalModel": ("/", "POLYGON_MESH_MODEL")})
+        if present == ["shape"]:
+            _write_part(file, model, "shape", means["shape"], "itkStandardMeshRepresenter")
+            entries = [("StatisticalModel", "/", "POLYGON_MESH_MODEL")]
         else:
-            entries = {
-                "MorphableModel": ("/", "CUSTOM_MODEL"),
-                "MorphableModel.shape": ("/shape", "POLYGON_MESH_MODEL"),
-            }
-            _write_tree(file.create_group("shape"), model, "shape", points, "gravis::MeshShapeRepresenter")
-            if coloured:
-                group = file.create_group("color")
-                _write_tree(group, model, "colour", mean[:, 3:], "gravis::MeshColorRepresenter")
-                group["representer/colorspace"] = np.bytes_("RGB")
-                entries["MorphableModel.color"] = ("/color", "POLYGON_MESH_DATA_MODEL")
-            if expressive:
-                group = file.create_group("expression")
-                _write_tree(group, model, "expression", 0 * points, "gravis::MeshExpressionRepresenter")
-                entries["MorphableModel.expression"] = ("/expression", "POLYGON_MESH_DATA_MODEL")
-            _write_catalog(file, entries)
-        marks = model.landmarks.tolist()
+            entries = [("MorphableModel", "/", "CUSTOM_MODEL")]
+            for part in present:
+                name, data = PARTS[part], "" if part == "shape" else "_DATA"
+                group = file.create_group(name)
+                _write_version(group)
+                _write_part(group, model, part, means[part], f"gravis::Mesh{name.capitalize()}Representer")
+                entries.append((f"MorphableModel.{name}", f"/{name}", f"POLYGON_MESH{data}_MODEL"))
+        for name, place, kind in entries:
+            file[f"catalog/{name}/modelPath"], file[f"catalog/{name}/modelType"] = np.bytes_(place), np.bytes_(kind)
+        marks = [
+            {"id": str(i), "coordinates": means["shape"][mark].tolist()} for i, mark in enumerate(model.landmarks, 1)
+        ]
         if marks:
-            rows = [{"id": str(i + 1), "coordinates": points[mark].tolist()} for i, mark in enumerate(marks)]
-            file["metadata/landmarks/json"] = np.bytes_(json.dumps(rows))
+            file["metadata/landmarks/json"] = np.bytes_(json.dumps(marks))
 
 
-def _write_tree(group: h5py.Group, model: MorphableModel, part: str, mean: np.ndarray, representer: str) -> None:
-    axes = model.axes(part)
+def _write_part(group: h5py.Group, model: MorphableModel, part: str, mean: Tensor, representer: str) -> None:
+    axes, built = model.axes(part), np.bytes_(time.strftime("%Y-%m-%d %H:%M:%S"))
     # scalismo asks for these very types: float32 and int32, one variance in a row of its own.
-    group["model/mean"] = mean.ravel().astype(np.float32)
-    group["model/noiseVariance"] = np.full(1, model.noise.item() if part == "shape" else 0, np.float32)
-    group["model/pcaBasis"] = axes.basis.T.contiguous().float().cpu().numpy()
-    group["model/pcaVariance"] = axes.variance.float().cpu().numpy()
-    built = np.bytes_(time.strftime("%Y-%m-%d %H:%M:%S"))
-    group["modelinfo/build-time"] = built
-    group["modelinfo/scores"] = np.zeros((1, 1), np.float32)
+    arrays = {
+        "model/mean": mean.flatten().float(),
+        "model/noiseVariance": model.noise.float().reshape(1) * (part == "shape"),
+        "model/pcaBasis": axes.basis.T.float(),
+        "model/pcaVariance": axes.variance.float(),
+        "modelinfo/scores": torch.zeros(1, 1),
+        "representer/points": model.mean[:, :3].T.float(),
+        "representer/cells": model.modality.triangles.T.int(),
+    }
+    for name, values in arrays.items():
+        group[name] = values.cpu().numpy()
     builder = group.create_group("modelinfo/modelBuilder-0")
-    builder["buildTime"] = built
+    group["modelinfo/build-time"] = builder["buildTime"] = built
     builder["builderName"] = np.bytes_("latent-zoo")
-    builder.create_group("parameters")
-    builder.create_group("dataInfo")
-    mesh = group.create_group("representer")
-    for key, value in (
-        ("name", representer),
-        ("datasetType", "POLYGON_MESH"),
-        ("version/majorVersion", "0"),
-        ("version/minorVersion", "9"),
-    ):
-        mesh.attrs[key] = np.bytes_(value)
-    mesh["points"] = model.mean[:, :3].T.contiguous().float().cpu().numpy()
-    mesh["cells"] = model.modality.triangles.T.contiguous().int().cpu().numpy()
+    for name in ("parameters", "dataInfo"):
+        builder.create_group(name)
+    kinds = {"name": representer, "datasetType": "POLYGON_MESH", "version/majorVersion": "0"}
+    for name, kind in (kinds | {"version/minorVersion": "9"}).items():
+        group["representer"].attrs[name] = np.bytes_(kind)
     if part == "shape":
-        mesh["length-unit"] = np.float32(0.001)
-    if group.name != "/":
-        _write_version(group)
+        group["representer/length-unit"] = np.float32(0.001)
+    if part == "colour":
+        group["representer/colorspace"] = np.bytes_("RGB")
 
 
 def _write_version(group: h5py.Group) -> None:
     group["version/majorVersion"], group["version/minorVersion"] = np.int32(0), np.int32(9)
-
-
-def _write_catalog(file: h5py.File, entries: dict[str, tuple[str, str]]) -> None:
-    for name, (place, kind) in entries.items():
-        entry = file.create_group(f"catalog/{name}")
-        entry["modelPath"], entry["modelType"] = np.bytes_(place), np.bytes_(kind)
