@@ -15,7 +15,7 @@ from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import list_files, main_suffix, split_source
+from modalities.sources import choose_split, list_files, main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
