@@ -14,11 +14,12 @@ from modalities.densities import DENSITIES
 from modalities.points import Points
 from modalities.signals import Signals
 from recipes import recipe
-from recipes.recipe import SETS, Recipe, arguments, published, settings
+from recipes.recipe import SETS, Recipe, published
 from tests.recipes import runs
 from zoo import load
 from zoo.card import Card, Figure, read_figures
 from zoo.catalog import CHECKPOINTS
+from zoo.settings import arguments, settings
 from zoo.training import TrainingError
 from zoo.variational.vae import VAE
 

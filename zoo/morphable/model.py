@@ -171,7 +171,7 @@ class MorphableModel(Latent, Fitted):
         data: Tensor | Items,
         medium: Meshes,
         *,
-        shape: int | float,
+        shape: int | float = 0.95,
         colour: int | float = 0,
         expression: int | float = 0,
         expressions: Pairs | None = None,
