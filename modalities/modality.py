@@ -262,6 +262,8 @@ def guess(source: str | Path, kind: str | None = None, **fields: Any) -> Modalit
     """
     kinds = [kind] if kind else [*KINDS, *OWN]
     errors = []
+    places = [Path(str(source)).expanduser(), Path(str(source).rpartition(":")[0]).expanduser()]
+    there = any(place.exists() for place in places if place.name)
     for name in kinds:
         try:
             found = adapter(name).suiting(source, **fields)
@@ -270,6 +272,8 @@ def guess(source: str | Path, kind: str | None = None, **fields: Any) -> Modalit
         else:
             if found is not None:
                 return found
+    if errors and not there:
+        raise MediaError(f"{str(source)!r} is neither a file or folder nor a named set of any medium")
     if errors:
         raise errors[0]
     tried = f"are no {kind}, as far as can be seen" if kind else f"suit none of {', '.join(kinds)}"

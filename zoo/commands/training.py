@@ -97,7 +97,9 @@ class Train:
         medium = self._medium()
         data: Any = medium.dataset(self.data, "train", labels=self.classes)
         medium = getattr(data, "medium", medium)
-        spelled = ",".join(f"{name}={value}" for name, value in medium.config().items() if name != "kind")
+        spelled = ",".join(
+            f"{name}={value}" for name, value in medium.config().items() if name != "kind" and value not in ("", None)
+        )
         of = f" in {len(data.classes)} classes" if self.classes else ""
         print(f"{self.data}: {len(data):,} items{of} to train, taken for --medium {medium.kind}:{spelled}")
         condition = Classes(data.classes) if self.classes else None
