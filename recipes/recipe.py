@@ -219,6 +219,8 @@ def publish(
         if not half:
             raise
         save(model, folder, card, picture=picture)
+    if (CHECKPOINTS / folder.name).is_dir():
+        print(f"{folder.name} is also the name of a bundled model: load this one by its path, {folder}")
     if recipe.push:
         print(push(folder, recipe.push))
     return folder

@@ -136,6 +136,13 @@ def test_names_follow_the_data(tmp_path, monkeypatch):
     assert {data: Config(data=data).checkpoint("vae") for data in names} == names
 
 
+def test_a_name_that_a_bundled_model_has_is_said(tmp_path, capsys):
+    publish(Config(data="points", output=tmp_path, name="vae-points"))
+    assert f"load this one by its path, {tmp_path / 'vae-points'}" in capsys.readouterr().out
+    publish(Config(output=tmp_path, name="vae-mine"))
+    assert not capsys.readouterr().out
+
+
 def test_a_model_is_published_where_that_is_asked_for(tmp_path, hub):
     publish(Config(output=tmp_path, push="someone/points"))
     kept = load(tmp_path / "vae-two-moons")
