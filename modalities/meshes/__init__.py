@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, list_files, split_source
+from modalities.sources import Listing, list_files, main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,6 +83,17 @@ class Meshes(Modality):
         mesh = read_mesh(path, unit)
         uv = None if mesh.uv is None else torch.from_numpy(mesh.uv)
         return cls(len(mesh.vertices), mesh.colours is not None, torch.from_numpy(mesh.faces), uv, unit)
+
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Meshes as those of the first file, or 500 vertices of a generated head."""
+        if source in NAMED:
+            return cls(**{"vertices": 500} | fields)
+        path, _ = split_source(source, NAMED)
+        if not path.is_dir() or main_suffix(path) not in READABLE:
+            return None
+        unit = str(fields.pop("unit", "mm"))
+        return dataclasses.replace(cls.from_file(list_files(path, READABLE).items[0], unit), **fields)
 
     @property
     def shape(self) -> tuple[int, int]:

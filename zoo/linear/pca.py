@@ -56,7 +56,7 @@ class LinearLatent(Latent, Fitted):
         data: Data,
         modality: Modality,
         *,
-        components: int | float,
+        components: int | float = 0.95,
         solver: Solver = "auto",
         seed: int = 0,
         checkpoint: str | Path | None = None,
