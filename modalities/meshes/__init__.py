@@ -58,11 +58,9 @@ class Meshes(Modality):
     sheet: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
-        if not isinstance(self.vertices, int) or self.vertices < 3:
-            raise ValueError(f"meshes have a whole number of vertices, at least 3, got {self.vertices!r}")
-        if not isinstance(self.colours, bool):
-            raise ValueError(f"colours is True or False, got {self.colours!r}")
-        if self.unit not in tuple(UNITS):
+        if self.vertices < 3:
+            raise ValueError(f"meshes have at least 3 vertices, got {self.vertices!r}")
+        if self.unit not in UNITS:
             raise ValueError(f"unit is one of {', '.join(UNITS)}; got {self.unit!r}")
         faces, uv = self.faces, self.uv
         if faces is not None:
