@@ -29,6 +29,9 @@ from modalities.modality import MediaError
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
 READABLE = (*SUFFIXES, ".gltf")
 
+EXTENT = (1.0, 10_000.0)
+"""Millimetres that a mesh is expected to span; outside, its unit is doubted."""
+
 STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("rest", "<u2")])
 """A triangle of a binary file."""
 
@@ -46,7 +49,8 @@ def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = Non
     without, equal positions become one vertex, numbered as they first appear.
 
     Raises `MediaError` that names the file and the reason. Triangles without area are reported in a warning, and so are
-    edges and vertices where the surface is no manifold, unless the `faces` are known already.
+    edges and vertices where the surface is no manifold, and an extent that makes the unit doubtful, unless the `faces`
+    are known already.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -86,6 +90,9 @@ def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArr
     mesh = MeshArrays(vertices, mesh.faces.astype(np.int64), uv, colours)
     if flat := int(without_area(mesh.vertices, mesh.faces).sum()):
         warnings.warn(f"{path}: {flat} of {len(mesh.faces)} triangles have no area", stacklevel=4)
+    extent = np.ptp(mesh.vertices, axis=0).max()
+    if not known and not EXTENT[0] <= extent <= EXTENT[1]:
+        warnings.warn(f"{path} spans {extent:.3g} mm; is its unit another one? unit= says it", stacklevel=4)
     if not known:
         edges, points = count_non_manifold(mesh.faces, len(mesh.vertices))
         if edges or points:
@@ -286,6 +293,10 @@ def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
         colours = None if mesh.colours is None else mesh.colours.clip(0, 1)
         vertices = (np.asarray(mesh.vertices, np.float64) / UNITS[unit]).astype(np.float32)
         data = WRITERS[suffix](MeshArrays(vertices, mesh.faces, mesh.uv, colours))
+        lost = [what for what, values in (("colours", colours), ("texture coordinates", mesh.uv)) if values is not None]
+        lost = lost[suffix == ".off" and colours is not None :] if suffix in (".off", ".stl") else []
+        if lost:
+            warnings.warn(f"{path}: {suffix[1:].upper()} holds no {' and no '.join(lost)}", stacklevel=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as part:
         part.write_bytes(data)

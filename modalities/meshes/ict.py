@@ -99,9 +99,12 @@ def _cut(arrays: dict[str, np.ndarray], vertices: int) -> FaceModel:
     places = polygons[used], arrays["uv"], corners[used]
     mesh = join_polygons(offsets[0][:vertices], used.sum(axis=1), *places)
     uv = None if mesh.uv is None else torch.from_numpy(mesh.uv)
-    positions = [torch.from_numpy(UNITS["cm"] * values[..., :vertices, :].astype(np.float32)) for values in offsets]
+    neutral, identity, expressions = (
+        torch.from_numpy(UNITS["cm"] * values[..., :vertices, :].astype(np.float32)) for values in offsets
+    )
     medium = Meshes(vertices, faces=torch.from_numpy(mesh.faces), uv=uv)
-    return FaceModel(medium, *positions, [str(name) for name in names], torch.from_numpy(landmarks))
+    expression_names = [str(name) for name in names]
+    return FaceModel(medium, neutral, identity, expressions, expression_names, torch.from_numpy(landmarks))
 
 
 def read_facekit(folder: str | Path, unit: str = "cm") -> FaceModel:

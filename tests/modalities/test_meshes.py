@@ -640,6 +640,23 @@ def test_faults_that_scans_have_are_reported(tmp_path):
         Meshes.from_file(tmp_path / "b.obj")
 
 
+def test_an_extent_that_makes_the_unit_doubtful_is_reported(tmp_path):
+    medium, x = heads()
+    dataclasses.replace(medium, unit="m").save(x[0], tmp_path / "a.obj")
+    with pytest.warns(UserWarning, match=r"a.obj spans 0.2\d* mm; is its unit another one\? unit= says it"):
+        Meshes.from_file(tmp_path / "a.obj")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Meshes.from_file(tmp_path / "a.obj", unit="m")
+
+
+def test_what_a_format_does_not_hold_is_said(tmp_path):
+    medium, x = heads(colours=True)
+    for name, lost in (("a.stl", "STL holds no colours and no texture coordinates"), ("a.off", "OFF holds no texture")):
+        with pytest.warns(UserWarning, match=f"{name}: {lost}"):
+            medium.save(x[0], tmp_path / name)
+
+
 def test_manifolds():
     assert count_non_manifold(TETRAHEDRON.numpy(), 4) == (0, 0)
     # Two tetrahedra that share a vertex, or an edge.
