@@ -5,9 +5,11 @@ import importlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from modalities.fields import check_types
 from modalities.files import write_aside
 
 if TYPE_CHECKING:
@@ -71,6 +73,11 @@ class Modality:
         kind = cls.__dict__.get("kind")
         if kind is not None and kind not in KINDS:
             OWN[kind] = cls
+
+    def __post_init__(self) -> None:
+        """Refuse fields of another type than the adapter says. An adapter that checks more calls this first."""
+        with suppress(NameError):  # types that a program's own adapter does not import
+            check_types(type(self), {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -199,7 +206,7 @@ class Modality:
             low, high = x.min().item(), x.max().item()
             if max(-low, high) > (most or 1 + 1 / (self.levels - 1)):
                 raise MediaError(f"{self.kind} lie in [-1, 1]; got values from {low:.4g} to {high:.4g}: rescale them")
-            if low >= 0:
+            if high > low >= 0:
                 warnings.warn(f"all values lie in [{low:.4g}, {high:.4g}], and {self.kind} in [-1, 1]", stacklevel=3)
         return x
 

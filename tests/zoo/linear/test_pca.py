@@ -9,6 +9,7 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from modalities import MediaError
 from modalities.images import Images
+from modalities.meshes import Meshes
 from modalities.points import Points
 from tests.zoo.linear.data import SixNumbers, Stream, angle, images, is_orthonormal, low_rank, spectrum, squared_error
 from zoo.linear.pca import PCA, ProbabilisticPCA
@@ -108,10 +109,10 @@ def test_log_likelihood_and_noise_are_those_of_scikit_learn_where_items_outnumbe
 
 @pytest.mark.parametrize("solver", ["svd", "covariance", "gram", "randomized"])
 def test_single_precision_loses_no_nats_where_the_mean_is_far_from_zero(solver):
-    x = (spectrum(300, 48, offset=0.0) + 1e4).float().unflatten(1, (3, 4, 4))
-    exact, found = (ProbabilisticPCA.fit(y, MEDIUM, components=5, solver=solver) for y in (x.double(), x))
+    x, medium = (spectrum(300, 48, offset=0.0) + 1e4).float().unflatten(1, (16, 3)), Meshes(16)
+    exact, found = (ProbabilisticPCA.fit(y, medium, components=5, solver=solver) for y in (x.double(), x))
     assert found.log_prob(x).mean().item() == pytest.approx(exact.log_prob(x.double()).mean().item(), abs=1e-3)
-    given = fed(PCA(MEDIUM, components=5), x, [100, 200])
+    given = fed(PCA(medium, components=5), x, [100, 200])
     torch.testing.assert_close(given.variance.double(), exact.variance * 300 / 299, rtol=1e-5, atol=0)
 
 
