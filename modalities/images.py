@@ -49,6 +49,7 @@ class Images(Modality):
     task: ClassVar[str | None] = "unconditional-image-generation"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels not in (1, 3):
             raise ValueError(f"channels of images are 1 (grey) or 3 (colour), got {self.channels!r}")
         if self.levels not in (2, 32, 256):
@@ -77,7 +78,7 @@ class Images(Modality):
                 shape = shape or (3, SIDE, SIDE)
             else:
                 found = image_sets.idx(path, "train") if path.is_dir() else None
-                shape = None if found is None else (1, *found.pixels.shape[1:3])
+                shape = None if found is None else (1, *found[0].shape[1:3])
             if shape is None:
                 return None
             channels, height, width = shape
