@@ -29,7 +29,7 @@ from modalities.face_sets import Portraits, read_portraits
 from modalities.images import Images
 from modalities.meshes import NAMED, Meshes
 from modalities.meshes.alignment import align
-from modalities.meshes.files import SUFFIXES
+from modalities.meshes.files import READABLE
 from modalities.meshes.ict import is_face_model, read_face_model
 from modalities.sources import list_files
 from modalities.tables import is_number
@@ -144,7 +144,7 @@ def medium_of(source: str, vertices: int) -> Meshes:
     if source in NAMED:
         data: Any = Meshes(vertices, colours=True).dataset(source)
         return data.medium
-    files = list_files(Path(source).expanduser(), SUFFIXES).items
+    files = list_files(Path(source).expanduser(), READABLE).items
     return Meshes.from_file(files[0])
 
 
