@@ -64,7 +64,7 @@ def _errors(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise MediaError(f"{path} holds more numbers than there is memory for") from error
     except BROKEN as error:
-        raise MediaError(f"{path} cannot be read as arrays of numbers: {error}") from error
+        raise MediaError(f"{path} cannot be read as arrays of numbers: {error!s:.200}") from error
 
 
 def _read_header(file: IO[bytes], size: int) -> None:

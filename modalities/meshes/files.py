@@ -221,6 +221,9 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
         _left_out(file, f"{bare} of {len(positions)} vertices have no colour, so all colours")
     if b"\n#MRGB " in content:
         _left_out(file, "colours in comments (#MRGB)")
+    if 0 < len(corner_uv) < len(corners):
+        lacking = len(corners) - len(corner_uv)
+        _left_out(file, f"{lacking} of {len(corners)} corners have no texture coordinates, so all of these")
     polygons = np.array(counts, np.int64), np.array(corners, np.int64)
     uv = _numbers(textures, 2) if corner_uv and len(corner_uv) == len(corners) else None
     return join_polygons(vertices, *polygons, uv, np.array(corner_uv, np.int64), colours)

@@ -254,6 +254,10 @@ def test_how_opaque_a_colour_is_tells_its_range(tmp_path):
 LEFT_OUT = {
     "bare.obj": ("v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "2 of 3 vertices have no colour, so all colours"),
     "paint.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\n#MRGB ffff0000\nf 1 2 3\n", "colours in comments"),
+    "uv.obj": (
+        "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\nf 1 3 2\n",
+        "3 of 6 corners have no texture coordinates, so all of these",
+    ),
     "plain.off": ("OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", ".* the header COFF"),
     "face.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2 255 0 0\n", "colours of faces"),
     "more.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 0 2 1\n", "1 lines after the last face"),
@@ -451,6 +455,7 @@ BROKEN = {
         ply_text("float", "", "").encode() + b"7 7\n",
         "more.ply: has 2 numbers more than its header announces",
     ),
+    "score.ply": (ply_text("float", "red", "1_0").encode(), "score.ply: expected numbers, got some with _"),
     "strips.ply": (
         ply_text("float", "", "").replace("element face", "element tristrips").encode(),
         "strips.ply: holds strips of triangles, which are not read",
