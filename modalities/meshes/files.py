@@ -168,23 +168,21 @@ def _read_stl(file: IO[bytes]) -> MeshArrays:
 def _lines(content: bytes) -> list[list[str]]:
     """The words of every line that has some, without comments; a backslash at the end joins a line to the next."""
     text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
-    return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    for words in lines if re.search(rb"\d_\d", content) else []:
+        # For Python 1_0 is 10; names may have it.
+        if "_" in "".join(words) and (words[0] in ("v", "vt", "f", "vertex") or not words[0][0].isalpha()):
+            raise MediaError(f"expected numbers, got {' '.join(words)!r}")
+    return lines
 
 
 def _numbers(rows: list[list[str]], columns: int) -> np.ndarray:
     """Rows of words as float64, cut to so many columns; fewer in one of them are an error."""
     for row in rows:
-        # For Python 1_0 is 10.
-        if len(row) < columns or "_" in "".join(row):
+        if len(row) < columns:
             raise MediaError(f"expected {columns} numbers, got {' '.join(row)!r}")
     # Python's float is faster on words than numpy's.
     return np.array([float(word) for row in rows for word in row[:columns]]).reshape(len(rows), columns)
-
-
-def _whole(word: str) -> int:
-    if "_" in word:
-        raise MediaError(f"expected a whole number, got {word!r}")
-    return int(word)
 
 
 def _read_obj(file: IO[bytes]) -> MeshArrays:
@@ -196,7 +194,7 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
 
     def number(word: str, known: int) -> int:
         # From 1, or from the last one backwards; 0 becomes -1, which is refused later.
-        index = _whole(word)
+        index = int(word)
         return index + known if index < 0 else index - 1
 
     content = file.read()
@@ -246,18 +244,18 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
         lines.pop(0)
     if lines and lines[0][0].upper() == "BINARY":
         raise MediaError("is a binary OFF file, which is not read; export it as text")
-    counts = [_whole(word) for word in (lines[0] if lines else [])[:2]]
+    counts = [int(word) for word in (lines[0] if lines else [])[:2]]
     if len(counts) < 2 or min(counts) < 0 or len(lines) < 1 + sum(counts):
         raise MediaError(f"is cut short: it announces {counts} vertices and faces and has {len(lines) - 1} lines")
     if len(lines) > 1 + sum(counts):
         _left_out(file, f"{len(lines) - 1 - sum(counts)} lines after the last face")
     rows, polygons = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + sum(counts)]
-    sizes = [_whole(words[0]) for words in polygons]
+    sizes = [int(words[0]) for words in polygons]
     corners = list[int]()
     for words, size in zip(polygons, sizes, strict=True):
         if len(words) <= size:
             raise MediaError(f"expected {size} corners, got the face {' '.join(words)!r}")
-        corners += map(_whole, words[1 : 1 + size])
+        corners += map(int, words[1 : 1 + size])
     if any(len(words) > 2 + size for words, size in zip(polygons, sizes, strict=True)):
         _left_out(file, "colours of faces")
     start = 6 if normals else 3
