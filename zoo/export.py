@@ -12,7 +12,7 @@ from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian
 from zoo.hierarchy import TopDown
 from zoo.model import GenerativeModel, Latent
-from zoo.walks import Z
+from zoo.walks import Z, groups
 
 Part = Literal["decoder", "encoder", "sampler"]
 """decoder: z to the mean of p(x given z). encoder: x to the mean of q(z given x), and to its standard deviation where z
@@ -102,10 +102,10 @@ class _Part(nn.Module):
         condition = None if self.model.condition is None else inputs[-1]
         if self.part == "encoder":
             q = self.model.encode(inputs[0], condition=condition)
-            means = (q.mean,) if isinstance(q.mean, Tensor) else tuple(q.mean)
+            means = tuple(groups(q.mean))
             return (*means, q.std) if isinstance(q, DiagonalGaussian) else means
-        groups = inputs if condition is None else inputs[:-1]
-        z: Z = groups if self.grouped else groups[0]
+        given = inputs if condition is None else inputs[:-1]
+        z: Z = given if self.grouped else given[0]
         if self.part == "sampler":
             z = self.model.prior(condition, n=inputs[0].shape[0]).reparameterise(z)
         return (self.model.decode(z, condition=condition).mean,)

@@ -59,7 +59,7 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
 
 def _most_informative(prior: Prior[LatentT], posterior: Posterior[LatentT] | None, noise: LatentT) -> list[int]:
     """The eight elements of the flattened latent that say most about the items, or the first eight."""
-    size = sum(group[0].numel() for group in _groups(noise))
+    size = sum(group[0].numel() for group in groups(noise))
     information = getattr(posterior, "information", None)
     if information is not None:
         return information(prior).argsort(descending=True)[:8].tolist()
@@ -70,18 +70,18 @@ def _move(noise: LatentT, direction: int | LatentT, value: float) -> LatentT:
     """Set an element of the flattened latent to a value, or go so far along a direction."""
     if not isinstance(direction, int):
         return map_latents(lambda group, step: group + value * step.to(group), noise, direction)
-    index, sizes = direction, [group[0].numel() for group in _groups(noise)]
+    index, sizes = direction, [group[0].numel() for group in groups(noise)]
     if not 0 <= index < sum(sizes):
         raise ValueError(f"the latent has {sum(sizes)} dimensions, numbered from 0; got {index}")
     moved = map_latents(torch.clone, noise)
-    for group in _groups(moved):
+    for group in groups(moved):
         if 0 <= index < group[0].numel():
             group.flatten(1)[:, index] = value
         index -= group[0].numel()
     return moved
 
 
-def _groups(z: Z) -> tuple[Tensor, ...]:
+def groups(z: Z) -> tuple[Tensor, ...]:
     return (z,) if isinstance(z, Tensor) else z
 
 
