@@ -114,7 +114,7 @@ class GaussianMixture(_Mixture):
             raise ValueError("the weights must sum to 1, and the diagonals of scale must be above 0")
 
     @classmethod
-    def fit(cls, data: "Tensor | Items", modality: Modality, *, components: int, seed: int = 0) -> Self:
+    def fit(cls, data: "Tensor | Items", modality: Modality, *, components: int = 8, seed: int = 0) -> Self:
         """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed.
 
         Every element counts in its standard deviations, so that units change nothing but the unit of the density; 1e-6

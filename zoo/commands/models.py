@@ -118,11 +118,18 @@ class Export(Loading):
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """A page with pictures of every bundled model, each with the code that makes it."""
+    """Pages with pictures of models, each with the code that makes it: of every bundled one, or of those named.
 
+    examples:
+      zoo gallery -o gallery
+      zoo gallery runs/*/my-vae vae-mnist -o gallery
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="")] = ()
+    # Bundled models, folders or repositories org/name; all bundled ones if there are none.
     output: Output  # The folder to write to.
 
     def run(self) -> None:
         from zoo.gallery import write_gallery
 
-        print(f"The gallery is {write_gallery(self.output).resolve()}")
+        print(f"The gallery is {write_gallery(self.output, self.names).resolve()}")

@@ -72,7 +72,7 @@ def fingerprint(data: Items) -> dict[str, object]:
     found: dict[str, object] = {"items": len(data)}
     names, labels = getattr(data, "names", None), getattr(data, "labels", None)
     if labels is not None:
-        found["labels"] = _hash(list(labels))
+        found["labels"] = _hash([labels])
     if isinstance(names, list) and all(isinstance(name, str) and os.path.isfile(name) for name in names):
         common = os.path.commonpath([os.path.dirname(name) for name in names])  # the folder may have moved
         found["names"] = _hash([os.path.relpath(name, common) for name in names])

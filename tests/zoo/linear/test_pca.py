@@ -165,6 +165,27 @@ def test_samples_have_the_covariance_of_the_model():
     assert torch.allclose(found, expected, atol=0.01 * expected.max().item())
 
 
+def test_completions_follow_the_conditional_normal_distribution(ppca, pca):
+    known = torch.arange(4)[:, None] % 2 == 0  # rows, in no order that a chain rule would need
+    x = images()[:2]
+    chosen = known.expand(3, 4, 4).flatten()
+    c = covariance(ppca).double()
+    gain = c[~chosen][:, chosen] @ torch.linalg.inv(c[chosen][:, chosen])
+    mean = ppca.mean.flatten()[~chosen] + (x - ppca.mean).flatten(1)[:, chosen].double() @ gain.T
+    made = ppca.complete(x.where(known, torch.nan), known, temperature=0)
+    assert torch.equal(made.where(known, 0), x.where(known, 0))
+    assert torch.allclose(made.flatten(1)[:, ~chosen].double(), mean, atol=1e-4)
+    assert torch.allclose(pca.complete(x, known, temperature=0), made, atol=1e-4)
+    draws = (
+        ppca.complete(x[:1].expand(20_000, -1, -1, -1), known, generator=generator()).flatten(1)[:, ~chosen].double()
+    )
+    expected = c[~chosen][:, ~chosen] - gain @ c[chosen][:, ~chosen]
+    assert torch.allclose(draws.mean(0), mean[0], atol=0.03 * expected.diag().max().sqrt().item())
+    assert (torch.cov(draws.T) - expected).norm() < 0.05 * expected.norm()
+    with pytest.raises(ValueError, match="completes nothing"):
+        PCA(Points(2), 2).complete(torch.zeros(1, 2), torch.tensor([True, False]))
+
+
 def test_the_noise_has_a_floor_where_the_data_leave_none():
     medium, x = Images(1, 4, 5), spectrum(5, 20).reshape(5, 1, 4, 5)
     model = ProbabilisticPCA.fit(x, medium, components=4)
