@@ -70,7 +70,7 @@ def _through(noise: LatentT, group: int) -> LatentT:
     """A random direction in one group, a third of a standard deviation an element."""
     random = torch.Generator().manual_seed(group)
     direction = map_latents(lambda part: torch.zeros_like(part[0]), noise)
-    moved = _groups(direction)[group]
+    moved = groups(direction)[group]
     moved.add_(normal_noise(tuple(moved.shape), moved, random) / 3)
     return direction
 
@@ -150,7 +150,7 @@ def traverse(
     posterior = None if x is None else model.encode(x, condition=condition)
     noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
     if along == "groups":
-        order = range(len(_groups(noise)))
+        order = range(len(groups(noise)))
         divergence = getattr(posterior, "kl", None)
         if posterior is not None and divergence is not None:
             order = divergence(prior, posterior.mean).mean(0).argsort(descending=True).tolist()
