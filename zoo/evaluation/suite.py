@@ -33,6 +33,8 @@ class Report(NamedTuple):
     figures: list[Figure]
     neighbours: NeighbourTest | None
     """Holds the samples that are nearest to training items; None where that was not measured."""
+    left_out: dict[str, str]
+    """Why each of the other `METRICS` was not measured; empty where metrics were asked for by name."""
 
 
 def evaluate(
@@ -78,7 +80,8 @@ def evaluate(
     unseen, seen = as_dataset(test), None if training is None else as_dataset(training)
     items = min(len(unseen), limit or len(unseen))
     n = 0 if seen is None or model.modality.ragged else min(generated, items, len(seen))
-    chosen = _suitable(model, items, n, network) if metrics is None else metrics
+    left_out = _left_out(model, items, n, network, seen is not None) if metrics is None else {}
+    chosen = [name for name in METRICS if name not in left_out] if metrics is None else metrics
     _check(model, set(chosen), seen is not None, network, mean)
     head = name if limit is None else f"{name}, first {limit:,}"
     found: list[Figure] = []
@@ -89,7 +92,7 @@ def evaluate(
     if "latents" in chosen:
         found += latents.measure(model, unseen, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
     if seen is None or not SAMPLED & set(chosen):
-        return Report(found, None)
+        return Report(found, None, left_out)
     real, drawn = _draw(model, unseen, n, mean, seed)
     known = subset(seen, n, _seeded(seed), model.modality).x
     n = min(len(real), len(known))  # broken files are left out
@@ -101,19 +104,28 @@ def evaluate(
     neighbours = compare_neighbours(drawn, real, seen) if "neighbours" in chosen else None
     if neighbours is not None:
         compared += neighbours.figures(name)
-    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours)
+    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours, left_out)
 
 
-def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:
-    """What can be measured of so many items, and of n samples, and says something about the medium."""
-    suits = {
-        "likelihood": can_score(model) or isinstance(model, Latent),
-        "latents": latents.has_bound(model) and items > 1,
-        "features": network is not None and n > features.NEIGHBOURS,
-        "distances": "distances" in model.modality.metrics and n > 1,
-        "neighbours": n > 1,
+def _left_out(
+    model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None, trained: bool
+) -> dict[str, str]:
+    """Why metrics cannot be measured of so many items, and of n samples, or say nothing about the medium."""
+    kind = model.modality.kind
+    few = f"{n} samples are too few" if trained else "there are no training data beside the test data"
+    unlike = f"{kind} differ in length" if model.modality.ragged else few
+    reasons = {
+        "likelihood": "" if can_score(model) or isinstance(model, Latent) else "no likelihood and no latents",
+        "latents": ("" if items > 1 else "one item is too few") if latents.has_bound(model) else "no evidence bound",
+        "features": "no network makes features of items"
+        if network is None
+        else ""
+        if n > features.NEIGHBOURS
+        else unlike,
+        "distances": unlike if n < 2 else "" if "distances" in model.modality.metrics else f"they say little of {kind}",
+        "neighbours": "" if n > 1 else unlike,
     }
-    return [name for name in METRICS if suits[name]]
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _check(
