@@ -23,7 +23,7 @@ METRICS = {
     "neighbours": "whether samples are nearer to their nearest training item than test data are to theirs",
 }
 """What `evaluate` can measure."""
-SAMPLED = {"features", "distances", "neighbours"}
+SAMPLED = ("features", "distances", "neighbours")
 """What looks at samples."""
 
 
@@ -91,7 +91,7 @@ def evaluate(
         )
     if "latents" in chosen:
         found += latents.measure(model, unseen, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
-    if seen is None or not SAMPLED & set(chosen):
+    if seen is None or not set(SAMPLED) & set(chosen):
         return Report(found, None, left_out)
     real, drawn = _draw(model, unseen, n, mean, seed)
     known = subset(seen, n, _seeded(seed), model.modality).x
@@ -111,28 +111,30 @@ def _left_out(
     model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None, trained: bool
 ) -> dict[str, str]:
     """Why metrics cannot be measured of so many items, and of n samples, or say nothing about the medium."""
-    kind = model.modality.kind
-    few = f"{n} samples are too few" if trained else "there are no training data beside the test data"
-    unlike = f"{kind} differ in length" if model.modality.ragged else few
-    reasons = {
-        "likelihood": "" if can_score(model) or isinstance(model, Latent) else "no likelihood and no latents",
-        "latents": ("" if items > 1 else "one item is too few") if latents.has_bound(model) else "no evidence bound",
-        "features": "no network makes features of items"
-        if network is None
-        else ""
-        if n > features.NEIGHBOURS
-        else unlike,
-        "distances": unlike if n < 2 else "" if "distances" in model.modality.metrics else f"they say little of {kind}",
-        "neighbours": "" if n > 1 else unlike,
-    }
-    return {name: why for name, why in reasons.items() if why}
+    kind, few = model.modality.kind, f"{n} samples are too few"
+    reasons = [
+        ("likelihood", not (can_score(model) or isinstance(model, Latent)), "no likelihood and no latents"),
+        ("latents", not latents.has_bound(model), "no evidence bound"),
+        ("latents", items < 2, "one item is too few"),
+        ("features", network is None, "no network makes features of items"),
+        ("distances", "distances" not in model.modality.metrics, f"they say little of {kind}"),
+        *((metric, not trained, "there are no training data beside the test data") for metric in SAMPLED),
+        *((metric, model.modality.ragged, f"{kind} differ in length") for metric in SAMPLED),
+        ("features", n <= features.NEIGHBOURS, few),
+        *((metric, n < 2, few) for metric in ("distances", "neighbours")),
+    ]
+    found: dict[str, str] = {}
+    for metric, holds, why in reasons:
+        if holds:
+            found.setdefault(metric, why)
+    return found
 
 
 def _check(
     model: GenerativeModel, metrics: set[str], trained: bool, network: FeatureNetwork | None, mean: bool
 ) -> None:
     """Refuse what does not go together, before anything is measured."""
-    unknown, kind, sampled = metrics - set(METRICS), model.modality.kind, bool(metrics & SAMPLED)
+    unknown, kind, sampled = metrics - set(METRICS), model.modality.kind, bool(metrics & set(SAMPLED))
     for refused, why in (
         (bool(unknown), f"metrics are {', '.join(METRICS)}; got {', '.join(sorted(unknown))}"),
         (
