@@ -1,6 +1,7 @@
 """Encoders and decoders for programs without this package: as ONNX, or as a program of `torch.export`."""
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -63,12 +64,12 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path, inputs: list[str], outputs: list[str]) -> None:
-    try:
-        torch.onnx.export(
-            program, f=path, input_names=inputs, output_names=outputs, external_data=False, verbose=False, dynamo=True
-        )
-    except ModuleNotFoundError as error:
-        raise ValueError(f"writing ONNX needs the package {error.name}: pip install latent-zoo[onnx]") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own parts
+        try:
+            torch.onnx.export(program, (), path, input_names=inputs, output_names=outputs, external_data=False)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"writing ONNX needs the package {error.name}: pip install latent-zoo[onnx]") from error
 
 
 class _Part(nn.Module):
