@@ -204,6 +204,8 @@ class Evaluate(Loading):
         for figure in report.figures:
             table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
         show(table)
+        for metric, why in report.left_out.items():
+            print(f"not measured: {metric}, since {why}")
         if self.neighbours is not None and report.neighbours is not None:
             self.neighbours.parent.mkdir(parents=True, exist_ok=True)
             report.neighbours.show(model.modality).save(self.neighbours)
