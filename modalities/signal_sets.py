@@ -126,7 +126,7 @@ def _gaps(path: Path, cells: Sequence[str], rate: float | None) -> np.ndarray:
         raise MediaError(f"{path}, row {row}: the time {cells[row - 1]} is not after the one before; sort the rows")
     usual = float(np.median(steps))
     if rate is not None and not math.isclose(1 / usual, rate, rel_tol=0.01):
-        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it or change rate")
+        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, expected {rate:g}: resample it or change rate")
     return steps > 1.5 * usual
 
 
@@ -196,6 +196,8 @@ def read_series(path: Path, selector: str | None, groups: str | None, length: in
         arrays = read_npz(path, *names)
         if missing := [name for name in names if name not in arrays]:
             raise MediaError(f"{path} has beats, but no array {missing[0]}")
+        if arrays["beats"].dtype.kind not in "fiu" or arrays["units_per_mV"].shape or not arrays["units_per_mV"] > 0:
+            raise MediaError(f"{path}: beats are real numbers, and units_per_mV is one number above 0")
         items = [arrays["beats"] / float(arrays["units_per_mV"])]
         labels = label_names(path, arrays["beats_symbol"], len(items[0]))
         listing = Listing([f"beat {i}" for i in range(len(labels))], labels)
@@ -265,17 +267,17 @@ def _read_ts(path: Path) -> tuple[np.ndarray, list[str]]:
         if not line or line.startswith("#"):
             continue
         if line.startswith("@"):
-            key, *values = line[1:].lower().split()
-            header[key] = values
+            key, _, values = line[1:].lower().partition(" ")
+            header[key] = values.split()[:1]
             continue
         parts = line.split(":")
-        if header.get("classlabel", ["false"])[0] == "true":
+        if header.get("classlabel") == ["true"]:
             labels.append(parts.pop().strip())
         series.append([[cell.strip() for cell in part.split(",")] for part in parts])
-        sizes = {len(channel) for channel in series[-1]} | {len(series[0][0])}
-        if "data" not in header or len(series[-1]) != len(series[0]) or len(sizes) > 1:
+        sizes = {len(channel) for channel in series[0] + series[-1]}
+        if "data" not in header or len(series[-1]) != len(series[0]) or len(sizes) != 1:
             raise MediaError(f"{path}, line {number}: expected channels and steps as in the first series, after @data")
-    if header.get("timestamps", ["false"])[0] == "true":
+    if header.get("timestamps") == ["true"]:
         raise MediaError(f"{path} has a time with every value; only series at equal steps are read")
     if not series:
         raise MediaError(f"{path} is empty: expected series after a line @data")
