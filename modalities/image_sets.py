@@ -37,6 +37,11 @@ NAMED = ("digits", "photographs", *TORCHVISION)
 
 DIGITS = tuple("0123456789")
 
+SHAPES = {"digits": (1, 8, 8), "photographs": (3, 32, 32)} | {
+    name: (3, 32, 32) if name.startswith("cifar") else (1, 28, 28) for name in TORCHVISION
+}
+"""The channels, heights and widths of the named sets; of photographs, those of patches."""
+
 
 Pixels = tuple[np.ndarray, Listing]
 """Bytes of shape [items, height, width] or [items, height, width, 3], and what is known of the items."""
@@ -153,6 +158,20 @@ def read_arrays(path: Path, selector: str | None, groups: str | None) -> Pixels:
     """The pictures of a .npy or .npz file. Raises `MediaError` for other shapes and scales than `to_bytes` knows."""
     pictures, listing = read_items(path, selector, groups)
     return np.concatenate([to_bytes(path, x) for x in pictures]), listing
+
+
+def array_shape(path: Path, selector: str | None) -> tuple[int, int, int] | None:
+    """The channels, height and width of pictures in a .npy or .npz file; None where it holds none: those are bytes, or
+    have an axis of 3 colours."""
+    try:
+        pictures, _ = read_items(path, selector, None)
+    except MediaError:
+        return None
+    x = pictures[0]
+    if x.ndim < 3 or not (x.dtype == np.uint8 or x.ndim == 4):
+        return None
+    shape = to_bytes(path, x[:1]).shape
+    return (3 if len(shape) == 4 else 1, *shape[1:3])
 
 
 def to_bytes(path: Path, x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modalities.files import write_aside
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 KINDS = {
     "points": "modalities.points:Points",
-    "signals": "modalities.signals:Signals",
     "images": "modalities.images:Images",
+    "signals": "modalities.signals:Signals",
     "latents": "modalities.latents:Latents",
     "meshes": "modalities.meshes:Meshes",
 }
@@ -161,6 +161,16 @@ class Modality:
         """
         raise TypeError(f"{type(self).__name__} has no data sets")
 
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """The adapter of a source's items, by its files and what the first of them hold; None where they are of another
+        medium, as far as that can be seen.
+
+        `fields` of the adapter are taken as they are; the others are guessed: see `guess`. Raises `MediaError` for a
+        source that cannot be read.
+        """
+        return None
+
     def collate(self, items: "Sequence[Tensor]") -> "tuple[Tensor, Tensor | None]":
         """Items as a batch. Of a ragged medium they are padded at the end with zeros to the longest, and the second
         value holds their lengths, shape [batch]; else it is None. Raises `MediaError` where the shapes differ."""
@@ -248,6 +258,31 @@ def adapter(kind: str) -> type[Modality]:
         raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted([*KINDS, *OWN]))}")
     module, name = KINDS[kind].split(":")
     return getattr(importlib.import_module(module), name)
+
+
+def guess(source: str | Path, kind: str | None = None, **fields: Any) -> Modality:
+    """The medium of a named set or of the user's own files, as each adapter's `suiting` sees it, or of one `kind`.
+
+    Raises `MediaError` where no medium suits.
+    """
+    kinds = [kind] if kind else [*KINDS, *OWN]
+    errors = []
+    places = [Path(str(source)).expanduser(), Path(str(source).rpartition(":")[0]).expanduser()]
+    there = any(place.exists() for place in places if place.name)
+    for name in kinds:
+        try:
+            found = adapter(name).suiting(source, **fields)
+        except MediaError as error:  # also where it is a named set of another medium
+            errors.append(error)
+        else:
+            if found is not None:
+                return found
+    if errors and not there:
+        raise MediaError(f"{str(source)!r} is neither a file or folder nor a named set of any medium")
+    if errors:
+        raise errors[0]
+    tried = f"are no {kind}, as far as can be seen" if kind else f"suit none of {', '.join(kinds)}"
+    raise MediaError(f"the items of {source} {tried}; give the medium and its size")
 
 
 def stack(items: "Sequence[Tensor]") -> "Tensor":

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, split_source
-from modalities.tables import LABELS, is_number, is_time, pick_columns, read_table, to_numbers, write_table
+from modalities.sources import Listing, main_suffix, split_source
+from modalities.tables import LABELS, SUFFIXES, is_number, is_time, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -54,6 +54,21 @@ class Points(Modality):
     @property
     def steps(self) -> int:
         return 33 if self.dimensions == 2 else 0
+
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Points of a synthetic family, or of a table of one or two columns of numbers and no times."""
+        if source in DENSITIES:
+            return cls(**{"dimensions": DENSITIES[str(source)]().dimensions} | fields)
+        path, selector = split_source(source, tuple(DENSITIES))
+        if main_suffix(path) not in SUFFIXES or path.is_dir():
+            return None
+        header, rows = read_table(path)
+        columns = list(zip(*rows, strict=True))
+        numeric = [i for i, column in enumerate(columns) if any(map(is_number, column))]
+        timed = any(2 * sum(map(is_time, column)) > len(rows) for column in columns)
+        count = len(selector.split(",")) if selector and set(selector.split(",")) <= set(header) else len(numeric)
+        return cls(**{"dimensions": count} | fields) if count in (1, 2) and not timed else None
 
     def load(self, path: str | Path) -> Tensor:
         """Read one point, a tensor of shape [dimensions], from a .csv file with one row; `dataset` reads tables.

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ EVERY = 5
 
 MISSING = ("", "nan", "na", "n/a", "null", "none", "?")
 """What stands in a recording where nothing was measured, in small letters."""
+
+MOST_CHANNELS = 16
+"""A table of more columns of numbers is taken to have a row a series, where nothing else is said."""
 
 
 class Recording(NamedTuple):
@@ -168,6 +171,50 @@ def read_windows(
         place = {"train": " in the first four fifths", "test": " in the last fifth"}[split] if by_time else ""
         raise MediaError(f"{path} has no {length} steps without a gap{place}; take shorter windows")
     return x, Listing([f"window {i}" for i in range(len(x))], labels, splits, groups)
+
+
+def suitable_fields(path: Path, selector: str | None) -> dict[str, Any]:
+    """The channels, the length and, where times say it, the rate of the series of a source, or of windows of it."""
+    pair = _find_pair(path) if path.is_dir() else {}
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".npy", ".ts"):
+        x, _ = read_series(path, selector, None, 0)
+        return {"channels": x.shape[1], "length": x.shape[2]}
+    if path.is_dir() and not pair:
+        first, second = ([*list_files(path, SUFFIXES).items] * 2)[:2]
+        found = _recording_fields(Path(first), selector)
+        alike = found["steps"] == _recording_fields(Path(second), selector)["steps"] and selector is None
+        return {"channels": found["channels"], "length": found["steps"] if alike else found["length"]}
+    names, rows = read_table(next(iter(pair.values()), path))
+    if selector is None and (pair or len(names) > MOST_CHANNELS):
+        labelled = [i for i in range(len(names)) if not any(is_number(row[i]) for row in rows)]
+        labelled += [i for i, name in enumerate(names) if name.lower() in LABELS]
+        counted = all(is_number(row[0]) and float(row[0]).is_integer() for row in rows)
+        return {"channels": 1, "length": len(names) - bool(labelled or (counted and pair))}
+    found = _recording_fields(path, selector)
+    return {"channels": found["channels"], "length": found["length"], "rate": found["rate"]}
+
+
+def _recording_fields(path: Path, selector: str | None) -> dict[str, Any]:
+    """The channels of a recording, its steps, a length of windows for it, and its rate, None where no times say it."""
+    if path.suffix.lower() == ".npy":
+        channels, steps = np.atleast_2d(read_npy(path)).shape
+        return {"channels": channels, "steps": steps, "length": _window(steps), "rate": None}
+    names, rows = read_table(path)
+    cells = list(zip(*rows, strict=True))
+    times = [i for i, column in enumerate(cells) if 2 * sum(map(is_time, column)) > len(rows)]
+    numeric = [i for i, column in enumerate(cells) if i not in times and any(map(is_number, column))]
+    chosen = pick_columns(path, names, selector) if selector else numeric
+    rate = None
+    if times and len(rows) > 1:
+        usual = float(np.median(np.diff(to_seconds(path, cells[times[0]]))))
+        rate = 1 / usual if usual > 0 else None
+    return {"channels": len(chosen), "steps": len(rows), "length": _window(len(rows)), "rate": rate}
+
+
+def _window(steps: int) -> int:
+    """128, or the largest power of two that leaves twenty windows, at least 8."""
+    return max(8, min(128, 2 ** int(math.log2(max(1, steps / 20)))))
 
 
 def holds_series(path: Path, channels: int, length: int) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows
-from modalities.sources import Listing, list_files, split_source
+from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows, suitable_fields
+from modalities.sources import Listing, list_files, main_suffix, split_source
 from modalities.tables import read_table, to_float32, to_numbers, write_table
 
 if TYPE_CHECKING:
@@ -70,6 +70,17 @@ class Signals(Modality):
     @property
     def shape(self) -> tuple[int, int]:
         return self.channels, self.length
+
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Series of an archive or a table, as they are, or windows of a recording: of 128 steps, or fewer where that
+        leaves less than 20 of them."""
+        if source in NAMED:
+            return cls(**dict[str, Any](length=256, rate=360.0, unit="mV") | fields)
+        path, selector = split_source(source, NAMED)
+        if main_suffix(path) not in (*SUFFIXES, ".npz", ".ts"):
+            return None
+        return cls(**suitable_fields(path, selector) | fields)
 
     def load(self, path: str | Path) -> Tensor:
         """Read a series, a tensor of shape [channels, time].
@@ -129,6 +140,10 @@ class Signals(Modality):
             write_table(path, [f"channel {i}{unit}" for i in range(self.channels)], batch[0].T)
         else:
             raise MediaError(f"{path}: a .csv file holds one series, got a batch; name a folder or a .npy file")
+
+    @property
+    def steps(self) -> int:
+        return 5  # axes that can be read
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """Line plots of a batch [batch, channels, time] on common axes, one panel a series, one line a channel."""

@@ -182,6 +182,18 @@ def list_files(folder: Path, suffixes: Sequence[str], groups: str | None = None)
     return Listing([str(path) for path in paths], labels, splits, _groups(folder, paths, groups))
 
 
+def main_suffix(path: Path) -> str:
+    """The ending of a file, or the commonest one of the files in a folder, in small letters."""
+    if not path.is_dir():
+        return path.suffix.lower()
+    counts = Counter[str]()
+    for _, folders, files in os.walk(path, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        kept = [name for name in files if not name.startswith(".") and not COMPANIONS.fullmatch(name.lower())]
+        counts.update(Path(name).suffix.lower() for name in kept)
+    return max(counts, key=lambda suffix: (counts[suffix], suffix), default="")
+
+
 def _refuse(error: OSError) -> None:
     raise MediaError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
