@@ -175,7 +175,7 @@ def as_dataset(data: object) -> Items:
         data = Arrays(_as_tensor(data[0]), torch.as_tensor(data[1]))
     if isinstance(data, (IterableDataset, Mapping)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise MediaError(
-            "a data set is no mapping: it has a length and gives items by number, as a tensor [items, ...], a list, the "
+            "a data set is no mapping: it has a length and gives items by number, as a tensor [items, ...], a list, a "
             f"pair (items, labels) or a map-style data set; got {type(data).__name__}"
         )
     if len(data) == 0:
