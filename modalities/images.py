@@ -49,6 +49,7 @@ class Images(Modality):
     task: ClassVar[str | None] = "unconditional-image-generation"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels not in (1, 3):
             raise ValueError(f"channels of images are 1 (grey) or 3 (colour), got {self.channels!r}")
         if self.levels not in (2, 32, 256):

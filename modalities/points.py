@@ -44,6 +44,7 @@ class Points(Modality):
     metrics: ClassVar[tuple[str, ...]] = ("distances",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dimensions not in (1, 2):
             raise ValueError(f"points have 1 or 2 dimensions, got {self.dimensions!r}")
 

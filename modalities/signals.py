@@ -62,6 +62,7 @@ class Signals(Modality):
     metrics: ClassVar[tuple[str, ...]] = ("distances", "RMSE")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels < 1 or self.length < 1:
             raise ValueError(f"signals have at least 1 channel and 1 step, got {self.channels!r} and {self.length!r}")
         if self.rate is not None and not self.rate > 0:

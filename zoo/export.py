@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from modalities.files import write_aside
-from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian
 from zoo.hierarchy import TopDown
 from zoo.model import GenerativeModel, Latent
@@ -83,9 +82,9 @@ class _Part(nn.Module):
     def examples(self) -> dict[str, Tensor]:
         """A batch of two of every input by its name."""
         model, told = self.model, self.model.condition
-        if told is not None and not isinstance(told, Classes):
+        condition = None if told is None else model.prepare_condition(told.examples(2), 2)
+        if told is not None and not isinstance(condition, Tensor):
             raise ValueError(f"{type(model).__name__} is told a {told.noun}, and only classes are exported")
-        condition = model.prepare_condition(None, 2)
         x = torch.full((2, *model.modality.shape), 0.0 if model.modality.levels is None else -1.0)
         q = model.encode(x, condition=condition)
         if self.part == "encoder":

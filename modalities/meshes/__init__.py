@@ -58,6 +58,7 @@ class Meshes(Modality):
     sheet: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.vertices < 3:
             raise ValueError(f"meshes have at least 3 vertices, got {self.vertices!r}")
         if self.unit not in UNITS:
