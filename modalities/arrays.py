@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -17,7 +18,17 @@ from modalities.sources import Listing
 LARGE, RATIO = 2**28, 200
 """An array of more bytes than `LARGE` that was packed by more than this factor is taken for a bomb."""
 
-BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    TokenError,
+)
 """What NumPy and zipfile raise on broken, encrypted and unknown files."""
 
 
