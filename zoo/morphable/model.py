@@ -105,6 +105,7 @@ class MorphableModel(Latent, Fitted):
         super().__init__()
         vertices, self.sizes = modality.vertices, Sizes(shape, expression, colour)
         _check_arguments(modality, self.sizes, segments, attributes)
+        check_count(landmarks, "landmarks", 0)
         self.modality, self.segments, self.attributes = modality, tuple(segments), tuple(attributes)
         self.register_buffer("mean", torch.zeros(modality.shape))
         for name, modes in zip(PARTS, self.sizes, strict=True):
