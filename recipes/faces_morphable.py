@@ -157,6 +157,7 @@ def main(config: Config) -> None:
         figures=tuple(figures),
         paper="Blanz, Vetter, A Morphable Model for the Synthesis of 3D Faces, 1999.",
         trained=made(config, "Made", seconds, config.seed),
+        temperature=TEMPERATURE,
     )
     finish(config, model, "morphable", card, notes, pictures)
 
