@@ -1,5 +1,6 @@
 """Every command of `zoo`, and that every error is one sentence and exit code 2."""
 
+import json
 import re
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_a_card_does_not_steer_the_terminal(run, tmp_path):
     save(toys.make("vae"), tmp_path / "toy", Card("Clears \x1b[2J the screen.", "Made up."))
     out = run("info", tmp_path / "toy")
     assert "\x1b[2J" not in out and "the screen." in out
+    config = json.loads((tmp_path / "toy" / "config.json").read_text())
+    config["arguments"]["\x1b[2Jcolour"] = 1
+    (tmp_path / "toy" / "config.json").write_text(json.dumps(config))
+    err = run("info", tmp_path / "toy", code=2)
+    assert "\x1b" not in err and "takes no argument" in err and "colour" in err
+
+
+def test_info_names_all_classes(run, bundled):
+    names = tuple(f"kind{i}" for i in range(30))
+    save(toys.ToyVAE(toys.BINARY, condition=Classes(names)), bundled / "many")
+    assert ", ".join(names) in " ".join(run("info", "many").split())
 
 
 def test_a_path_with_a_suffix_is_one_file(run, tmp_path):
