@@ -279,6 +279,19 @@ def test_latents_and_scores_are_tables_with_the_names_of_the_files(run, tmp_path
     assert (tmp_path / "groups.csv").read_text().startswith("file,z0_0,z0_1,z1_0,z1_1\n")
 
 
+def test_a_table_replaces_that_of_a_former_run_alone(run, tmp_path, pictures):
+    for name in ("mine.csv", "mine.npy", "other.txt"):
+        (tmp_path / name).write_text("years of work")
+    before = contents(tmp_path)
+    for output in ("mine.csv", "mine.npy", "other.npy"):
+        assert "no former run made it" in run("encode", "toy-vae", *pictures, "-o", tmp_path / output, code=2)
+    assert contents(tmp_path) == before
+    for output in ("new.csv", "new.npy"):
+        run("encode", "toy-vae", *pictures, "-o", tmp_path / output)
+        assert "1 images" in run("encode", "toy-vae", pictures[0], "-o", tmp_path / output)
+    assert (tmp_path / "new.txt").read_text() == "a\n" and len(np.load(tmp_path / "new.npy")) == 1
+
+
 def test_every_row_of_a_table_of_points_is_an_item(run, tmp_path):
     (tmp_path / "points.csv").write_text("x,y\n1,2\n3,4\n")
     run("encode", "toy-ppca", tmp_path / "points.csv", "-o", tmp_path / "latents.csv")
