@@ -1,7 +1,7 @@
-"""Commands that look at checkpoints, and bring them to the Hub and back."""
+"""Commands that look at checkpoints, and bring them to the Hub and back, and into other programs."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -93,6 +93,27 @@ class Pull:
         from zoo import hub
 
         print(hub.pull(self.repository, self.output, revision=self.revision))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Loading):
+    """Write the decoder, the encoder or the sampler of a model for other programs, for any batch size.
+
+    A file .onnx is for any ONNX runtime (writing it takes `pip install latent-zoo[onnx]`), a file .pt2 for
+    `torch.export.load`. The sampler makes items out of standard normal noise.
+
+    examples:
+      zoo export vae-mnist -o decoder.onnx
+      zoo export vae-mnist --part encoder -o encoder.pt2
+    """
+
+    part: Literal["decoder", "encoder", "sampler"] = "decoder"  # What is written.
+    output: Output  # The file to write, .onnx or .pt2.
+
+    def run(self) -> None:
+        from zoo.export import export
+
+        print(export(self.load(), self.output, self.part))
 
 
 @dataclass(frozen=True, kw_only=True)

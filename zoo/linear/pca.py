@@ -16,6 +16,9 @@ from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
 from zoo.model import Explicit, Fitted, Latent, Rng, check_count, check_temperature
 
+CHUNK = 1024
+"""How many items are scored at once: in double precision they take twice their memory."""
+
 
 class LinearLatent(Latent, Fitted):
     """What both models share: a mean, k = `components` orthonormal directions of the d elements of an item, and a
@@ -53,7 +56,7 @@ class LinearLatent(Latent, Fitted):
         data: Data,
         modality: Modality,
         *,
-        components: int | float,
+        components: int | float = 0.95,
         solver: Solver = "auto",
         seed: int = 0,
         checkpoint: str | Path | None = None,
@@ -288,14 +291,16 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         made = likelihood.mean if mean or temperature == 0 else likelihood.sample(generator=generator)
         return torch.where(mask, x, made)
 
-    @torch.no_grad()
     def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64, in O(d k) an item.
 
         The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.
         """
         self.prepare_condition(condition, len(x), generator)
-        centred = (self.check_items(x) - self.mean.double()).flatten(1)
+        return torch.cat([self._log_prob(part) for part in self.check_items(x).split(CHUNK)])
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        centred = (x - self.mean.double()).flatten(1)
         variance, noise = self.variance.double(), self.noise.double()
         scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
         # A large basis is never in double precision as a whole.
