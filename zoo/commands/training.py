@@ -88,7 +88,7 @@ class Train:
         from zoo.configuration import family_class
         from zoo.hub import save
         from zoo.model import Fitted
-        from zoo.showcase import draw, samples_exhibit
+        from zoo.showcase import draw, real_items, samples_exhibit
 
         family = family_class(self.family)
         occupied = self.output.exists() and not (self.output / CONFIG).is_file()
@@ -121,7 +121,8 @@ class Train:
             trained=how,
         )
         [(exhibit, x)] = draw(model, [samples_exhibit(model)])
-        save(model, self.output, card, picture=medium.show(x, exhibit.columns))
+        picture = medium.show(x, exhibit.columns)
+        save(model, self.output, card, picture=picture, real=real_items(medium, data))
         name = self.output if self.output.is_absolute() else Path(".") / self.output
         shown = f"./{name}" if len(name.parts) == 1 else str(name)
         print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {self.data} --write`")
