@@ -112,11 +112,14 @@ class Train:
         else:
             model, how = self._train(family, medium, data, condition)
         names = f", in the classes {', '.join(map(str, condition.names[:20]))}" if condition is not None else ""
+        groups = getattr(data, "groups", None)
+        names += f", of {len(set(groups))} groups" if groups else ""
+        split = f" of the split {data.split!r}" if getattr(data, "split", None) else ""
         size = " x ".join(map(str, medium.shape))
         card = Card(
             summary=f"{family.__name__} of {medium.kind}, {size}.",
-            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{names}. Given by the user, who "
-            "has to say where they come from and under which licence.",
+            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{split}{names}. Given by the "
+            "user, who has to say where they come from and under which licence.",
             licence="other",
             trained=how,
         )
