@@ -88,7 +88,7 @@ class Train:
         from zoo.configuration import family_class
         from zoo.hub import save
         from zoo.model import Fitted
-        from zoo.showcase import draw, samples_exhibit
+        from zoo.showcase import draw, real_items, samples_exhibit
 
         family = family_class(self.family)
         occupied = self.output.exists() and not (self.output / CONFIG).is_file()
@@ -112,16 +112,20 @@ class Train:
         else:
             model, how = self._train(family, medium, data, condition)
         names = f", in the classes {', '.join(map(str, condition.names[:20]))}" if condition is not None else ""
+        groups = getattr(data, "groups", None)
+        names += f", of {len(set(groups))} groups" if groups else ""
+        split = f" of the split {data.split!r}" if getattr(data, "split", None) else ""
         size = " x ".join(map(str, medium.shape))
         card = Card(
             summary=f"{family.__name__} of {medium.kind}, {size}.",
-            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{names}. Given by the user, who "
-            "has to say where they come from and under which licence.",
+            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{split}{names}. Given by the "
+            "user, who has to say where they come from and under which licence.",
             licence="other",
             trained=how,
         )
         [(exhibit, x)] = draw(model, [samples_exhibit(model)])
-        save(model, self.output, card, picture=medium.show(x, exhibit.columns))
+        picture = medium.show(x, exhibit.columns)
+        save(model, self.output, card, picture=picture, real=real_items(medium, data))
         name = self.output if self.output.is_absolute() else Path(".") / self.output
         shown = f"./{name}" if len(name.parts) == 1 else str(name)
         print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {self.data} --write`")
