@@ -163,7 +163,10 @@ def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_says_so(tmp_path):
     model, whole = toys.make("vae"), toys.make("vae")
     x = batch_data(model).x
     expected = train(whole, x, config()).history
-    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 24 of 60; the last good .*checkpoint-00000024"):
+    with pytest.raises(
+        KeyboardInterrupt,
+        match=r"stopped at step 24 of 60; start it again to go on: the last good .*checkpoint-00000024",
+    ):
         train(model, Interrupting(x), config(), tmp_path)  # the first read is that of the look at the data
     again = toys.make("vae")
     assert train(again, x, config(log_every=1), tmp_path).history == expected

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,8 +124,8 @@ class Train:
         [(exhibit, x)] = draw(model, [samples_exhibit(model)])
         save(model, self.output, card, picture=medium.show(x, exhibit.columns))
         name = self.output if self.output.is_absolute() else Path(".") / self.output
-        shown = f"./{name}" if len(name.parts) == 1 else str(name)
-        print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {self.data} --write`")
+        shown, source = shlex.quote(f"./{name}" if len(name.parts) == 1 else str(name)), shlex.quote(self.data)
+        print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {source} --write`")
 
     def _medium(self) -> "Modality":
         """The medium of the data, as it is given, or else guessed."""

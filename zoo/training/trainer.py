@@ -194,7 +194,9 @@ class _Run:
         if self.broken:
             warnings.warn(f"{len(self.broken)} of {len(data)} files were broken and skipped", stacklevel=2)
         if interrupted.is_set() and not self.finished():
-            kept = "nothing is kept without an output folder" if self.output is None else state.last_good(self.output)
+            kept = "nothing is kept without an output folder"
+            if self.output is not None:
+                kept = f"start it again to go on: {state.last_good(self.output)}"
             raise KeyboardInterrupt(f"training stopped at step {self.step:,} of {self.config.steps:,}; {kept}")
 
     def take_steps(
