@@ -19,7 +19,7 @@ from modalities import image_sets
 from modalities.data import Arrays, Files, Items, Noise
 from modalities.drawing import contact_sheet, save_picture
 from modalities.modality import MediaError, Modality, check_file
-from modalities.sources import About, class_numbers, main_suffix, split_source
+from modalities.sources import main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,6 +49,7 @@ class Images(Modality):
     task: ClassVar[str | None] = "unconditional-image-generation"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels not in (1, 3):
             raise ValueError(f"channels of images are 1 (grey) or 3 (colour), got {self.channels!r}")
         if self.levels not in (2, 32, 256):
@@ -77,7 +78,7 @@ class Images(Modality):
                 shape = shape or (3, SIDE, SIDE)
             else:
                 found = image_sets.idx(path, "train") if path.is_dir() else None
-                shape = None if found is None else (1, *found.pixels.shape[1:3])
+                shape = None if found is None else (1, *found[0].shape[1:3])
             if shape is None:
                 return None
             channels, height, width = shape
@@ -170,28 +171,21 @@ class Images(Modality):
         if found is None:
             path, selector = split_source(source, image_sets.NAMED)
             if path.suffix.lower() in (".npy", ".npz") and not path.is_dir():
-                pixels, listing = image_sets.read_arrays(path, selector, groups)
-                chosen, numbers, about = listing.choose(path, split, image_sets.EVERY, labels, classes)
-                return self._in_memory(pixels[chosen], numbers, noise).describe(about)
-            found = None if selector else image_sets.idx(path, split)
-            if found is None:
-                archive, listing = image_sets.listing(path, selector, groups)
-                chosen, numbers, about = listing.choose(path, split, image_sets.EVERY, labels, classes)
-                read = self.read if archive is None else functools.partial(_read_packed, self, archive)
-                return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
-        if groups:
+                found = image_sets.read_arrays(path, selector, groups)
+            elif selector is None:
+                found = image_sets.idx(path, split)
+        if found is None:
+            archive, listing = image_sets.listing(path, selector, groups)
+        else:
+            pixels, listing = found
+        if groups and not listing.groups:
             raise MediaError(f"{source} does not say which group an item belongs to")
-        numbers, names = None, None
-        if labels:
-            # A set that numbers its classes itself is known by these numbers, too.
-            numbered = classes is not None and all(map(str.isdecimal, classes))
-            named = [str(i) if numbered else found.classes[i] for i in found.numbers]
-            numbers, names = class_numbers(named, source, classes or found.classes)
-        return self._in_memory(found.pixels, numbers, noise).describe(About(names, None, split))
-
-    def _in_memory(self, pixels: np.ndarray, numbers: list[int] | None, noise: Noise | None) -> Arrays:
-        x = _values(self._fit_all(pixels), self._grey_levels)
-        return Arrays(x, None if numbers is None else torch.tensor(numbers), noise)
+        chosen, numbers, about = listing.choose(source, split, image_sets.EVERY, labels, classes)
+        if found is None:
+            read = self.read if archive is None else functools.partial(_read_packed, self, archive)
+            return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
+        x = _values(self._fit_all(pixels[chosen]), self._grey_levels)
+        return Arrays(x, None if numbers is None else torch.tensor(numbers), noise).describe(about)
 
     @property
     def _grey_levels(self) -> int:

@@ -29,9 +29,10 @@ class Latents(Modality):
     kind: ClassVar[str] = "latents"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dimensions", tuple(self.dimensions))  # JSON has lists
-        whole = all(isinstance(size, int) and size > 0 for size in self.dimensions)
-        if len(self.dimensions) not in (1, 3) or not whole:
+        if isinstance(self.dimensions, list):  # as JSON has them
+            object.__setattr__(self, "dimensions", tuple(self.dimensions))
+        super().__post_init__()
+        if len(self.dimensions) not in (1, 3) or min(self.dimensions) < 1:
             raise ValueError(f"dimensions are [elements] or [channels, height, width], got {list(self.dimensions)}")
         if self.levels is not None and self.levels < 2:
             raise ValueError(f"levels are None (real numbers) or at least 2 codes, got {self.levels!r}")

@@ -5,9 +5,11 @@ import importlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from modalities.fields import check_types
 from modalities.files import write_aside
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ KINDS = {
 
 class MediaError(ValueError):
     """A file or an array that an adapter cannot take. The message names it and says what was expected and what came."""
+
+    def __init__(self, message: str) -> None:
+        # The name of a file may hold what a terminal would obey, and what no terminal can print.
+        escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(escaped)
 
 
 def check_file(path: str | Path) -> None:
@@ -71,6 +78,11 @@ class Modality:
         kind = cls.__dict__.get("kind")
         if kind is not None and kind not in KINDS:
             OWN[kind] = cls
+
+    def __post_init__(self) -> None:
+        """Refuse fields of another type than the adapter says. An adapter that checks more calls this first."""
+        with suppress(NameError):  # types that a program's own adapter does not import
+            check_types(type(self), self._fields())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -209,7 +221,7 @@ class Modality:
             low, high = x.min().item(), x.max().item()
             if max(-low, high) > (most or 1 + 1 / (self.levels - 1)):
                 raise MediaError(f"{self.kind} lie in [-1, 1]; got values from {low:.4g} to {high:.4g}: rescale them")
-            if low >= 0:
+            if high > low >= 0:
                 warnings.warn(f"all values lie in [{low:.4g}, {high:.4g}], and {self.kind} in [-1, 1]", stacklevel=3)
         return x
 
@@ -229,16 +241,19 @@ class Modality:
 
     def config(self) -> dict[str, Any]:
         """The JSON form of this adapter: its kind and its scalar fields."""
-        return {"kind": self.kind} | self._fields(tensors=False)
+        return {"kind": self.kind} | {name: x for name, x in self._fields().items() if not _is_tensor(x)}
 
     def arrays(self) -> "dict[str, Tensor]":
         """The fields that are tensors, which a checkpoint stores beside the weights."""
-        return self._fields(tensors=True)
+        return {name: x for name, x in self._fields().items() if _is_tensor(x)}
 
-    def _fields(self, tensors: bool) -> dict[str, Any]:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        # Told apart without importing torch.
-        return {name: x for name, x in fields.items() if hasattr(x, "is_floating_point") == tensors}
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+def _is_tensor(value: object) -> bool:
+    """Told without importing torch."""
+    return hasattr(value, "is_floating_point")
 
 
 OWN: dict[str, type[Modality]] = {}

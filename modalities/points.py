@@ -14,7 +14,7 @@ from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
 from modalities.sources import Listing, main_suffix, split_source
-from modalities.tables import SUFFIXES, is_number, is_time, pick_columns, read_table, to_numbers, write_table
+from modalities.tables import LABELS, SUFFIXES, is_number, is_time, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -44,6 +44,7 @@ class Points(Modality):
     metrics: ClassVar[tuple[str, ...]] = ("distances",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dimensions not in (1, 2):
             raise ValueError(f"points have 1 or 2 dimensions, got {self.dimensions!r}")
 
@@ -131,8 +132,8 @@ class Points(Modality):
             the name of a synthetic family of as many dimensions, 10,000 points to train and 2,000 to test, always the
                 same ones: "two-gaussians" in one dimension; "eight-gaussians", "grid", "two-moons", "ring", "spiral",
                 "checkerboard" in two. These have no labels and need no network.
-            a .csv, .tsv or .txt table (see `modalities.tables.read_table`) with as many columns of numbers; the first
-                column of text, if there is one, gives the labels.
+            a .csv, .tsv or .txt table (see `modalities.tables.read_table`) with as many columns of numbers; the column
+                called label, class or target gives the labels, or else the first of text, if there is one.
             "file.csv:a,b": the columns a and b alone, by name or by number from 1; "file.csv:word": the rows with that
                 word in a column of text.
         `split` is "train", "test" or "all"; every fifth row of a table is for tests, or with `groups` every fifth group
@@ -161,8 +162,11 @@ class Points(Modality):
         """The points of a table, and what it says of them."""
         header, rows = read_table(path)
         group = pick_columns(path, header, groups)[0] if groups else None
-        numeric = [i for i in range(len(header)) if i != group and any(is_number(row[i]) for row in rows)]
-        text = [i for i in range(len(header)) if i not in (*numeric, group)]
+        label = next((i for i, name in enumerate(header) if name.lower() in LABELS), None)
+        rest = [i for i in range(len(header)) if i not in (group, label)]
+        numeric = [i for i in rest if any(is_number(row[i]) for row in rows)]
+        text = [i for i in rest if i not in numeric and not all(is_time(row[i]) for row in rows)]
+        text = text if label is None else [label, *text]
         named = [] if selector is None else [row for row in rows if selector in [row[i] for i in text]]
         if named and selector not in header:
             rows = named

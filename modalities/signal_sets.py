@@ -11,8 +11,8 @@ import numpy as np
 from modalities.arrays import label_names, npz_names, read_items, read_npy, read_npz
 from modalities.modality import MediaError, check_file
 from modalities.sources import Listing, list_files
+from modalities.tables import LABELS, is_number, is_time, pick_columns, read_table, to_float32, to_numbers, to_seconds
 from modalities.tables import SUFFIXES as TABLES
-from modalities.tables import is_number, is_time, pick_columns, read_table, to_numbers, to_seconds
 
 SUFFIXES = (*TABLES, ".npy")
 """The files of one series or one recording."""
@@ -25,9 +25,6 @@ MISSING = ("", "nan", "na", "n/a", "null", "none", "?")
 
 MOST_CHANNELS = 16
 """A table of more columns of numbers is taken to have a row a series, where nothing else is said."""
-
-LABELS = ("label", "class", "target", "y")
-"""What the column of labels of a table is called, in small letters."""
 
 
 class Recording(NamedTuple):
@@ -132,7 +129,9 @@ def _gaps(path: Path, cells: Sequence[str], rate: float | None) -> np.ndarray:
         raise MediaError(f"{path}, row {row}: the time {cells[row - 1]} is not after the one before; sort the rows")
     usual = float(np.median(steps))
     if rate is not None and not math.isclose(1 / usual, rate, rel_tol=0.01):
-        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it")
+        raise MediaError(
+            f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it or change rate"
+        )
     return steps > 1.5 * usual
 
 
@@ -257,13 +256,6 @@ def read_series(path: Path, selector: str | None, groups: str | None, length: in
             expected = "real numbers of shape [items, channels, time], alike in all splits"
             raise MediaError(f"{path}: expected {expected}, got {x.dtype} of {list(x.shape)}")
     return np.concatenate([to_float32(path, x) for x in items]), listing
-
-
-def to_float32(path: Path, x: np.ndarray) -> np.ndarray:
-    """Real numbers as float32. Raises `MediaError` where one is beyond its range."""
-    if x.dtype == np.float64 and x.size and np.abs(x[np.isfinite(x)]).max(initial=0) > np.finfo(np.float32).max:
-        raise MediaError(f"{path} holds {np.nanmax(np.abs(x)):.4g}, beyond the range of float32; change the unit")
-    return x.astype(np.float32)
 
 
 def _find_pair(folder: Path) -> dict[str, Path]:

@@ -96,6 +96,7 @@ def main(config: Config) -> None:
         figures=tuple(found.figures),
         paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020.",
         trained=trained(config, config.nvae, done),
+        temperature=0.7,
     )
     finish(config, model, "nvae", card, notes, pictures)
 

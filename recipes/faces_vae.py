@@ -88,6 +88,7 @@ def main(config: Config) -> None:
         figures=tuple(figures),
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
         trained=trained(config, config.vae, done),
+        temperature=0.5,
     )
     finish(config, vae, "vae", card, notes, pictures)
 

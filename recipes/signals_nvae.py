@@ -166,6 +166,8 @@ def draw(config: Config, nvae: NVAE, real: dict[str, Tensor], drawn: dict[str, T
         classes = one_of_each(medium.dataset(config.data, labels=True))
     except MediaError:  # no labels
         return pictures
+    if len(classes) < 2:
+        return pictures
     walk = nvae.interpolate(classes[:1].expand_as(classes[1:]), classes[1:], 6)
     return pictures | {"interpolations": show(walk.flatten(0, 1), 6)}
 

@@ -97,6 +97,8 @@ def draw(config: Config, vae: VAE, real: dict[str, Tensor], drawn: dict[str, Ten
         ends = one_of_each(medium.dataset(config.data, labels=True))
     except MediaError:  # no labels
         return pictures
+    if len(ends) < 2:
+        return pictures
     walk = vae.interpolate(ends[:1].expand_as(ends[1:]), ends[1:], 6)
     return pictures | {"interpolations": show(walk.flatten(0, 1), 6)}
 

@@ -40,8 +40,8 @@ class _Mixture(Explicit, Fitted):
     def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64."""
         self.prepare_condition(condition, len(x), generator)
-        flat = self.check_items(x).double().flatten(1)
-        return torch.cat([torch.logsumexp(self._log_joint(part), 1) for part in flat.split(CHUNK)])
+        parts = self.check_items(x).split(CHUNK)
+        return torch.cat([torch.logsumexp(self._log_joint(part.double().flatten(1)), 1) for part in parts])
 
     @torch.no_grad()
     def sample(

@@ -17,7 +17,7 @@ from rich.text import Text
 from zoo import __version__
 from zoo.commands.making import Complete, Interpolate, Reconstruct, Sample, Traverse
 from zoo.commands.measuring import Encode, Evaluate, Score
-from zoo.commands.models import Gallery, Info, List, Pull, Push
+from zoo.commands.models import Export, Gallery, Info, List, Pull, Push
 from zoo.commands.options import Command, printable
 from zoo.commands.training import Train
 
@@ -108,6 +108,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "push": Push,
     "pull": Pull,
+    "export": Export,
     "gallery": Gallery,
 }
 

@@ -9,12 +9,14 @@ A new kind is a frozen dataclass that derives from `Condition`.
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from modalities.data import Tree
+from modalities.fields import check_types
 from zoo.distributions import Rng, uniform_noise
 
 Labels = Sequence[int] | Sequence[str] | Tensor
@@ -35,6 +37,15 @@ class Condition(abc.ABC):
         super().__init_subclass__(**arguments)
         if "kind" in cls.__dict__:
             KINDS.setdefault(cls.kind, cls)
+
+    def __post_init__(self) -> None:
+        """Refuse fields of another type than the condition says; the lists of JSON are tuples here."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        for name, value in fields.items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        with suppress(NameError):  # types that a program's own condition does not import
+            check_types(type(self), {name: getattr(self, name) for name in fields})
 
     @abc.abstractmethod
     def prepare(self, given: object, n: int, generator: Rng = None) -> Tree:
@@ -85,8 +96,8 @@ class Classes(Condition):
     noun: ClassVar[str] = "class"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))  # JSON has lists
-        if not self.names or not all(isinstance(name, str) for name in self.names):
+        super().__post_init__()
+        if not self.names:
             raise ValueError(f"classes have names, at least one, got {self.names!r}")
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"the names of classes must differ, got {', '.join(self.names)}")
@@ -167,7 +178,7 @@ class Text(Condition):
     noun: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "samples", tuple(self.samples))
+        super().__post_init__()
         if not self.samples or len(set(self.alphabet)) < len(self.alphabet):
             raise ValueError("a text condition has samples to show, and an alphabet in which no character comes twice")
 

@@ -12,14 +12,14 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast
 
 import numpy
 import torch
 from torch import Tensor, nn
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from modalities import Modality, from_config
+from modalities.fields import check_types
 from zoo import __version__, conditions
 from zoo.catalog import FAMILIES, OWN
 from zoo.conditions import Classes, Condition
@@ -89,11 +89,14 @@ def record_arguments(cls: type) -> None:
 
     @functools.wraps(init)
     def noting(self: nn.Module, *args: object, **kwargs: object) -> None:
-        if "_arguments" not in self.__dict__:  # a subclass notes its own before it calls its parent's constructor
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            _, *arguments = bound.arguments.items()
-            self.__dict__["_arguments"] = {name: _plain(name, value) for name, value in arguments}
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        _, *given = bound.arguments.items()
+        arguments = {name: _plain(name, value) for name, value in given}
+        if cls.__module__.startswith("zoo."):  # a program's own may say less than it takes
+            check_types(init, arguments)
+        # A subclass notes its own before it calls its parent's constructor.
+        self.__dict__.setdefault("_arguments", arguments)
         init(self, *args, **kwargs)
 
     type.__setattr__(cls, "__init__", noting)
@@ -187,7 +190,7 @@ def _build(described: object, place: str, arrays: dict[str, Tensor], device: str
         if unknown:
             raise CheckpointError(f"{family} takes no argument {', '.join(sorted(unknown))}")
         if family not in OWN:
-            _check_types(cls, arguments)
+            check_types(cls.__init__, arguments)
         bound = inspect.BoundArguments(signature, {next(iter(signature.parameters)): None} | arguments)
         with torch.device(device) if device else nullcontext():
             return cls(*bound.args[1:], **bound.kwargs)
@@ -208,19 +211,6 @@ def _numbered(count: object) -> Classes | None:
     return Classes.numbered(count)
 
 
-def _check_types(cls: type, arguments: Mapping[str, object]) -> None:
-    """Refuse arguments of other types than a constructor of this package says."""
-    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
-    for name, value in arguments.items():
-        hint = hints.get(name, object)
-        try:
-            check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-        except TypeCheckError as error:
-            raise TypeError(f"{name}: {' '.join(str(error).split())}: {value!r:.60}") from error
-        if isinstance(value, bool) and not {bool, object} & {hint, *get_args(hint)}:
-            raise TypeError(f"{name}: {value} is no number")
-
-
 def _decode(value: object, place: str, arrays: dict[str, Tensor], device: str | None) -> object:
     if isinstance(value, list):
         return [_decode(item, f"{place}/{index}", arrays, device) for index, item in enumerate(value)]
@@ -229,9 +219,7 @@ def _decode(value: object, place: str, arrays: dict[str, Tensor], device: str | 
     match list(value.items()):
         case [("modality", fields)]:
             own = [name for name in arrays if name.rpartition("/")[0] == place]
-            medium = from_config(fields, {name.rpartition("/")[2]: arrays.pop(name) for name in own})
-            _check_types(type(medium), {name: getattr(medium, name) for name in fields if name != "kind"})
-            return medium
+            return from_config(fields, {name.rpartition("/")[2]: arrays.pop(name) for name in own})
         case [("condition", fields)]:
             return conditions.from_config(fields)
         case [("model", config)]:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.distributions import Inference, Rng
+from zoo.distributions import DiagonalGaussian, Inference, Rng
 
 if TYPE_CHECKING:
     from zoo.model import Latent
 
 Groups = tuple[Tensor, ...]
-
-
 Pass = Generator[Inference[Tensor], Tensor, None]
+Choice = Callable[[int, Inference[Tensor], slice], Tensor]
+"""The value of a group, by its number, its distribution, and which items they are of."""
+WHOLE = slice(None)
 
 
 class TopDown:
@@ -35,28 +36,19 @@ class TopDown:
         self.walk = walk
         self.tuple_of: Callable[[list[Tensor]], Groups] = tuple
 
-    def _pass(self, choose: Callable[[int, Inference[Tensor]], Tensor]) -> tuple[list[Inference[Tensor]], Groups]:
+    def _pass(self, choose: Choice) -> tuple[list[Inference[Tensor]], Groups]:
         """One top-down pass in which `choose` gives every group its value."""
-        groups: list[Inference[Tensor]] = []
-        z: list[Tensor] = []
-        walk = self.walk()
-        try:
-            group = next(walk)
-            while True:
-                groups.append(group)
-                z.append(choose(len(z), group))
-                group = walk.send(z[-1])
-        except StopIteration:
-            return groups, self.tuple_of(z)
+        groups, z = _follow(self.walk(), choose, WHOLE)
+        return groups, self.tuple_of(z)
 
     def conditionals(self, z: Groups) -> list[Inference[Tensor]]:
         """Every group's distribution, given the groups of `z` above it."""
-        return self._pass(lambda group, _: z[group])[0]
+        return self._pass(lambda index, _, part: z[index][part])[0]
 
     @property
     def mean(self) -> Groups:
         """The groups' means, each given the means above it."""
-        return self._pass(lambda _, group: group.mean)[1]
+        return self._pass(lambda _, group, part: group.mean)[1]
 
     def rsample(self, sample_shape: tuple[int, ...] = (), *, upper: Groups = (), generator: Rng = None) -> Groups:
         """A differentiable draw an item, or `sample_shape` of them one after another, since groups depend on each
@@ -66,8 +58,8 @@ class TopDown:
             groups = zip(*draws, strict=True)
             return self.tuple_of([torch.stack(group).unflatten(0, sample_shape) for group in groups])
 
-        def choose(index: int, group: Inference[Tensor]) -> Tensor:
-            return upper[index] if index < len(upper) else group.rsample(generator=generator)
+        def choose(index: int, group: Inference[Tensor], part: slice) -> Tensor:
+            return upper[index][part] if index < len(upper) else group.rsample(generator=generator)
 
         return self._pass(choose)[1]
 
@@ -100,7 +92,42 @@ class TopDown:
 
     def reparameterise(self, noise: Groups) -> Groups:
         """The values that this noise leads to, from the top down."""
-        return self._pass(lambda index, group: group.reparameterise(noise[index]))[1]
+        return self._pass(lambda index, group, part: group.reparameterise(noise[index][part]))[1]
+
+
+def _follow(walk: Pass, choose: Choice, part: slice) -> tuple[list[Inference[Tensor]], list[Tensor]]:
+    groups: list[Inference[Tensor]] = []
+    z: list[Tensor] = []
+    try:
+        group = next(walk)
+        while True:
+            groups.append(group)
+            z.append(choose(len(z), group, part))
+            group = walk.send(z[-1])
+    except StopIteration:
+        return groups, z
+
+
+class InParts(TopDown):
+    """A hierarchy over items of which so many are computed at a time, without a graph; its groups are normal.
+
+    Arguments: `walk`, which starts the pass of a slice of the items; `items`, how many there are; `at_once`.
+    """
+
+    def __init__(self, walk: Callable[[slice], Pass], items: int, at_once: int):
+        self.parts = [slice(start, start + at_once) for start in range(0, items, at_once)]
+        self.walk_of = walk
+        super().__init__(lambda: walk(self.parts[0]))
+
+    @torch.no_grad()
+    def _pass(self, choose: Choice) -> tuple[list[Inference[Tensor]], Groups]:
+        answers = [_follow(self.walk_of(part), choose, part) for part in self.parts]
+        groups, z = (zip(*found, strict=True) for found in zip(*answers, strict=True))
+        joined: list[Inference[Tensor]] = []
+        for parts in groups:
+            means, stds = zip(*((part.mean, part.std.expand_as(part.mean)) for part in parts), strict=True)
+            joined.append(DiagonalGaussian(torch.cat(means), torch.cat(stds)))
+        return joined, tuple(torch.cat(parts) for parts in z)
 
 
 class Joint(TopDown):

@@ -77,6 +77,9 @@ class GenerativeModel(nn.Module, abc.ABC):
     """The class's own buffers that are never shorter than float32, in memory and in a checkpoint of half precision:
     they are small, and rounding them would show."""
 
+    caveat: ClassVar[str] = ""
+    """What must be known when samples of the family are looked at; empty where nothing is."""
+
     _arguments: ClassVar[dict[str, object]] = {}
     """The arguments of the constructor; every instance whose constructor has any notes its own."""
 
@@ -146,14 +149,14 @@ class GenerativeModel(nn.Module, abc.ABC):
         range, but not for a little beyond, where samples of real numbers may lie; warns where they look like those of
         another range.
         """
-        if self.training:
+        if self.training or torch.compiler.is_exporting():  # an exported program does not look at values
             return x
         self.modality.check(x)
         if not len(x):
             raise MediaError(f"expected at least one item, got an empty batch of {self.modality.kind}")
         if not levels:
             return self.modality.check_range(x, FAR)
-        for part in x.split(self._at_once(x)):
+        for part in x.split(self.at_once(x)):
             self.modality.check_levels(part)
         return x
 
@@ -161,19 +164,24 @@ class GenerativeModel(nn.Module, abc.ABC):
         """`function(x, *others)`, a number or more an item, for so many items at a time that memory does not grow with
         their number, and without a graph.
 
-        Unless a gradient is asked for, by a model that is in training or by an `x` that requires one: then the batch
-        is taken whole.
+        Unless a gradient is asked for: see `takes_whole`.
         """
-        if self.training or (torch.is_grad_enabled() and x.requires_grad):
+        if self.takes_whole(x):
             return function(x, *others)
-        size = self._at_once(x)
+        size = self.at_once(x)
         with torch.no_grad():
             if len(x) <= size:
                 return function(x, *others)
             slices = [slice(start, start + size) for start in range(0, len(x), size)]
             return torch.cat([function(*(cut(tree, part) for tree in (x, *others))) for part in slices])
 
-    def _at_once(self, x: Tensor) -> int:
+    def takes_whole(self, x: Tensor) -> bool:
+        """Whether items are computed as one batch with its graph: in training, for an `x` that requires a gradient, and
+        for a program that is exported."""
+        return self.training or (torch.is_grad_enabled() and x.requires_grad) or torch.compiler.is_exporting()
+
+    def at_once(self, x: Tensor) -> int:
+        """How many items are scored or encoded at a time, so that memory does not grow with their number."""
         return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[0].numel())))
 
     def checkpoint(self) -> dict[str, Tensor]:

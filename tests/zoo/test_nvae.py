@@ -68,12 +68,12 @@ def test_vectors_and_strange_arguments_are_refused():
         make(Points(dimensions=2))
     with pytest.raises(ValueError, match="at least 1 at every scale"):
         make(groups=(1, 0))
-    with pytest.raises(ValueError, match="none or batch"):
+    with pytest.raises(ValueError, match="normalisation is one of none, batch; got 'layer'"):
         make(normalisation="layer")
     wrong = dict(latent=0, width=0, block_cells=0, cells=2.5, expansion=True, components=0, blocks=-1, flows=-1)
     wrong |= dict(spectral=-0.1, warmup=2.0, progressive=math.nan)
     for name, value in wrong.items():
-        with pytest.raises(ValueError, match=f"^{name} must be a .*, got {value}"):
+        with pytest.raises(ValueError, match=f"^{name}.*{value}"):
             make(**{name: value})
     with pytest.raises(ValueError, match="spectral_start must be above 0, or None, got 0"):
         make(spectral=0.1, spectral_start=0.0)

@@ -60,8 +60,6 @@ class PixelRNN(Autoregressive):
         self.describe(modality, likelihood, components, axes=3, width=width, layers=layers, head=head)
         if math.prod(self.positions) > MOST_PIXELS:
             raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, of which each is a step, got {self.positions}")
-        if kind not in ("row", "diagonal"):
-            raise ValueError(f"kind is row or diagonal, got {kind!r}")
         self.kind, self.groups, channels = kind, self.likelihood_head.groups, self.likelihood_head.channels
         height, columns = self.positions
         self.wavefronts = Wavefronts(height, columns, kind)

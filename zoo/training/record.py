@@ -105,7 +105,7 @@ def _hash(parts: Sequence[object]) -> str:
             content = _hash(part).encode()
         elif isinstance(part, (Tensor, np.ndarray)):
             tensor = torch.as_tensor(part).detach().cpu()
-            content = str(tuple(tensor.shape)).encode() + bytes(tensor.flatten().view(torch.uint8).numpy())
+            content = str(tuple(tensor.shape)).encode() + bytes(tensor.flatten().contiguous().view(torch.uint8).numpy())
         else:
             plain = isinstance(part, (str, int, float, np.generic)) or part is None
             content = part if isinstance(part, bytes) else str(part if plain else type(part)).encode()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modalities import Modality
 from modalities.data import Batch, Items
-from zoo.checks import check_count, check_counts
+from zoo.checks import check_counts
 from zoo.distributions import DiagonalGaussian, Point, Rng, full_precision
 from zoo.model import Latent, Notes, Trainable
 from zoo.nn.normalisation import Standardise
@@ -33,11 +33,14 @@ class Autoencoder(Latent[Tensor], Trainable):
     """
 
     has_likelihood: ClassVar[bool] = False
+    caveat: ClassVar[str] = (
+        "A negative example: nothing shapes the space of its codes, so that codes drawn at random decode to fragments."
+    )
 
     def __init__(self, modality: Modality, latent: int = 32, width: int = 32, blocks: int = 1, hidden: int = 256):
         super().__init__()
         check_counts(latent=latent, width=width, hidden=hidden)
-        check_count(blocks, "blocks", 0)
+        check_counts(0, blocks=blocks)
         self.modality, self.latent = modality, latent
         shape = modality.shape if modality.grid else (modality.elements,)
         self.standardise = Standardise(modality.shape, by_element=not modality.grid)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modalities import Modality
-from modalities.data import Batch, Items, Tree
+from modalities.data import Batch, Items, Tree, cut
 from zoo.checks import check_count, check_counts, check_numbers, check_temperature
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, Inference, OptimalGaussian, Rng, full_precision
-from zoo.hierarchy import Groups, Pass, TopDown
+from zoo.hierarchy import Groups, InParts, Pass, TopDown
 from zoo.model import ELBO, Notes, Variational, log_mean_exp
 from zoo.nn.cells import DecoderCell, EncoderCell, Normalisation, divide
 from zoo.nn.convolution import FORMATS, Convolution, Grid, SpectralPenalty
@@ -264,10 +264,8 @@ class NVAE(Variational[Groups]):
             raise ValueError(f"NVAE takes series, images and clips; {modality.kind} have the shape {list(shape)}")
         if not groups or min(groups) < 1:
             raise ValueError(f"groups are at least 1 at every scale, got {list(groups)}")
-        if spectral_start is not None and not spectral_start > 0:
+        if spectral_start is not None and not 0 < spectral_start < math.inf:
             raise ValueError(f"spectral_start must be above 0, or None, got {spectral_start!r}")
-        if normalisation not in ("none", "batch"):
-            raise ValueError(f"normalisation is none or batch, got {normalisation!r}")
         check_counts(latent=latent, width=width, block_cells=block_cells, cells=cells, expansion=expansion)
         check_counts(components=components)
         check_counts(0, blocks=blocks, flows=flows)
@@ -367,9 +365,23 @@ class NVAE(Variational[Groups]):
 
     def encode(self, x: Tensor, *, condition: object = None) -> TopDown:
         """q(z | x), groups as the prior's."""
-        pairs = zip(self._each(), self._bottom_up(self.check_items(x)), strict=True)
+        x = self.check_items(x)
+        if self.takes_whole(x) or any(group.flow is not None for group in self._each()):
+            states = self._bottom_up(x)
+            return TopDown(lambda: self._infer_top_down(states, condition))
+        at_once = self.at_once(x)
+        with torch.no_grad():
+            kept = self._bottom_up(x) if len(x) <= at_once else None
+
+        def walk(part: slice) -> Pass:  # of more items the features are not kept: every pass reads them again
+            return self._infer_top_down(kept or self._bottom_up(x[part]), cut(condition, part))
+
+        return InParts(walk, len(x), at_once)
+
+    def _infer_top_down(self, states: list[Tensor], condition: object) -> Pass:
+        pairs = zip(self._each(), states, strict=True)
         conditionals = [functools.partial(group.posterior, encoded=features) for group, features in pairs]
-        return TopDown(lambda: self._top_down(x.shape[0], condition, conditionals))
+        return self._top_down(states[0].shape[0], condition, conditionals)
 
     def decode(self, z: Groups, *, condition: object = None) -> Event:
         """p(x | z), event the shape of an item, in the medium's units."""
@@ -395,7 +407,8 @@ class NVAE(Variational[Groups]):
         return iter(cast(Sequence[Group], self.groups))
 
     def elbo(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> ELBO:
-        """The evidence lower bound by one draw of z, the KL of every group in closed form along it."""
+        """The evidence lower bound by one draw of z, the KL of every group along it: in closed form, or, of a posterior
+        with flows, by the draw."""
         x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
         path, likelihood = self._infer(self._bottom_up(x), condition, generator)

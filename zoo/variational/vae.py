@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modalities import Modality
 from modalities.data import Batch, Items
-from zoo.checks import check_count, check_counts, check_numbers
+from zoo.checks import check_counts, check_numbers
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, Rng, full_precision
 from zoo.model import Notes, Variational
@@ -64,7 +64,7 @@ class VAE(Variational[Tensor]):
     ):
         super().__init__()
         check_counts(latent=latent, components=components, width=width, hidden=hidden)
-        check_count(blocks, "blocks", 0)
+        check_counts(0, blocks=blocks)
         check_numbers(beta=beta, free_bits=free_bits)
         check_numbers(0, 1, warmup=warmup)
         self.modality, self.latent, self.condition = modality, latent, condition

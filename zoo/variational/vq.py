@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from zoo.checks import check_count, check_counts, check_numbers
+from zoo.checks import check_counts, check_numbers
 from zoo.distributions import Event, Point, Posterior, Rng, full_precision, uniform_noise
 from zoo.model import Latent, Notes, Trainable
 from zoo.nn.convolution import channels_last
@@ -65,7 +65,7 @@ class VQVAE(Latent[Tensor], Trainable):
         super().__init__()
         check_counts(2, codes=codes, downsampling=downsampling)
         check_counts(dimensions=dimensions, width=width)
-        check_count(blocks, "blocks", 0)
+        check_counts(0, blocks=blocks)
         check_numbers(commitment=commitment)
         check_numbers(0, 1, decay=decay, revival=revival)
         stages = downsampling.bit_length() - 1

@@ -143,8 +143,8 @@ def test_reduced_precision_keeps_the_states_in_full():
 
 def test_unsuitable_arguments_are_refused():
     for arguments, message in (
-        ({"kind": "column"}, "kind is row or diagonal, got 'column'"),
-        ({"layers": 0}, "layers must be a positive whole number, got 0"),
+        ({"kind": "column"}, "kind is one of row, diagonal; got 'column'"),
+        ({"layers": 0}, "layers must be a positive whole number, at most 1,000,000, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             PixelRNN(binary(4, 4), **arguments)
