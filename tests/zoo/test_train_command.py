@@ -99,6 +99,19 @@ def test_a_family_is_fitted_and_a_medium_may_be_given(zoo):
     assert load("small").modality == Images(1, 4, 4, 32)
 
 
+def test_a_recording_with_times_becomes_windows(zoo, files):
+    lines = [f"2024-05-01T{i // 60:02d}:{i % 60:02d}:00,{i % 9}.5,{i % 5},fine" for i in range(600)]
+    (files / "sensor.csv").write_text("time,heat,light,note\n" + "\n".join(lines))
+    small = ["wavenet", "--model.width", "4", "--model.layers", "3", "-o", "mine", "--data", "sensor.csv:heat,light"]
+    said = zoo(*small, *SHORT, "--validation", "test", "--reading", "stride=4")
+    # 480 of 600 steps are for training, in windows of 16: the first at step 0, the last at step 464.
+    assert (
+        "sensor.csv:heat,light: 117 items to train, taken for --medium signals:channels=2,length=16,rate=0.016" in said
+    )
+    assert "27 items to validate" in said
+    assert load("mine").sample(1).shape == (1, 2, 16) and load("mine").modality.rate == pytest.approx(1 / 60)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -114,6 +127,8 @@ def test_a_family_is_fitted_and_a_medium_may_be_given(zoo):
         (["pixelcnn", "--data", "table.csv", "-o", "x"], "pixelcnn cannot be made for table.csv: .*by medium"),
         (["vq-vae", "--data", "set", "--classes", "-o", "x"], "vq-vae cannot be told classes"),
         (["vae", "--data", "set", "--medium", "images:size=3", "-o", "x"], "--medium images:size=3: .*size"),
+        (["vae", "--data", "set", "--reading", "stride=3", "-o", "x"], "--reading stride=3: .*stride"),
+        (["vae", "--data", "set", "--reading", "groups=a", "-o", "x"], "--reading takes no groups"),
         (["vae", "--data", "set", "--medium", "pictures", "-o", "x"], "unknown medium 'pictures'"),
         (["vae", "--data", "set", "--model.widht", "3", "-o", "x"], "--model.widht.*`zoo train --help` explains"),
     ],
