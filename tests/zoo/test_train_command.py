@@ -105,9 +105,7 @@ def test_a_recording_with_times_becomes_windows(zoo, files):
     small = ["wavenet", "--model.width", "4", "--model.layers", "3", "-o", "mine", "--data", "sensor.csv:heat,light"]
     said = zoo(*small, *SHORT, "--validation", "test", "--reading", "stride=4")
     # 480 of 600 steps are for training, in windows of 16: the first at step 0, the last at step 464.
-    assert (
-        "sensor.csv:heat,light: 117 items to train, taken for --medium signals:channels=2,length=16,rate=0.016" in said
-    )
+    assert "heat,light: 117 items to train, taken for --medium signals:channels=2,length=16,rate=0.016" in said
     assert "27 items to validate" in said
     assert load("mine").sample(1).shape == (1, 2, 16) and load("mine").modality.rate == pytest.approx(1 / 60)
 

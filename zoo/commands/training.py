@@ -50,7 +50,7 @@ class Train:
     medium: Annotated[str | None, arg(metavar="KIND[:FIELD=VALUE,...]")] = None
     """The medium, where it is guessed wrong, and the size of its items: images:channels=1,height=32,levels=2."""
     reading: Annotated[str | None, arg(metavar="NAME=VALUE,...")] = None
-    """How the medium reads the data: stride=16 takes overlapping windows of a recording, flips=True mirrors pictures."""
+    """How the data are read: stride=16 takes overlapping windows of a recording, flips=True mirrors pictures."""
     classes: bool = False  # Tell the model the classes of the items: their folders, or a column of labels.
     validation: Annotated[str | None, arg(metavar="SOURCE")] = None
     """Items that are not trained on, whose loss is logged: val or test for that split of the data, or another source.
@@ -148,9 +148,7 @@ class Train:
         """A split of a source, with class numbers where the model is told classes."""
         options = _fields(self.reading or "")
         if "groups" in options:
-            raise ValueError(
-                "--reading takes no groups: `zoo evaluate` would not keep them apart; train them in Python"
-            )
+            raise ValueError("--reading takes no groups, which `zoo evaluate` would not keep apart; train in Python")
         if classes is not None:
             options["classes"] = classes
         try:
