@@ -11,9 +11,10 @@ import torch
 from modalities.data import Arrays
 from modalities.images import Images
 from tests import toys
-from tests.zoo.test_training import NORMAL, Normalised, batch_data, config, weights
+from tests.zoo.test_training import NORMAL, TRAINABLE, Normalised, batch_data, config, weights
 from zoo.model import Optimiser, Player
 from zoo.training import TrainingConfig, TrainingError, train
+from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE
 
 BITS = torch.where(torch.rand(64, 1, 4, 3, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, -1.0)
@@ -225,6 +226,23 @@ def test_validation_changes_no_number_and_goes_on_after_an_interruption(tmp_path
     parts, again = validated(tmp_path)
     assert measured(again) == measured(whole) and again.best_step == whole.best_step
     assert torch.equal(weights(parts), weights(model))
+
+
+def hierarchy():
+    torch.manual_seed(0)
+    sizes = dict(latent=2, width=4, blocks=1, block_cells=1, cells=1, expansion=2)
+    return NVAE(toys.BINARY, (1,), normalisation="batch", spectral=0.1, **sizes)
+
+
+@pytest.mark.parametrize("name", [*(name for name in TRAINABLE if name != "gan"), "nvae"])
+def test_validation_leaves_every_model_as_it_trains(name):
+    plain, validating = (hierarchy() if name == "nvae" else toys.make(name) for _ in range(2))
+    settings = config(steps=9, validate_every=2)
+    train(plain, batch_data(plain), settings)
+    run = train(validating, batch_data(plain), settings, validation=batch_data(plain, 10))
+    assert [row["step"] for row in run.history if math.isfinite(row.get("validation_loss", math.nan))] == [2, 4, 6, 8, 9]
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, validating.state_dict()[name]), name
 
 
 class InterruptingAt(Interrupting):

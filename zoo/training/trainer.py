@@ -248,6 +248,7 @@ class _Run:
         noise = torch.Generator(device).manual_seed(self.config.seed)
         medium, condition = getattr(model, "modality", None), getattr(model, "condition", None)
         count, last = 0, [tensor.clone() for tensor in self.averaged]
+        noted = [buffer.clone() for buffer in self.buffers]
         self.take(self.average)
         model.eval()
         for batch in batches(data, size, torch.Generator().manual_seed(self.config.seed), medium, condition):
@@ -258,10 +259,13 @@ class _Run:
             total += losses["loss"].double().cpu() * len(batch.x)
             count += len(batch.x)
         self.take(last)
+        for buffer, before in zip(self.buffers, noted, strict=True):  # running estimates are those of training
+            buffer.copy_(before)
         model.train()
         loss = broadcast(total / count).item()
         if loss < self.best_loss or not self.best:
-            self.best, self.best_step, self.best_loss = [t.clone() for t in self.average], self.step, loss
+            self.best, self.best_step = [tensor.clone() for tensor in self.average], self.step
+            self.best_loss = math.inf if math.isnan(loss) else loss
         return loss
 
     def take_turns(self, wrapped: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
