@@ -134,13 +134,6 @@ def test_the_time_limit_stops_with_a_checkpoint(tmp_path):
     assert len(train(again, batch_data(again), config(), tmp_path).history) == 60
 
 
-def test_another_runs_checkpoint_is_refused(tmp_path):
-    model = toys.make("vae")
-    train(model, batch_data(model), config(), tmp_path)
-    with pytest.raises(TrainingError, match="seed was 0, is 1"):
-        train(model, batch_data(model), config(seed=1), tmp_path)
-
-
 def test_the_average_is_returned_and_a_finished_run_stays_finished(tmp_path):
     averaged, last, again = (toys.make("vae") for _ in range(3))
     run = train(averaged, batch_data(averaged), config(ema=0.99), tmp_path)
