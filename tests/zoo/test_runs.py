@@ -278,5 +278,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_average_while_valida
 def test_validation_data_are_looked_at_and_a_game_has_none():
     with pytest.raises(ValueError, match="levels"):
         train(build(), BITS, SHORT, validation=0.3 * BITS)
+    with pytest.raises(ValueError, match="patience waits for a lower validation loss, and there are no validation"):
+        train(build(), BITS, dataclasses.replace(SHORT, patience=1))
     with pytest.raises(ValueError, match="ToyGAN is a game between its players"):
         train(toys.make("gan"), torch.randn(64, 2), SHORT, validation=torch.randn(64, 2))

@@ -106,6 +106,8 @@ def train(
             f"the loss of {type(model).__name__} is a game between its players, and says nothing on validation data; "
             "leave them out"
         )
+    if unseen is None and config.patience is not None:
+        raise ValueError("patience waits for a lower validation loss, and there are no validation data; give some")
     model.to(accelerator.device).train()
     keep_memory()
     many_cards = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
