@@ -89,6 +89,13 @@ def test_classes_and_validation_of_a_folder_travel_with_the_model(zoo):
     assert "trained 3 steps more, 9 in all" in zoo(*command, "--training.steps", "9")
 
 
+def test_validation_data_may_be_another_folder_that_lacks_a_class(zoo, files):
+    Images(1, 8, 6).save(torch.rand(4, 1, 8, 6), files / "others" / "boot")
+    command = ["vae", "--data", "set", "--classes", "--validation", "others", "-o", "mine", "--model.width", "4"]
+    assert "others: 4 items to validate" in zoo(*command, *SHORT)
+    assert load("mine").condition.names == ("bag", "boot")
+
+
 def test_a_family_is_fitted_and_a_medium_may_be_given(zoo):
     said = zoo("pca", "--data", "table.csv", "--model.components", "1", "-o", "axes")
     assert "table.csv: 80 items to train, taken for --medium points:dimensions=2" in said
