@@ -82,7 +82,11 @@ def test_classes_and_validation_of_a_folder_travel_with_the_model(zoo):
     assert model.condition.names == ("bag", "boot") and model.modality == Images(1, 8, 6)
     assert model.sample(2, condition="boot").shape == (2, 1, 8, 6)
     card = open("mine/README.md").read()
-    assert "license: other" in card and "Given by the user" in card and "in the classes bag, boot" in card
+    assert (
+        "license: other" in card
+        and "is for whoever publishes this to say" in card
+        and "in the classes bag, boot" in card
+    )
     assert "6 steps of 16, those of step" in card
     assert "nothing was trained" in zoo(*command) and "nothing was trained" not in zoo(*command, "--anew")
     assert "latent was 3, is 2; width was 4, is 8" in zoo(*command, "--model.width", "8", "--model.latent", "2", code=2)
@@ -130,6 +134,7 @@ def test_a_recording_with_times_becomes_windows(zoo, files):
         ),
         (["vae", "--data", "set", "--model.width", "0", "-o", "x"], "vae cannot be made for set: width must be"),
         (["pixelcnn", "--data", "table.csv", "-o", "x"], "pixelcnn cannot be made for table.csv: .*by medium"),
+        (["pca", "--data", "set", "--validation", "val", "-o", "x"], "pca is fitted in one go; leave --validation out"),
         (["vq-vae", "--data", "set", "--classes", "-o", "x"], "vq-vae cannot be told classes"),
         (["vae", "--data", "set", "--medium", "images:size=3", "-o", "x"], "--medium images:size=3: .*size"),
         (["vae", "--data", "set", "--reading", "stride=3", "-o", "x"], "--reading stride=3: .*stride"),

@@ -110,16 +110,21 @@ class Train:
             raise ValueError(f"{self.family} cannot be told classes; leave --classes out")
         start = time.monotonic()
         if issubclass(family, Fitted):
+            if self.validation is not None:
+                raise ValueError(f"{self.family} is fitted in one go; leave --validation out")
             model: GenerativeModel = _suited(_maker(family), self, data, medium)
             how = f"Fitted by `zoo train` in {_duration(time.monotonic() - start)}."
         else:
             model, how = self._train(family, medium, data, condition)
-        names = f", in the classes {', '.join(map(str, condition.names[:20]))}" if condition is not None else ""
+        names = ""
+        if condition is not None:
+            more = f" and {len(condition) - 20} more" if len(condition) > 20 else ""
+            names = f", in the classes {', '.join(condition.names[:20])}{more}"
         size = " x ".join(map(str, medium.shape))
         card = Card(
             summary=f"{family.__name__} of {medium.kind}, {size}.",
-            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{names}. Given by the user, who "
-            "has to say where they come from and under which licence.",
+            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{names}. Where they come from and "
+            "under which licence is for whoever publishes this to say.",
             licence="other",
             trained=how,
         )
