@@ -121,18 +121,19 @@ class Train:
             more = f" and {len(condition) - 20} more" if len(condition) > 20 else ""
             names = f", in the classes {', '.join(condition.names[:20])}{more}"
         size = " x ".join(map(str, medium.shape))
+        source = os.path.basename(os.path.abspath(self.data))
         card = Card(
             summary=f"{family.__name__} of {medium.kind}, {size}.",
-            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{names}. Where they come from and "
-            "under which licence is for whoever publishes this to say.",
+            data=f"{source}: {len(data):,} items{names}. Where they come from and under which licence is for whoever "
+            "publishes this to say.",
             licence="other",
             trained=how,
         )
         [(exhibit, x)] = draw(model, [samples_exhibit(model)])
         save(model, self.output, card, picture=medium.show(x, exhibit.columns))
         name = self.output if self.output.is_absolute() else Path(".") / self.output
-        shown, source = shlex.quote(f"./{name}" if len(name.parts) == 1 else str(name)), shlex.quote(self.data)
-        print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {source} --write`")
+        shown, given = shlex.quote(f"./{name}" if len(name.parts) == 1 else str(name)), shlex.quote(self.data)
+        print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {given} --write`")
 
     def _medium(self) -> "Modality":
         """The medium of the data, as it is given, or else guessed."""
