@@ -45,7 +45,7 @@ from modalities.data import Batch
 from modalities.images import Images
 from recipes.recipe import machine
 from zoo.nn import convolution, depthwise
-from zoo.training import keep_memory
+from zoo.training.process import keep_memory
 from zoo.variational import nvae
 
 GROUPS, LATENT, SPECTRAL, PROGRESS = 3, 20, 0.01, 0.1

@@ -81,7 +81,7 @@ def _read_header(file: IO[bytes], size: int) -> None:
         raise ValueError(f"it announces {announced} bytes and holds {size - file.tell()}")
 
 
-X, Y = ("x", "images", "data"), ("y", "labels", "targets")
+X, Y = ("x", "images", "data", "arr_0"), ("y", "labels", "targets", "arr_1")
 """What arrays of items and of labels are called, in the order in which they are looked for."""
 SPLIT = ("train", "test", "val")
 

@@ -5,8 +5,8 @@ import math
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -37,37 +37,36 @@ NAMED = ("digits", "photographs", *TORCHVISION)
 
 DIGITS = tuple("0123456789")
 
+SHAPES = {"digits": (1, 8, 8), "photographs": (3, 32, 32)} | {
+    name: (3, 32, 32) if name.startswith("cifar") else (1, 28, 28) for name in TORCHVISION
+}
+"""The channels, heights and widths of the named sets; of photographs, those of patches."""
 
-class Pixels(NamedTuple):
-    """Pictures in memory, of a set whose classes have numbers of their own."""
 
-    pixels: np.ndarray
-    """Bytes of shape [items, height, width] or [items, height, width, 3]."""
-    numbers: np.ndarray
-    """The class of every item."""
-    classes: tuple[str, ...]
-    """What the classes are called."""
+Pixels = tuple[np.ndarray, Listing]
+"""Bytes of shape [items, height, width] or [items, height, width, 3], and what is known of the items."""
 
 
 def named(source: str | Path, split: str, size: tuple[int, int]) -> Pixels | None:
     """A named set, or None if `source` names none; `size` is the height and width of a patch."""
     if source == "digits":
-        return _digits(split)
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        # 0 to 16 in the source.
+        pixels = np.rint(digits.images * 255 / 16).astype(np.uint8)
+        return pixels, _numbered(digits.target, DIGITS, ["train"] * 1500 + ["test"] * 297)
     if source == "photographs":
-        return _photographs(split, *size)
+        return _photographs(*size)
     return _torchvision(str(source), split) if source in TORCHVISION else None
 
 
-def _digits(split: str) -> Pixels:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    chosen = choose_split(["train"] * 1500 + ["test"] * 297, split, "digits", EVERY)
-    # 0 to 16 in the source.
-    return Pixels(np.rint(digits.images[chosen] * 255 / 16).astype(np.uint8), digits.target[chosen], DIGITS)
+def _numbered(numbers: np.ndarray, classes: Sequence[str], splits: Sequence[str] = ()) -> Listing:
+    """What is known of items whose classes have numbers of their own."""
+    return Listing([f"item {i}" for i in range(len(numbers))], [classes[i] for i in numbers], splits, classes=classes)
 
 
-def _photographs(split: str, height: int, width: int) -> Pixels:
+def _photographs(height: int, width: int) -> Pixels:
     from sklearn.datasets import load_sample_images
 
     photographs = np.stack(load_sample_images().images)
@@ -76,8 +75,7 @@ def _photographs(split: str, height: int, width: int) -> Pixels:
         raise MediaError(f"the photographs have 427 x 640 pixels, fewer than the {height} x {width} that are asked for")
     grid = photographs[:, : rows * height, : columns * width].reshape(2, rows, height, columns, width, 3)
     patches = grid.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height, width, 3)
-    chosen = choose_split([""] * len(patches), split, "photographs", EVERY)
-    return Pixels(patches[chosen], np.repeat([0, 1], rows * columns)[chosen], ("china", "flower"))
+    return patches, _numbered(np.repeat([0, 1], rows * columns), ("china", "flower"))
 
 
 def _torchvision(name: str, split: str) -> Pixels:
@@ -85,20 +83,18 @@ def _torchvision(name: str, split: str) -> Pixels:
     import torchvision.datasets
 
     folder = Path(torch.hub.get_dir()).parent / "datasets"
-    sets = []
+    halves = {}
     for part in _halves(name, split):
         try:
-            sets.append(getattr(torchvision.datasets, TORCHVISION[name])(folder, train=part == "train", download=True))
+            data = getattr(torchvision.datasets, TORCHVISION[name])(folder, train=part == "train", download=True)
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0].rstrip(":")
             raise MediaError(
                 f"{name} could not be downloaded to {folder} ({reason}); "
                 "check the network, or give a folder of your own instead of the name"
             ) from error
-    classes = DIGITS if name == "mnist" else tuple(sets[0].classes)
-    return Pixels(
-        np.concatenate([data.data for data in sets]), np.concatenate([data.targets for data in sets]), classes
-    )
+        halves[part] = np.asarray(data.data), np.asarray(data.targets)
+    return _joined(halves, DIGITS if name == "mnist" else tuple(data.classes))
 
 
 def _halves(source: str | Path, split: str) -> list[str]:
@@ -107,13 +103,18 @@ def _halves(source: str | Path, split: str) -> list[str]:
     return [names[i] for i in choose_split(names, split, source, EVERY)]
 
 
+def _joined(halves: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str] | None = None) -> Pixels:
+    """Pictures and class numbers of the halves as one set."""
+    pixels, numbers = (np.concatenate(arrays) for arrays in zip(*halves.values(), strict=True))
+    splits = [part for part, (x, _) in halves.items() for _ in x]
+    return pixels, _numbered(numbers, classes or [str(i) for i in range(numbers.max(initial=0) + 1)], splits)
+
+
 def idx(folder: Path, split: str) -> Pixels | None:
     """MNIST's files in a folder, or None if they are not there. Raises `MediaError` on broken and missing ones."""
     for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
         if _idx_file(place, "train-images-idx3-ubyte") or _idx_file(place, "t10k-images-idx3-ubyte"):
-            pairs = [_idx_pair(place, part.replace("test", "t10k")) for part in _halves(folder, split)]
-            pixels, numbers = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-            return Pixels(pixels, numbers, tuple(str(i) for i in range(numbers.max(initial=0) + 1)))
+            return _joined({part: _idx_pair(place, part.replace("test", "t10k")) for part in _halves(folder, split)})
     return None
 
 
@@ -153,11 +154,24 @@ def _read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def read_arrays(path: Path, selector: str | None, groups: str | None) -> tuple[np.ndarray, Listing]:
-    """The pictures of a .npy or .npz file as bytes [items, height, width] or [items, height, width, 3], and what the
-    file says of them. Raises `MediaError` for other shapes and for numbers of another scale than `to_bytes` knows."""
+def read_arrays(path: Path, selector: str | None, groups: str | None) -> Pixels:
+    """The pictures of a .npy or .npz file. Raises `MediaError` for other shapes and scales than `to_bytes` knows."""
     pictures, listing = read_items(path, selector, groups)
     return np.concatenate([to_bytes(path, x) for x in pictures]), listing
+
+
+def array_shape(path: Path, selector: str | None) -> tuple[int, int, int] | None:
+    """The channels, height and width of pictures in a .npy or .npz file; None where it holds none: those are bytes, or
+    have an axis of 3 colours."""
+    try:
+        pictures, _ = read_items(path, selector, None)
+    except MediaError:
+        return None
+    x = pictures[0]
+    if x.ndim < 3 or not (x.dtype == np.uint8 or x.ndim == 4):
+        return None
+    shape = to_bytes(path, x[:1]).shape
+    return (3 if len(shape) == 4 else 1, *shape[1:3])
 
 
 def to_bytes(path: Path, x: np.ndarray) -> np.ndarray:
@@ -224,6 +238,8 @@ def _table(folder: Path, column: str | None, groups: str | None) -> Listing:
             raise MediaError(f"{archive} cannot be read: {error}") from error
         files = [file if file in members else f"images/{file}" for file in files]
     else:
+        if outside := [file for file in files if ".." in Path(file).parts or Path(file).is_absolute()]:
+            raise MediaError(f"{table} names {outside[0]}, which lies outside of its folder")
         files = [str(folder / file) for file in files]
     labels = columns.get(column or "label", [])
     return Listing(files, labels, columns.get("split", []), columns[groups] if groups else [])

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from modalities import image_sets
 from modalities.data import Arrays, Files, Items, Noise
 from modalities.drawing import contact_sheet, save_picture
 from modalities.modality import MediaError, Modality, check_file
-from modalities.sources import About, class_numbers, split_source
+from modalities.sources import main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+SIDE = 64
+"""The longest side of pictures whose size is guessed."""
 LARGEST = 2**29
 """The most bytes of a picture in an archive: 179 million pixels, of which Pillow reads no more, in three of them."""
 
@@ -58,6 +60,31 @@ class Images(Modality):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
+
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Pictures of 256 levels: grey where all that are looked at are, and as high and as wide as they are, or, where
+        they differ or are larger, with no side above 64."""
+        if source in image_sets.SHAPES:
+            channels, height, width = image_sets.SHAPES[str(source)]
+        else:
+            path, selector = split_source(source, image_sets.NAMED)
+            suffix = main_suffix(path)
+            if path.suffix.lower() in (".npy", ".npz") and not path.is_dir():
+                shape = image_sets.array_shape(path, selector)
+            elif suffix in image_sets.SUFFIXES or (path / "images.zip").is_file():
+                archive, listing = image_sets.listing(path, selector, None)
+                shape = None if archive else _common_shape(listing.items)
+                shape = shape or (3, SIDE, SIDE)
+            else:
+                found = image_sets.idx(path, "train") if path.is_dir() else None
+                shape = None if found is None else (1, *found[0].shape[1:3])
+            if shape is None:
+                return None
+            channels, height, width = shape
+            scale = min(1.0, SIDE / max(height, width))
+            height, width = max(1, round(scale * height)), max(1, round(scale * width))
+        return cls(**{"channels": channels, "height": height, "width": width} | fields)
 
     def load(self, path: str | Path) -> Tensor:
         """Read a picture, a tensor of shape [channels, height, width].
@@ -144,28 +171,21 @@ class Images(Modality):
         if found is None:
             path, selector = split_source(source, image_sets.NAMED)
             if path.suffix.lower() in (".npy", ".npz") and not path.is_dir():
-                pixels, listing = image_sets.read_arrays(path, selector, groups)
-                chosen, numbers, about = listing.choose(path, split, image_sets.EVERY, labels, classes)
-                return self._in_memory(pixels[chosen], numbers, noise).describe(about)
-            found = None if selector else image_sets.idx(path, split)
-            if found is None:
-                archive, listing = image_sets.listing(path, selector, groups)
-                chosen, numbers, about = listing.choose(path, split, image_sets.EVERY, labels, classes)
-                read = self.read if archive is None else functools.partial(_read_packed, self, archive)
-                return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
-        if groups:
+                found = image_sets.read_arrays(path, selector, groups)
+            elif selector is None:
+                found = image_sets.idx(path, split)
+        if found is None:
+            archive, listing = image_sets.listing(path, selector, groups)
+        else:
+            pixels, listing = found
+        if groups and not listing.groups:
             raise MediaError(f"{source} does not say which group an item belongs to")
-        numbers, names = None, None
-        if labels:
-            # A set that numbers its classes itself is known by these numbers, too.
-            numbered = classes is not None and all(map(str.isdecimal, classes))
-            named = [str(i) if numbered else found.classes[i] for i in found.numbers]
-            numbers, names = class_numbers(named, source, classes or found.classes)
-        return self._in_memory(found.pixels, numbers, noise).describe(About(names, None, split))
-
-    def _in_memory(self, pixels: np.ndarray, numbers: list[int] | None, noise: Noise | None) -> Arrays:
-        x = _values(self._fit_all(pixels), self._grey_levels)
-        return Arrays(x, None if numbers is None else torch.tensor(numbers), noise)
+        chosen, numbers, about = listing.choose(source, split, image_sets.EVERY, labels, classes)
+        if found is None:
+            read = self.read if archive is None else functools.partial(_read_packed, self, archive)
+            return Files(read, [listing.items[i] for i in chosen], numbers, noise).describe(about)
+        x = _values(self._fit_all(pixels[chosen]), self._grey_levels)
+        return Arrays(x, None if numbers is None else torch.tensor(numbers), noise).describe(about)
 
     @property
     def _grey_levels(self) -> int:
@@ -199,6 +219,25 @@ def _read_packed(images: Images, archive: Path, name: str) -> Tensor:
 def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
     """An open zip file; one for every process, since forked workers would share the position in the file."""
     return zipfile.ZipFile(path)
+
+
+def _common_shape(files: Sequence[str], looked_at: int = 16) -> tuple[int, int, int]:
+    """The channels, height and width of some pictures evenly spaced over a list; a square as high as the smallest where
+    they differ."""
+    shapes, errors = [], []
+    for name in files[:: -(-len(files) // looked_at)]:
+        try:
+            picture = _read_picture(name, name)
+        except MediaError as error:
+            errors.append(error)
+            continue
+        pixels = np.array(_convert(picture, "RGB"))
+        shapes.append((3 if (pixels != pixels[..., :1]).any() else 1, *pixels.shape[:2]))
+    if not shapes:
+        raise errors[0]
+    channels, smallest = max(c for c, _, _ in shapes), min(min(h, w) for _, h, w in shapes)
+    alike = len({shape[1:] for shape in shapes}) == 1
+    return (channels, *shapes[0][1:]) if alike else (channels, smallest, smallest)
 
 
 def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modalities.fields import check_types
 from modalities.files import write_aside
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 KINDS = {
     "points": "modalities.points:Points",
-    "signals": "modalities.signals:Signals",
     "images": "modalities.images:Images",
+    "signals": "modalities.signals:Signals",
     "latents": "modalities.latents:Latents",
     "meshes": "modalities.meshes:Meshes",
 }
@@ -30,6 +30,11 @@ KINDS = {
 
 class MediaError(ValueError):
     """A file or an array that an adapter cannot take. The message names it and says what was expected and what came."""
+
+    def __init__(self, message: str) -> None:
+        # The name of a file may hold what a terminal would obey, and what no terminal can print.
+        escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(escaped)
 
 
 def check_file(path: str | Path) -> None:
@@ -77,7 +82,7 @@ class Modality:
     def __post_init__(self) -> None:
         """Refuse fields of another type than the adapter says. An adapter that checks more calls this first."""
         with suppress(NameError):  # types that a program's own adapter does not import
-            check_types(type(self), {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+            check_types(type(self), self._fields())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -163,6 +168,16 @@ class Modality:
         """
         raise TypeError(f"{type(self).__name__} has no data sets")
 
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """The adapter of a source's items, by its files and what the first of them hold; None where they are of another
+        medium, as far as that can be seen.
+
+        `fields` of the adapter are taken as they are; the others are guessed: see `guess`. Raises `MediaError` for a
+        source that cannot be read.
+        """
+        return None
+
     def collate(self, items: "Sequence[Tensor]") -> "tuple[Tensor, Tensor | None]":
         """Items as a batch. Of a ragged medium they are padded at the end with zeros to the longest, and the second
         value holds their lengths, shape [batch]; else it is None. Raises `MediaError` where the shapes differ."""
@@ -226,16 +241,19 @@ class Modality:
 
     def config(self) -> dict[str, Any]:
         """The JSON form of this adapter: its kind and its scalar fields."""
-        return {"kind": self.kind} | self._fields(tensors=False)
+        return {"kind": self.kind} | {name: x for name, x in self._fields().items() if not _is_tensor(x)}
 
     def arrays(self) -> "dict[str, Tensor]":
         """The fields that are tensors, which a checkpoint stores beside the weights."""
-        return self._fields(tensors=True)
+        return {name: x for name, x in self._fields().items() if _is_tensor(x)}
 
-    def _fields(self, tensors: bool) -> dict[str, Any]:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        # Told apart without importing torch.
-        return {name: x for name, x in fields.items() if hasattr(x, "is_floating_point") == tensors}
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+def _is_tensor(value: object) -> bool:
+    """Told without importing torch."""
+    return hasattr(value, "is_floating_point")
 
 
 OWN: dict[str, type[Modality]] = {}
@@ -250,6 +268,31 @@ def adapter(kind: str) -> type[Modality]:
         raise ValueError(f"unknown medium {kind!r}; this version knows {', '.join(sorted([*KINDS, *OWN]))}")
     module, name = KINDS[kind].split(":")
     return getattr(importlib.import_module(module), name)
+
+
+def guess(source: str | Path, kind: str | None = None, **fields: Any) -> Modality:
+    """The medium of a named set or of the user's own files, as each adapter's `suiting` sees it, or of one `kind`.
+
+    Raises `MediaError` where no medium suits.
+    """
+    kinds = [kind] if kind else [*KINDS, *OWN]
+    errors = []
+    places = [Path(str(source)).expanduser(), Path(str(source).rpartition(":")[0]).expanduser()]
+    there = any(place.exists() for place in places if place.name)
+    for name in kinds:
+        try:
+            found = adapter(name).suiting(source, **fields)
+        except MediaError as error:  # also where it is a named set of another medium
+            errors.append(error)
+        else:
+            if found is not None:
+                return found
+    if errors and not there:
+        raise MediaError(f"{str(source)!r} is neither a file or folder nor a named set of any medium")
+    if errors:
+        raise errors[0]
+    tried = f"are no {kind}, as far as can be seen" if kind else f"suit none of {', '.join(kinds)}"
+    raise MediaError(f"the items of {source} {tried}; give the medium and its size")
 
 
 def stack(items: "Sequence[Tensor]") -> "Tensor":

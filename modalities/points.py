@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, split_source
-from modalities.tables import is_number, pick_columns, read_table, to_numbers, write_table
+from modalities.sources import Listing, main_suffix, split_source
+from modalities.tables import LABELS, SUFFIXES, is_number, is_time, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -55,6 +55,21 @@ class Points(Modality):
     @property
     def steps(self) -> int:
         return 33 if self.dimensions == 2 else 0
+
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Points of a synthetic family, or of a table of one or two columns of numbers and no times."""
+        if source in DENSITIES:
+            return cls(**{"dimensions": DENSITIES[str(source)]().dimensions} | fields)
+        path, selector = split_source(source, tuple(DENSITIES))
+        if main_suffix(path) not in SUFFIXES or path.is_dir():
+            return None
+        header, rows = read_table(path)
+        columns = list(zip(*rows, strict=True))
+        numeric = [i for i, column in enumerate(columns) if any(map(is_number, column))]
+        timed = any(2 * sum(map(is_time, column)) > len(rows) for column in columns)
+        count = len(selector.split(",")) if selector and set(selector.split(",")) <= set(header) else len(numeric)
+        return cls(**{"dimensions": count} | fields) if count in (1, 2) and not timed else None
 
     def load(self, path: str | Path) -> Tensor:
         """Read one point, a tensor of shape [dimensions], from a .csv file with one row; `dataset` reads tables.
@@ -117,8 +132,8 @@ class Points(Modality):
             the name of a synthetic family of as many dimensions, 10,000 points to train and 2,000 to test, always the
                 same ones: "two-gaussians" in one dimension; "eight-gaussians", "grid", "two-moons", "ring", "spiral",
                 "checkerboard" in two. These have no labels and need no network.
-            a .csv, .tsv or .txt table (see `modalities.tables.read_table`) with as many columns of numbers; the first
-                column of text, if there is one, gives the labels.
+            a .csv, .tsv or .txt table (see `modalities.tables.read_table`) with as many columns of numbers; the column
+                called label, class or target gives the labels, or else the first of text, if there is one.
             "file.csv:a,b": the columns a and b alone, by name or by number from 1; "file.csv:word": the rows with that
                 word in a column of text.
         `split` is "train", "test" or "all"; every fifth row of a table is for tests, or with `groups` every fifth group
@@ -147,8 +162,11 @@ class Points(Modality):
         """The points of a table, and what it says of them."""
         header, rows = read_table(path)
         group = pick_columns(path, header, groups)[0] if groups else None
-        numeric = [i for i in range(len(header)) if i != group and any(is_number(row[i]) for row in rows)]
-        text = [i for i in range(len(header)) if i not in (*numeric, group)]
+        label = next((i for i, name in enumerate(header) if name.lower() in LABELS), None)
+        rest = [i for i in range(len(header)) if i not in (group, label)]
+        numeric = [i for i in rest if any(is_number(row[i]) for row in rows)]
+        text = [i for i in rest if i not in numeric and not all(is_time(row[i]) for row in rows)]
+        text = text if label is None else [label, *text]
         named = [] if selector is None else [row for row in rows if selector in [row[i] for i in text]]
         if named and selector not in header:
             rows = named

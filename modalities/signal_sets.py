@@ -4,15 +4,15 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from modalities.arrays import label_names, npz_names, read_items, read_npy, read_npz
 from modalities.modality import MediaError, check_file
 from modalities.sources import Listing, list_files
+from modalities.tables import LABELS, is_number, is_time, pick_columns, read_table, to_float32, to_numbers, to_seconds
 from modalities.tables import SUFFIXES as TABLES
-from modalities.tables import is_number, is_time, pick_columns, read_table, to_numbers, to_seconds
 
 SUFFIXES = (*TABLES, ".npy")
 """The files of one series or one recording."""
@@ -23,8 +23,8 @@ EVERY = 5
 MISSING = ("", "nan", "na", "n/a", "null", "none", "?")
 """What stands in a recording where nothing was measured, in small letters."""
 
-LABELS = ("label", "class", "target", "y")
-"""What the column of labels of a table is called, in small letters."""
+MOST_CHANNELS = 16
+"""A table of more columns of numbers is taken to have a row a series, where nothing else is said."""
 
 
 class Recording(NamedTuple):
@@ -129,7 +129,9 @@ def _gaps(path: Path, cells: Sequence[str], rate: float | None) -> np.ndarray:
         raise MediaError(f"{path}, row {row}: the time {cells[row - 1]} is not after the one before; sort the rows")
     usual = float(np.median(steps))
     if rate is not None and not math.isclose(1 / usual, rate, rel_tol=0.01):
-        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it")
+        raise MediaError(
+            f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it or change rate"
+        )
     return steps > 1.5 * usual
 
 
@@ -173,6 +175,50 @@ def read_windows(
     return x, Listing([f"window {i}" for i in range(len(x))], labels, splits, groups)
 
 
+def suitable_fields(path: Path, selector: str | None) -> dict[str, Any]:
+    """The channels, the length and, where times say it, the rate of the series of a source, or of windows of it."""
+    pair = _find_pair(path) if path.is_dir() else {}
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".npy", ".ts"):
+        x, _ = read_series(path, selector, None, 0)
+        return {"channels": x.shape[1], "length": x.shape[2]}
+    if path.is_dir() and not pair:
+        first, second = ([*list_files(path, SUFFIXES).items] * 2)[:2]
+        found = _recording_fields(Path(first), selector)
+        alike = found["steps"] == _recording_fields(Path(second), selector)["steps"] and selector is None
+        return {"channels": found["channels"], "length": found["steps"] if alike else found["length"]}
+    names, rows = read_table(next(iter(pair.values()), path))
+    if selector is None and (pair or len(names) > MOST_CHANNELS):
+        labelled = [i for i in range(len(names)) if not any(is_number(row[i]) for row in rows)]
+        labelled += [i for i, name in enumerate(names) if name.lower() in LABELS]
+        counted = all(is_number(row[0]) and float(row[0]).is_integer() for row in rows)
+        return {"channels": 1, "length": len(names) - bool(labelled or (counted and pair))}
+    found = _recording_fields(path, selector)
+    return {"channels": found["channels"], "length": found["length"], "rate": found["rate"]}
+
+
+def _recording_fields(path: Path, selector: str | None) -> dict[str, Any]:
+    """The channels of a recording, its steps, a length of windows for it, and its rate, None where no times say it."""
+    if path.suffix.lower() == ".npy":
+        channels, steps = np.atleast_2d(read_npy(path)).shape
+        return {"channels": channels, "steps": steps, "length": _window(steps), "rate": None}
+    names, rows = read_table(path)
+    cells = list(zip(*rows, strict=True))
+    times = [i for i, column in enumerate(cells) if 2 * sum(map(is_time, column)) > len(rows)]
+    numeric = [i for i, column in enumerate(cells) if i not in times and any(map(is_number, column))]
+    chosen = pick_columns(path, names, selector) if selector else numeric
+    rate = None
+    if times and len(rows) > 1:
+        usual = float(np.median(np.diff(to_seconds(path, cells[times[0]]))))
+        rate = 1 / usual if usual > 0 else None
+    return {"channels": len(chosen), "steps": len(rows), "length": _window(len(rows)), "rate": rate}
+
+
+def _window(steps: int) -> int:
+    """128, or the largest power of two that leaves twenty windows, at least 8."""
+    return max(8, min(128, 2 ** int(math.log2(max(1, steps / 20)))))
+
+
 def holds_series(path: Path, channels: int, length: int) -> bool:
     """Whether a source is an archive of series or a table with a row a series, rather than a recording or a folder."""
     if path.is_dir():
@@ -210,13 +256,6 @@ def read_series(path: Path, selector: str | None, groups: str | None, length: in
             expected = "real numbers of shape [items, channels, time], alike in all splits"
             raise MediaError(f"{path}: expected {expected}, got {x.dtype} of {list(x.shape)}")
     return np.concatenate([to_float32(path, x) for x in items]), listing
-
-
-def to_float32(path: Path, x: np.ndarray) -> np.ndarray:
-    """Real numbers as float32. Raises `MediaError` where one is beyond its range."""
-    if x.dtype == np.float64 and x.size and np.abs(x[np.isfinite(x)]).max(initial=0) > np.finfo(np.float32).max:
-        raise MediaError(f"{path} holds {np.nanmax(np.abs(x)):.4g}, beyond the range of float32; change the unit")
-    return x.astype(np.float32)
 
 
 def _find_pair(folder: Path) -> dict[str, Path]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from modalities.data import Arrays, Files, Items
 from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
-from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows, to_float32
-from modalities.sources import Listing, list_files, split_source
-from modalities.tables import read_table, to_numbers, write_table
+from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows, suitable_fields
+from modalities.sources import Listing, list_files, main_suffix, split_source
+from modalities.tables import read_table, to_float32, to_numbers, write_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,6 +72,17 @@ class Signals(Modality):
     def shape(self) -> tuple[int, int]:
         return self.channels, self.length
 
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Series of an archive or a table, as they are, or windows of a recording: of 128 steps, or fewer where that
+        leaves less than 20 of them."""
+        if source in NAMED:
+            return cls(**dict[str, Any](length=256, rate=360.0, unit="mV") | fields)
+        path, selector = split_source(source, NAMED)
+        if main_suffix(path) not in (*SUFFIXES, ".npz", ".ts"):
+            return None
+        return cls(**suitable_fields(path, selector) | fields)
+
     def load(self, path: str | Path) -> Tensor:
         """Read a series, a tensor of shape [channels, time].
 
@@ -100,7 +111,7 @@ class Signals(Modality):
         if x.shape[1:] != self.shape:
             raise MediaError(
                 f"{source} has {x.shape[1]} channels of {x.shape[2]} steps, expected {self.channels} of {self.length}; "
-                f"cut or resample it, or use Signals(channels={x.shape[1]}, length={x.shape[2]})"
+                f"cut it by a `stride`, resample it, or use Signals(channels={x.shape[1]}, length={x.shape[2]})"
             )
         bad = np.argwhere(~np.isfinite(x))
         if len(bad):
@@ -130,6 +141,10 @@ class Signals(Modality):
             write_table(path, [f"channel {i}{unit}" for i in range(self.channels)], batch[0].T)
         else:
             raise MediaError(f"{path}: a .csv file holds one series, got a batch; name a folder or a .npy file")
+
+    @property
+    def steps(self) -> int:
+        return 5  # axes that can be read
 
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """Line plots of a batch [batch, channels, time] on common axes, one panel a series, one line a channel."""
@@ -195,28 +210,18 @@ class Signals(Modality):
         if source == "synthetic-beats":
             series, wide = synthetic_beats(2000, self.length, self.channels, torch.Generator().manual_seed(0))
             x, listing = series.numpy(), Listing(["a beat"] * 2000, ["wide" if i else "normal" for i in wide])
-            return self._choose(x, listing, source, split, labels, classes)
-        path, selector = split_source(source, NAMED)
-        if stride is None and (selector is None or path.suffix.lower() == ".npz") and holds_series(path, *self.shape):
-            x, listing = read_series(path, selector, groups, self.length)
-        elif stride is None and selector is None and path.is_dir():
-            listing = list_files(path, SUFFIXES, groups)
-            chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
-            return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
         else:
-            columns = Columns(selector, self.channels, self.rate, labels, groups)
-            x, listing = read_windows(path, columns, self.length, stride or self.length, split)
-        return self._choose(x, listing, source, split, labels, classes)
-
-    def _choose(
-        self,
-        x: np.ndarray | Sequence[np.ndarray],
-        listing: Listing,
-        source: str | Path,
-        split: str,
-        labels: bool,
-        classes: Sequence[str] | None,
-    ) -> Items:
+            path, selector = split_source(source, NAMED)
+            whole = stride is None and (selector is None or path.suffix.lower() == ".npz")
+            if whole and holds_series(path, *self.shape):
+                x, listing = read_series(path, selector, groups, self.length)
+            elif whole and path.is_dir():
+                listing = list_files(path, SUFFIXES, groups)
+                chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
+                return Files(self.load, [listing.items[i] for i in chosen], numbers).describe(about)
+            else:
+                columns = Columns(selector, self.channels, self.rate, labels, groups)
+                x, listing = read_windows(path, columns, self.length, stride or self.length, split)
         chosen, numbers, about = listing.choose(source, split, EVERY, labels, classes)
         items = self._checked(np.stack([x[i] for i in chosen]), source)
         return Arrays(items, None if numbers is None else torch.tensor(numbers)).describe(about)

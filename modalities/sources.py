@@ -49,6 +49,8 @@ class Listing:
     """The splits they belong to, likewise."""
     groups: Sequence[str] = ()
     """The persons, recordings or days they belong to, where these were asked for."""
+    classes: Sequence[str] = ()
+    """The names of all classes, where the source itself numbers them."""
 
     def choose(
         self, source: str | Path, split: str, every: int, labels: bool, classes: Sequence[str] | None = None
@@ -70,6 +72,8 @@ class Listing:
             if both:
                 warnings.warn(f"{source} has items of {min(both)} in several splits, as it sets them", stacklevel=3)
         chosen = choose_split(splits, split, source, every)
+        if not chosen:
+            raise MediaError(f"{source} has {len(splits)} items, and none for {split!r}: give more, or take 'all'")
         groups = tuple(self.groups[i] for i in chosen) if self.groups else None
         if not labels:
             return chosen, None, About(None, groups, split)
@@ -77,7 +81,11 @@ class Listing:
             raise MediaError(f"{source} has no labels: a folder for every class gives some, or a column of a table")
         if "" in self.labels:
             raise MediaError(f"{self.items[self.labels.index('')]} has no label, and other items of {source} have one")
-        numbers, names = class_numbers(self.labels, source, classes)
+        named = self.labels
+        if self.classes and classes and all(map(str.isdecimal, classes)):
+            # A set that numbers its classes itself is known by these numbers, too.
+            named = [str(self.classes.index(label)) for label in named]
+        numbers, names = class_numbers(named, source, classes or self.classes)
         return chosen, [numbers[i] for i in chosen], About(names, groups, split)
 
 
@@ -109,6 +117,7 @@ def choose_split(splits: Sequence[str], split: str, source: str | Path, every: i
     if not present and split in ("train", "test"):
         return [i for i in range(len(splits)) if (i % every == every - 1) == (split == "test")]
     if split == "test" and "test" not in present and "val" in present:
+        warnings.warn(f"{source} has no items for tests; those of its validation take their place", stacklevel=3)
         split = "val"
     if split not in present:
         known = ", ".join(sorted((present or {"train", "test"}) | {"all"}))
@@ -133,6 +142,8 @@ def class_numbers(
         raise MediaError(f"{source} has items of the class {unknown[0]!r}; the classes are {', '.join(names)}")
     if len(names) == 1:
         warnings.warn(f"all items of {source} are of one class, {names[0]!r}", stacklevel=3)
+    elif len(labels) == len(found) > 10:
+        warnings.warn(f"every item of {source} is of a class of its own: these may be names, not classes", stacklevel=3)
     number = {name: i for i, name in enumerate(names)}
     return [number[label] for label in labels], names
 
@@ -169,6 +180,18 @@ def list_files(folder: Path, suffixes: Sequence[str], groups: str | None = None)
     parts, splits = _without_splits(folder, [path.relative_to(folder).parts for path in paths])
     labels = [part[0] if len(part) > 1 else "" for part in parts]
     return Listing([str(path) for path in paths], labels, splits, _groups(folder, paths, groups))
+
+
+def main_suffix(path: Path) -> str:
+    """The ending of a file, or the commonest one of the files in a folder, in small letters."""
+    if not path.is_dir():
+        return path.suffix.lower()
+    counts = Counter[str]()
+    for _, folders, files in os.walk(path, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        kept = [name for name in files if not name.startswith(".") and not COMPANIONS.fullmatch(name.lower())]
+        counts.update(Path(name).suffix.lower() for name in kept)
+    return max(counts, key=lambda suffix: (counts[suffix], suffix), default="")
 
 
 def _refuse(error: OSError) -> None:

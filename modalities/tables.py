@@ -18,6 +18,9 @@ from modalities.modality import MediaError, check_file
 SUFFIXES = (".csv", ".tsv", ".txt")
 """The files that count as tables."""
 
+LABELS = ("label", "class", "target")
+"""What the column of labels of a table is called, in small letters."""
+
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
 
@@ -99,12 +102,15 @@ def _is_header(path: Path, rows: list[list[str]]) -> bool:
     if not any(map(is_number, first)):
         return not any(map(is_time, first))
     counted = first[1:] if first[0] == "" else first  # the column of row numbers has no name
-    if len(first) < 2 or not others or counted != [str(i) for i in range(len(counted))]:
+    whole = [cell.isdecimal() for cell in counted]
+    if len(first) < 2 or not others or not all(whole):
         return False
-    if all(cell.lstrip("+-").isdecimal() for row in others for cell in row if is_number(cell)) and first[0] != "":
+    taken = counted == [str(i) for i in range(len(counted))]
+    if first[0] != "" and any(all(cell.lstrip("+-").isdecimal() for cell in row if is_number(cell)) for row in others):
         return False
-    warnings.warn(f"{path}: the first row, {', '.join(first[:3])} and so on, was taken for a header", stacklevel=2)
-    return True
+    what = "taken for a header" if taken else "read as numbers; if it is a header, give it words"
+    warnings.warn(f"{path}: the first row, {', '.join(first[:3])} and so on, was {what}", stacklevel=2)
+    return taken
 
 
 def is_number(cell: str) -> bool:
@@ -148,7 +154,22 @@ def to_numbers(
         cell = rows[row][column]
         if cell.lower() not in missing:
             raise MediaError(f"{path}, row {row + 1}, column {names[column]}: expected a finite number, got {cell!r}")
-    return values.astype(np.float32)
+    return to_float32(path, values, axis=0)
+
+
+def to_float32(path: Path, x: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Real numbers as float32. Raises `MediaError` where one is beyond its range, and warns where numbers that are far
+    from 0, compared with how much they differ, lose what tells them apart; with an `axis` they differ along it."""
+    known = np.where(np.isfinite(x), x, 0) if x.dtype.kind == "f" else x
+    if x.size and np.abs(known).max() > np.finfo(np.float32).max:
+        raise MediaError(f"{path} holds {np.abs(known).max():.4g}, beyond the range of float32; change the unit")
+    rounded = x.astype(np.float32)
+    if x.dtype.itemsize >= 4 and x.dtype != np.float32 and x.size:
+        error = np.abs(np.where(np.isfinite(x), rounded, 0) - known).max(axis)
+        if ((error > 1e-3 * known.std(axis)) & (known.max(axis) > known.min(axis))).any():
+            what = "its numbers are so far from 0 that float32 rounds their differences; subtract what they share"
+            warnings.warn(f"{path}: {what}", stacklevel=3)
+    return rounded
 
 
 def pick_columns(path: Path, names: Sequence[str], wanted: str) -> list[int]:

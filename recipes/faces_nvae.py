@@ -26,12 +26,13 @@ from torch import Tensor
 from modalities.data import batches, hold
 from modalities.face_sets import brightness, read_attributes
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, Settings, arguments, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, finish, run, seeded, trained
 from zoo.card import Card
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions, show_sliders
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw, scales
 from zoo.linear.pca import PCA
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 from zoo.walks import Z
@@ -95,6 +96,7 @@ def main(config: Config) -> None:
         figures=tuple(found.figures),
         paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020.",
         trained=trained(config, config.nvae, done),
+        temperature=0.7,
     )
     finish(config, model, "nvae", card, notes, pictures)
 

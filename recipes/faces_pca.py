@@ -87,6 +87,7 @@ def main(config: Config) -> None:
         figures=tuple(figures),
         paper="Hotelling, Analysis of a Complex of Statistical Variables into Principal Components, 1933.",
         trained=trained,
+        temperature=0.7,
     )
     publish(config, pca, "pca", card, pictures["samples"])
     card = Card(

@@ -21,12 +21,13 @@ from torch import Tensor
 from modalities.data import batches, hold
 from modalities.face_sets import brightness, read_attributes
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, finish, run, seeded, trained
 from zoo.card import Card
 from zoo.evaluation.attributes import learn_directions, linear_probe, measure_directions, show_sliders
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.linear.principal import principal_axes
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 from zoo.walks import Z
@@ -87,6 +88,7 @@ def main(config: Config) -> None:
         figures=tuple(figures),
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
         trained=trained(config, config.vae, done),
+        temperature=0.5,
     )
     finish(config, vae, "vae", card, notes, pictures)
 

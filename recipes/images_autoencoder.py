@@ -34,13 +34,14 @@ from torch import Tensor
 from modalities.data import Arrays, Batch, Items, batches
 from modalities.drawing import render
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, Settings, arguments, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, finish, run, seeded, trained
 from zoo.card import Card, Figure
 from zoo.evaluation.classifier import Classifier
 from zoo.evaluation.probe import choose_labelled, linear_probe, standardise
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA
 from zoo.model import Latent
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, Settings, arguments, finish, published, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, finish, published, run, seeded, trained
 from zoo.card import Card
 from zoo.evaluation.likelihood import advantage
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw, scales
 from zoo.hub import load
 from zoo.model import Explicit
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from modalities import Modality
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seconds, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, finish, published, run, seconds, seeded, trained
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.model import Autoregressive
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -32,6 +32,7 @@ from zoo.card import Card
 from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
 from zoo.hub import load
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 
 OORD = "Van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks, 2016."

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from modalities.data import batches
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, finish, published, run, seeded, trained
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.card import Card
 from zoo.evaluation.receptive_field import draw_receptive_fields
 from zoo.evaluation.suite import evaluate
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 
 SIZES: type = settings(PixelRNN, width=16, layers=3, head=32)

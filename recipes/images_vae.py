@@ -20,9 +20,10 @@ from torch import Tensor
 from modalities.data import batches
 from modalities.drawing import beside
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, published, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, finish, published, run, seeded, trained
 from zoo.card import Card
 from zoo.evaluation.suite import evaluate
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE

@@ -22,13 +22,14 @@ from modalities import MediaError
 from modalities.data import Items, batches
 from modalities.drawing import beside
 from modalities.images import Images
-from recipes.recipe import Pictures, Recipe, arguments, finish, made, run, seeded, settings
+from recipes.recipe import Pictures, Recipe, finish, made, run, seeded
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.card import Card
 from zoo.conditions import Classes
 from zoo.evaluation.samples import head
 from zoo.evaluation.suite import evaluate
 from zoo.latent_prior import LatentPrior
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.vq import VQVAE
 

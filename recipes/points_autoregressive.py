@@ -21,10 +21,11 @@ from modalities.data import Arrays
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.points import Points, draw_densities
-from recipes.recipe import Pictures, Recipe, arguments, publish, report, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, publish, report, run, seeded, trained
 from zoo.autoregressive.made import MADE
 from zoo.card import Card, Figure
 from zoo.evaluation.suite import evaluate
+from zoo.settings import arguments, settings
 from zoo.training import Run, TrainingConfig, train
 
 SIZES: type = settings(MADE, components=16)

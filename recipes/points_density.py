@@ -27,13 +27,14 @@ from modalities.data import batches
 from modalities.densities import DENSITIES, Density
 from modalities.drawing import render
 from modalities.points import Points, draw_densities
-from recipes.recipe import Pictures, Recipe, arguments, made, publish, report, run, seconds, seeded, settings
+from recipes.recipe import Pictures, Recipe, made, publish, report, run, seconds, seeded
 from zoo.baselines import Clusters, GaussianMixture, KernelDensity, k_means
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import GenerativeModel, Latent
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.autoencoder import Autoencoder
 from zoo.variational.vae import VAE

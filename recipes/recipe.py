@@ -1,7 +1,7 @@
 """What every recipe shares: its command line, its flags, what is known of the data, and its folder of results.
 
 The flags of a recipe are the fields of its `Config`: those of `Recipe`, the arguments of the model's constructor, which
-`settings` makes fields of and `arguments` takes out again, and its own.
+`zoo.settings.settings` makes fields of and `arguments` takes out again, and its own.
 """
 
 import dataclasses
@@ -82,30 +82,6 @@ class Recipe:
         """What the checkpoint is called."""
         data = Path(self.source).stem if Path(self.data).expanduser().is_file() else self.source
         return self.name or f"{family}-{re.sub(r'[^A-Za-z0-9_.]+', '-', data)}"
-
-
-def settings(family: Callable[..., object], *fixed: str, **defaults: object) -> type:
-    """The arguments of a family's or a medium's constructor as a dataclass whose fields are flags, but for medium,
-    condition, and those that are `fixed`: the recipe gives them itself.
-
-    `defaults` stand in the place of the constructor's own; `--help` shows what the class's docstring says of each.
-    """
-    signature = inspect.signature(family)
-    fields = [
-        (name, parameter.annotation, dataclasses.field(default=defaults.pop(name, parameter.default)))
-        for name, parameter in signature.parameters.items()
-        if name not in ("modality", "condition", *fixed)
-    ]
-    if defaults:
-        raise TypeError(f"{family.__name__} has no arguments {', '.join(defaults)}")
-    described = {"__doc__": family.__doc__}
-    return dataclasses.make_dataclass(f"{family.__name__}Settings", fields, frozen=True, namespace=described)
-
-
-def arguments(family: Callable[..., object], config: object) -> Settings:
-    """The constructor's arguments out of a configuration that `settings` gave its fields to."""
-    names = inspect.signature(family).parameters
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def check(config: Any) -> None:
@@ -243,6 +219,8 @@ def publish(
         if not half:
             raise
         save(model, folder, card, picture=picture)
+    if (CHECKPOINTS / folder.name).is_dir():
+        print(f"{folder.name} is also the name of a bundled model: load this one by its path, {folder}")
     if recipe.push:
         print(push(folder, recipe.push))
     return folder

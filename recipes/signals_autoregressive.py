@@ -23,12 +23,13 @@ from torch import Tensor
 
 from modalities.drawing import render
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Pictures, Recipe, Settings, arguments, bundled, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, bundled, finish, run, seeded, trained
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.card import Card
 from zoo.evaluation.samples import subset
 from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra, peak_height
 from zoo.evaluation.suite import evaluate
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 
 SERIES: type = settings(Signals, length=256, rate=360.0, unit="mV")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Pictures, Recipe, Settings, arguments, bundled, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, Settings, bundled, finish, run, seeded, trained
 from zoo.card import Card
 from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.neighbours import nearest
@@ -37,6 +37,7 @@ from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra
 from zoo.evaluation.suite import evaluate
 from zoo.hierarchy import redraw
 from zoo.model import Variational
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.nvae import NVAE
 
@@ -164,6 +165,8 @@ def draw(config: Config, nvae: NVAE, real: dict[str, Tensor], drawn: dict[str, T
     try:
         classes = one_of_each(medium.dataset(config.data, labels=True))
     except MediaError:  # no labels
+        return pictures
+    if len(classes) < 2:
         return pictures
     walk = nvae.interpolate(classes[:1].expand_as(classes[1:]), classes[1:], 6)
     return pictures | {"interpolations": show(walk.flatten(0, 1), 6)}

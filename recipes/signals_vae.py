@@ -21,11 +21,12 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.signals import Signals
-from recipes.recipe import Pictures, Recipe, arguments, finish, run, seeded, settings, trained
+from recipes.recipe import Pictures, Recipe, finish, run, seeded, trained
 from zoo.card import Card
 from zoo.evaluation.samples import one_of_each, subset
 from zoo.evaluation.signals import compare, draw_spectra
 from zoo.evaluation.suite import evaluate
+from zoo.settings import arguments, settings
 from zoo.training import TrainingConfig, train
 from zoo.variational.vae import VAE
 
@@ -95,6 +96,8 @@ def draw(config: Config, vae: VAE, real: dict[str, Tensor], drawn: dict[str, Ten
     try:
         ends = one_of_each(medium.dataset(config.data, labels=True))
     except MediaError:  # no labels
+        return pictures
+    if len(ends) < 2:
         return pictures
     walk = vae.interpolate(ends[:1].expand_as(ends[1:]), ends[1:], 6)
     return pictures | {"interpolations": show(walk.flatten(0, 1), 6)}

@@ -2,8 +2,9 @@
 
 import multiprocessing
 import os
+import random
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,31 @@ def refusal(work: Callable[[], object], name: str) -> str:
     assert error in ("MediaError", "CheckpointError"), f"{name}: {error or 'it returned'} {words}"
     assert name in words and "\n" not in words and len(words) < 1000, words
     return words
+
+
+def mutations(data: bytes, n: int, seed: int = 0) -> Iterator[bytes]:
+    """The content of a file, changed in a few places: other bits, numbers beyond all bounds, pieces lost or twice."""
+    generator = random.Random(seed)
+    beyond = [b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\xff" * 8, b"\0" * 7 + b"\x7f"]
+    words = [b"nan ", b"1e99", b"-1 ", b"9999999999", b"1_0", b"\n", b" ", b"-", b"\0"]
+    for _ in range(n):
+        changed = bytearray(data)
+        for _ in range(generator.choice([1, 1, 2, 5])):
+            at = generator.randrange(len(changed) or 1)
+            length = generator.choice([1, 4, 16, len(changed)])
+            part = generator.choice(beyond + words)
+            match generator.choice(["bit", "lose", "repeat", "replace", "insert"]):
+                case "bit" if changed:
+                    changed[at] ^= 1 << generator.randrange(8)
+                case "lose":
+                    del changed[at : at + length]
+                case "repeat":
+                    changed[at:at] = changed[at : at + min(length, 64)]
+                case "replace":
+                    changed[at : at + len(part)] = part
+                case "insert":
+                    changed[at:at] = part
+        yield bytes(changed)
 
 
 def _run(work, memory, pipe):

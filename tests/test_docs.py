@@ -46,6 +46,16 @@ def photos(tmp_path):
 
 
 @pytest.fixture
+def sensor(tmp_path):
+    """A user's recording of a day, a row a minute."""
+    from datetime import datetime, timedelta
+
+    times = [datetime(2024, 5, 1) + timedelta(minutes=i) for i in range(2000)]
+    rows = [f"{time.isoformat()},{i % 60},{i % 7}" for i, time in enumerate(times)]
+    (tmp_path / "sensor.csv").write_text("\n".join(["time,temperature,humidity", *rows]), encoding="utf-8")
+
+
+@pytest.fixture
 def scans(tmp_path):
     """A user's folder of five meshes in correspondence."""
     from modalities.meshes import Meshes
@@ -55,7 +65,7 @@ def scans(tmp_path):
 
 
 @pages
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub, photos, scans):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub, photos, scans, sensor):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_reader")
     scope = {"__name__": "snippet"}
@@ -143,7 +153,7 @@ def test_the_citation_is_of_this_version_and_the_changes_tell_of_it():
     assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_script_of_own_files_runs_on_two_processes(tmp_path, monkeypatch, hub, photos, scans):
+def test_the_script_of_own_files_runs_on_two_processes(tmp_path, monkeypatch, hub, photos, scans, sensor):
     script = "\n".join(code for _, code in blocks(ROOT / "docs" / "own-files.md", "python"))
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_TOKEN": "hf_of_the_reader"}

@@ -40,8 +40,8 @@ class _Mixture(Explicit, Fitted):
     def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64."""
         self.prepare_condition(condition, len(x), generator)
-        flat = self.check_items(x).double().flatten(1)
-        return torch.cat([torch.logsumexp(self._log_joint(part), 1) for part in flat.split(CHUNK)])
+        parts = self.check_items(x).split(CHUNK)
+        return torch.cat([torch.logsumexp(self._log_joint(part.double().flatten(1)), 1) for part in parts])
 
     @torch.no_grad()
     def sample(
@@ -114,7 +114,7 @@ class GaussianMixture(_Mixture):
             raise ValueError("the weights must sum to 1, and the diagonals of scale must be above 0")
 
     @classmethod
-    def fit(cls, data: "Tensor | Items", modality: Modality, *, components: int, seed: int = 0) -> Self:
+    def fit(cls, data: "Tensor | Items", modality: Modality, *, components: int = 8, seed: int = 0) -> Self:
         """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed.
 
         Every element counts in its standard deviations, so that units change nothing but the unit of the density; 1e-6

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from modalities.files import write_aside
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-CARD, PICTURE = "README.md", "samples.png"
+CARD, PICTURE, DATA = "README.md", "samples.png", "data.png"
 
 DETAILS = ("unit", "kind", "error", "published", "source")
 """The fields of a `Figure` that the Hub's form of a result has no place for; they travel as the metric's arguments."""
@@ -79,6 +79,7 @@ class Card:
         figures: what was measured.
         paper: authors, title, year.
         trained: how long and on what machine.
+        temperature: at which samples of the model are worth looking at; the gallery draws them there.
     """
 
     summary: str
@@ -87,6 +88,7 @@ class Card:
     figures: tuple[Figure, ...] = field(default=())
     paper: str = ""
     trained: str = ""
+    temperature: float = 1.0
 
 
 TEMPLATE = """\
@@ -97,15 +99,17 @@ TEMPLATE = """\
 # {{ name }}
 
 {{ card.summary }}
-{% if picture %}
-![Samples of {{ name }}]({{ picture }})
-{% endif %}
+{% for title, file in pictures %}
+
+![{{ title }}]({{ file }})
+{% endfor %}
+
 ```python
 from zoo import load
 model = load("{{ name }}")
 ```
 
-`model.sample(16)` draws {{ medium }}; `model.modality.save` writes them to files.
+`model.sample(16{{ cool }})` draws {{ medium }}; `model.modality.save` writes them to files.
 
 ## Figures
 
@@ -128,8 +132,13 @@ Family `{{ family }}`, {{ "{:,}".format(parameters) }} numbers{% if half %}, sto
 {% endif %}"""
 
 
-def render(card: Card, *, name: str, family: str, medium: str, parameters: int, half: bool, picture: bool) -> str:
-    """The text of README.md: the Hub's metadata, the figures as model-index results, and prose for people."""
+def render(
+    card: Card, *, name: str, family: str, medium: str, parameters: int, half: bool, files: Collection[str]
+) -> str:
+    """The text of README.md: the Hub's metadata, the figures as model-index results, and prose for people.
+
+    Of the `files` beside it, it shows samples.png and data.png, real items to compare with.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     task = adapter(medium).task if medium else None
@@ -140,7 +149,9 @@ def render(card: Card, *, name: str, family: str, medium: str, parameters: int, 
         tags=["latent-zoo", family, medium],
         model_name=name,
         eval_results=[_to_result(figure, task) for figure in card.figures],
+        sampling_temperature=None if card.temperature == 1 else card.temperature,
     )
+    pictures = [(f"Samples of {name}", PICTURE), ("Real items to compare with", DATA)]
     return ModelCard.from_template(
         data,
         template_str=TEMPLATE,
@@ -150,7 +161,8 @@ def render(card: Card, *, name: str, family: str, medium: str, parameters: int, 
         medium=medium,
         parameters=parameters,
         half=half,
-        picture=PICTURE if picture else None,
+        cool="" if card.temperature == 1 else f", temperature={card.temperature:g}",
+        pictures=[(title, file) for title, file in pictures if file in files],
         table=table(card.figures),
     ).content
 
@@ -165,6 +177,25 @@ def table(figures: Iterable[Figure]) -> str:
 def read_figures(folder: Path) -> list[Figure]:
     """The figures of a checkpoint's card; none where it has no card. Raises ValueError where they cannot be read."""
     return _read(folder / CARD)[2] if (folder / CARD).is_file() else []
+
+
+def read_temperature(folder: Path) -> float:
+    """The temperature at which samples are worth looking at, as the card of a checkpoint has it; else 1.
+
+    Raises ValueError where it is none."""
+    found = getattr(_read(folder / CARD)[0], "sampling_temperature", None) if (folder / CARD).is_file() else None
+    if found is not None and not (isinstance(found, (int, float)) and 0 <= found < math.inf):
+        raise ValueError(f"{folder / CARD}: sampling_temperature is a number of at least 0, got {found!r:.40}")
+    return 1.0 if found is None else float(found)
+
+
+def card_sections(folder: Path) -> list[tuple[str, str]]:
+    """The sections of a checkpoint's card but for its figures: heading and HTML, with any HTML of the card escaped."""
+    from markdown_it import MarkdownIt
+
+    parts = re.split(r"^## +(.*)$", _read(folder / CARD)[1], flags=re.MULTILINE)
+    convert = MarkdownIt("commonmark", {"html": False}).disable("image").render
+    return [(title, convert(text)) for title, text in zip(parts[1::2], parts[2::2], strict=True) if title != "Figures"]
 
 
 def _read(path: Path) -> "tuple[ModelCardData, str, list[Figure]]":

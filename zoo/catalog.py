@@ -34,7 +34,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 @dataclass(frozen=True)
 class Bundled:
-    """What a listing says about one bundled model; `size` is that of its weights in bytes."""
+    """What a listing says about one model; `size` is that of its weights in bytes."""
 
     name: str
     folder: Path
@@ -46,7 +46,7 @@ class Bundled:
 
 def models() -> list[Bundled]:
     """The bundled models, sorted by name. Reads their configurations and cards only, so that it answers at once."""
-    return [_describe(path.parent) for path in sorted(CHECKPOINTS.glob("*/config.json"))]
+    return [describe(path.parent) for path in sorted(CHECKPOINTS.glob("*/config.json"))]
 
 
 def format_size(size: int) -> str:
@@ -73,7 +73,8 @@ def register(name: str, cls: type) -> None:
     OWN[name] = cls
 
 
-def _describe(folder: Path) -> Bundled:
+def describe(folder: Path) -> Bundled:
+    """What a listing says about the checkpoint of a folder."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     size = (folder / "model.safetensors").stat().st_size
     return Bundled(folder.name, folder, config["family"], config["medium"], size, _summary(folder / "README.md"))

@@ -5,6 +5,7 @@ import functools
 import inspect
 import io
 import operator
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from rich.text import Text
 from zoo import __version__
 from zoo.commands.making import Complete, Interpolate, Reconstruct, Sample, Traverse
 from zoo.commands.measuring import Encode, Evaluate, Score
-from zoo.commands.models import Gallery, Info, List, Pull, Push
+from zoo.commands.models import Export, Gallery, Info, List, Pull, Push
 from zoo.commands.options import Command, printable
+from zoo.commands.training import Train
 
 HELP = """\
-Deep generative models for every medium: look, sample, move in the latent space, score, measure, publish.
+Deep generative models for every medium: look, train, sample, move in the latent space, score, measure, publish.
 
 A NAME is a bundled model (`zoo list`), else a folder with a checkpoint, else a repository "org/name" of the
 Hugging Face Hub. Every command explains itself with --help, --debug shows the traceback of an error, and
@@ -28,6 +30,7 @@ Hugging Face Hub. Every command explains itself with --help, --debug shows the t
 
 examples:
   zoo list                                          the bundled models
+  zoo train vae --data photos -o mine               a model of your own files; `zoo train --help` lists the families
   zoo sample vae-mnist -n 64 -o samples             64 digits as files, and all of them on one sheet
   zoo reconstruct vae-mnist mine.png -o out         what the model makes of your own picture
   zoo interpolate vae-mnist a.png b.png -o out      a walk from one to the other
@@ -48,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place: _complain(f"warning: {message}")
             parse([word for word in words if word != "--debug"]).run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if str(stop):
+            _complain(stop)
         return 130
     except Exception as error:
         if debug:
@@ -66,7 +71,9 @@ def parse(arguments: Sequence[str]) -> Command:
     """
     chosen = next((word for word in arguments if word in COMMANDS), "")
     kinds = []
-    for name, kind in COMMANDS.items():
+    for name, known in COMMANDS.items():
+        specialise = getattr(known, "specialise", None) if name == chosen else None
+        kind = known if specialise is None else specialise(arguments)
         explained = inspect.getdoc(kind) or ""
         shown = explained if name == chosen else explained.splitlines()[0]
         kinds.append(Annotated[kind, tyro.conf.subcommand(name, description=shown)])
@@ -82,7 +89,7 @@ def parse(arguments: Sequence[str]) -> Command:
     # A box, drawn with lines or with ASCII: a title in its upper edge, the message, a rule, and hints.
     lines = [line.strip("│| ") for line in Text.from_ansi(errors.getvalue()).plain.splitlines()]
     edges = [i for i, line in enumerate(lines) if not line.strip("─-+╭╮╰╯") or line[0] in "╭+"]
-    message = " ".join(lines[edges[0] + 1 : edges[1]])
+    message = re.sub(r"^Error parsing \S+: ", "", " ".join(lines[edges[0] + 1 : edges[1]]))
     program = f"zoo {chosen}".strip()
     raise ValueError(f"{message.removesuffix('(required)').rstrip(' .!')}; `{program} --help` explains")
 
@@ -90,6 +97,7 @@ def parse(arguments: Sequence[str]) -> Command:
 COMMANDS: dict[str, type[Command]] = {
     "list": List,
     "info": Info,
+    "train": Train,
     "sample": Sample,
     "reconstruct": Reconstruct,
     "interpolate": Interpolate,
@@ -100,6 +108,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "push": Push,
     "pull": Pull,
+    "export": Export,
     "gallery": Gallery,
 }
 

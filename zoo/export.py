@@ -25,7 +25,7 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
 
     Inputs and outputs have the batch first and the medium's units. They are called "x", "z", "noise", "mean" and "std";
     of a hierarchy "z0", "z1" and so on, a tensor a group; a class-conditional model takes "class" besides, whole
-    numbers [batch]. What a program is given is not looked at: other sizes are refused by the runtime, values are not.
+    numbers [batch]. Other sizes are refused by the runtime; values are not looked at.
 
     Arguments:
         path: ends with .onnx, for any ONNX runtime (writing it takes `pip install latent-zoo[onnx]`), or with .pt2, for
@@ -33,7 +33,7 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
         part: see `Part`.
 
     Raises ValueError for a model without a latent space, a medium whose items differ in length, conditions that are no
-    classes, a sampler whose prior is learned, and what branches on values, as the encoder of a morphable model does.
+    classes, a sampler whose prior is not normal, and what branches on values, as the encoder of a morphable model does.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -44,7 +44,7 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
         why = "its items differ in length" if model.modality.ragged else "it has no latent space"
         raise ValueError(f"{type(model).__name__} has no {part} to export: {why}")
     with torch.no_grad():
-        module = _Part(copy.deepcopy(model).float().cpu().eval(), part)
+        module = _Part(copy.deepcopy(model).float().cpu().eval().requires_grad_(False), part)
         inputs = module.examples()
         shapes = (tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs),)
         try:
@@ -85,30 +85,29 @@ class _Part(nn.Module):
         condition = None if told is None else model.prepare_condition(told.examples(2), 2)
         if told is not None and not isinstance(condition, Tensor):
             raise ValueError(f"{type(model).__name__} is told a {told.noun}, and only classes are exported")
-        x = torch.zeros(2, *model.modality.shape)
+        x = torch.full((2, *model.modality.shape), 0.0 if model.modality.levels is None else -1.0)
         q = model.encode(x, condition=condition)
         if self.part == "encoder":
             inputs, self.grouped = {"x": x}, False
             self.outputs = [*_named("mean", q.mean), *(["std"] if isinstance(q, DiagonalGaussian) else [])]
         else:
             if self.part == "sampler" and not isinstance(model.prior(condition, n=2), (DiagonalGaussian, TopDown)):
-                raise ValueError(f"the prior of {type(model).__name__} is learned: it takes no noise of the shape of z")
+                raise ValueError(f"the prior of {type(model).__name__} takes no noise: it is not normal")
             inputs = _named("z" if self.part == "decoder" else "noise", q.mean)
             self.outputs, self.grouped = ["x"], not isinstance(q.mean, Tensor)
-        return inputs if condition is None else inputs | {"class": condition}
+        return inputs | ({"class": condition} if isinstance(condition, Tensor) else {})
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         condition = None if self.model.condition is None else inputs[-1]
-        given: Z = inputs if condition is None else inputs[:-1]
-        if not self.grouped:
-            given = given[0]
         if self.part == "encoder":
-            q = self.model.encode(given, condition=condition)
+            q = self.model.encode(inputs[0], condition=condition)
             means = (q.mean,) if isinstance(q.mean, Tensor) else tuple(q.mean)
-            return (*means, q.std) if "std" in self.outputs else means
+            return (*means, q.std) if isinstance(q, DiagonalGaussian) else means
+        groups = inputs if condition is None else inputs[:-1]
+        z: Z = groups if self.grouped else groups[0]
         if self.part == "sampler":
-            given = self.model.prior(condition, n=inputs[0].shape[0]).reparameterise(given)
-        return (self.model.decode(given, condition=condition).mean,)
+            z = self.model.prior(condition, n=inputs[0].shape[0]).reparameterise(z)
+        return (self.model.decode(z, condition=condition).mean,)
 
 
 def _named(name: str, z: Z) -> dict[str, Tensor]:

@@ -134,7 +134,7 @@ def save(
         card: what README.md says; None says what the model knows of itself.
         picture: samples, shown on the card.
         files: what else the checkpoint holds, by name: the path of a file to copy, or its content. `push` and `pull`
-            carry them.
+            carry them. "data.png" is a picture of real items, which card and gallery show beside the samples.
         half: store floating-point tensors as float16, half the size, but for what the model keeps precise. `load`
             gives float32 again.
 
@@ -163,7 +163,7 @@ def save(
                 medium=model.modality.kind,
                 parameters=sum(tensor.numel() for tensor in model.checkpoint().values()),
                 half=half,
-                picture=picture is not None,
+                files=taken | set(files or {}),
             )
             (part / CARD).write_text(text, encoding="utf-8")
         return str(folder)

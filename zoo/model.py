@@ -77,6 +77,9 @@ class GenerativeModel(nn.Module, abc.ABC):
     """The class's own buffers that are never shorter than float32, in memory and in a checkpoint of half precision:
     they are small, and rounding them would show."""
 
+    caveat: ClassVar[str] = ""
+    """What must be known when samples of the family are looked at; empty where nothing is."""
+
     _arguments: ClassVar[dict[str, object]] = {}
     """The arguments of the constructor; every instance whose constructor has any notes its own."""
 
@@ -146,11 +149,9 @@ class GenerativeModel(nn.Module, abc.ABC):
         range, but not for a little beyond, where samples of real numbers may lie; warns where they look like those of
         another range.
         """
-        if self.training:
+        if self.training or torch.compiler.is_exporting():  # an exported program does not look at values
             return x
         self.modality.check(x)
-        if torch.compiler.is_exporting():
-            return x
         if not len(x):
             raise MediaError(f"expected at least one item, got an empty batch of {self.modality.kind}")
         if not levels:

@@ -40,20 +40,26 @@ class Exhibit:
         return f"model.modality.show({self.code}{columns})"
 
 
-def draw(model: "GenerativeModel", exhibits: "Sequence[Exhibit] | None" = None) -> "Iterator[tuple[Exhibit, Tensor]]":
-    """Run the code of a model's exhibits, or of those given: each with the batch to show, on the model's device."""
+def draw(
+    model: "GenerativeModel", exhibits: "Sequence[Exhibit] | None" = None, temperature: float = 1.0
+) -> "Iterator[tuple[Exhibit, Tensor]]":
+    """Run the code of a model's exhibits, or of those given: each with the batch to show, on the model's device.
+
+    The samples that they are about are drawn at a temperature.
+    """
     import torch
 
     scope: dict[str, object] = {"model": model, "torch": torch}
-    exec(samples_code(model), scope)
+    exec(samples_code(model, temperature), scope)
     for exhibit in model.exhibits() if exhibits is None else exhibits:
         yield exhibit, eval(exhibit.code, scope)
 
 
-def samples_code(model: "GenerativeModel") -> str:
+def samples_code(model: "GenerativeModel", temperature: float = 1.0) -> str:
     """The code that draws the samples `x`, in turn of the conditions `y` where the model is told any."""
     medium, columns = model.modality, len(conditions(model))
-    rest = f"{'' if medium.draws else ', mean=True'}, {SEED.format(0)})"
+    cool = "" if temperature == 1 else f", temperature={temperature:g}"
+    rest = f"{cool}{'' if medium.draws else ', mean=True'}, {SEED.format(0)})"
     if not columns:
         return f"x = model.sample({medium.sheet}{rest}"
     rows = medium.sheet // columns if medium.together else ROWS
@@ -82,12 +88,13 @@ def latent_exhibits(model: "Latent") -> list[Exhibit]:
     if columns:
         walk, start, noise = f", condition=y[:{pairs}]", ", condition=y[:1]", f", condition=y[:{2 * pairs}]"
     ends = f"x[:{pairs}], x[{apart}:{apart + pairs}], {medium.steps}"
-    cool = f"model.sample({2 * pairs}, temperature=t, mean=True{noise}, {SEED.format(1)})"
+    wide = min(2 * pairs, medium.steps - 1)
+    cool = f"model.sample({wide}, temperature=t, mean=True{noise}, {SEED.format(1)})"
     temperatures = Exhibit(
         "Temperature",
         "From the same seed at temperatures of 0.5, 0.7, 0.85 and 1, a row each: from typical to varied.",
         f"torch.cat([{cool} for t in {TEMPERATURES}])",
-        2 * pairs,
+        wide,
     )
     interpolation = Exhibit(
         "Interpolation",
@@ -95,35 +102,42 @@ def latent_exhibits(model: "Latent") -> list[Exhibit]:
         f"model.interpolate({ends}{walk}).flatten(0, 1)",
         medium.steps,
     )
-    traversal = Exhibit(
-        "Traversal",
-        f"One sample, {row} for each of up to eight latent dimensions, set to -3, ..., 3 standard deviations.",
-        f"model.traverse(x[:1]{start}).flatten(0, 2)",
-        7,
-    )
     shown = [interpolation] if medium.together else [temperatures, interpolation]
-    return [*shown, traversal] if _is_vector(model) else shown
+    return [*shown, *_traversal(model, start, row)]
 
 
-def _is_vector(model: "Latent") -> bool:
-    """Whether z is one vector: a single element of a grid, or of a hierarchy of them, changes too little to be seen."""
+def _traversal(model: "Latent", start: str, row: str) -> list[Exhibit]:
+    """What moves alone: the elements of a vector of latents, whole groups of a hierarchy; nothing of a grid, where a
+    single element changes too little to be seen."""
+    values = (-3, -2, -1, 0, 1, 2, 3) if model.modality.steps > 6 else (-3, -1.5, 0, 1.5, 3)
+    few = "" if len(values) == 7 else f", values={values}"
     try:
-        return len(model.latents().shape) == 1
+        if len(model.latents().shape) != 1:
+            return []
+        what = "latent dimensions, those that tell most, set to -3, ..., 3 standard deviations"
+        code = f"model.traverse(x[:1]{few}{start}).flatten(0, 2)"
     except ValueError:
-        return False
+        what = "groups of latents, those of the largest KL first, moved along a random direction and back"
+        code = f'model.traverse(x[:1], along="groups"{few}{start}).flatten(0, 2)'
+    return [Exhibit("Traversal", f"One sample, {row} for each of up to eight {what}.", code, len(values))]
 
 
 def completion_exhibit(model: "Autoregressive") -> Exhibit:
     """Samples of which the first half of the positions is kept and the rest is drawn again."""
     medium, positions = model.modality, model.positions
-    times = medium.sheet // 4 if medium.together else 8
+    times = medium.sheet // 4 if medium.together else min(7, medium.steps - 1)
     known = f"torch.arange({positions[0]}){'[:, None]' * (len(positions) - 1)} < {positions[0] // 2}"
     told = f", condition=[c for c in y[:4] for _ in range({times})]" if conditions(model) else ""
+    if medium.together:
+        code = f"model.complete(x[:4].repeat_interleave({times}, 0), {known}{told}, {SEED.format(1)})"
+        return Exhibit("Completion", f"The first half of four samples, completed {times} times each.", code, times)
+    many = f"model.complete(x[:4].repeat_interleave({times}, 0), known{told}, {SEED.format(1)})"
+    given = f"torch.where(known := {known}, x[:4], 0.0)[:, None]"
     return Exhibit(
         "Completion",
-        f"The first half of four samples, completed {times} times each{'' if medium.together else ': a row a sample'}.",
-        f"model.complete(x[:4].repeat_interleave({times}, 0), {known}{told}, {SEED.format(1)})",
-        times,
+        f"A row a sample: in front the half that is given, the rest of it left at 0, then {times} ways to go on.",
+        f"torch.cat([{given}, {many}.unflatten(0, (4, {times}))], 1).flatten(0, 1)",
+        times + 1,
     )
 
 

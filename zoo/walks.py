@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modalities.data import cut
 from zoo.checks import check_count
-from zoo.distributions import LatentT, Posterior, Prior, Z
+from zoo.distributions import LatentT, Posterior, Prior, Z, normal_noise
 
 if TYPE_CHECKING:
     from zoo.model import Latent
@@ -64,6 +64,15 @@ def _most_informative(prior: Prior[LatentT], posterior: Posterior[LatentT] | Non
     if information is not None:
         return information(prior).argsort(descending=True)[:8].tolist()
     return list(range(min(8, size)))
+
+
+def _through(noise: LatentT, group: int) -> LatentT:
+    """A random direction in one group, a third of a standard deviation an element."""
+    random = torch.Generator().manual_seed(group)
+    direction = map_latents(lambda part: torch.zeros_like(part[0]), noise)
+    moved = _groups(direction)[group]
+    moved.add_(normal_noise(tuple(moved.shape), moved, random) / 3)
+    return direction
 
 
 def _move(noise: LatentT, direction: int | LatentT, value: float) -> LatentT:
@@ -120,7 +129,7 @@ def traverse(
     model: "Latent[LatentT]",
     x: Tensor | None = None,
     *,
-    along: Sequence[int | LatentT] | None = None,
+    along: Sequence[int | LatentT] | Literal["groups"] | None = None,
     values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
     condition: object = None,
 ) -> Tensor:
@@ -130,7 +139,9 @@ def traverse(
         x: the items to start from; None starts from the prior's mean.
         along: what to move: an index of the flattened latent, which is set to each value (in standard deviations of
             the prior), or a direction from `attribute_direction`, which is added, times the value. None takes the
-            eight dimensions that carry most information about x, or the first eight.
+            eight dimensions that carry most information about x, or the first eight. "groups" moves whole groups of a
+            hierarchy, up to eight, those of the largest KL first: each along a random direction, the same in every
+            call, that changes a standard deviation of every element at a value of 3.
         values: where to stop along each.
     """
     n = 1 if x is None else len(x)
@@ -138,7 +149,13 @@ def traverse(
     prior = model.prior(condition, n=n)
     posterior = None if x is None else model.encode(x, condition=condition)
     noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
-    if along is None:
+    if along == "groups":
+        order = range(len(_groups(noise)))
+        divergence = getattr(posterior, "kl", None)
+        if posterior is not None and divergence is not None:
+            order = divergence(prior, posterior.mean).mean(0).argsort(descending=True).tolist()
+        along = [_through(noise, group) for group in order[:8]]
+    elif along is None:
         along = _most_informative(prior, posterior, noise)
     rows = []
     for direction in along:

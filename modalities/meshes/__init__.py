@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import choose_split, list_files, split_source
+from modalities.sources import Listing, list_files, main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,6 +82,17 @@ class Meshes(Modality):
         mesh = read_mesh(path, unit)
         uv = None if mesh.uv is None else torch.from_numpy(mesh.uv)
         return cls(len(mesh.vertices), mesh.colours is not None, torch.from_numpy(mesh.faces), uv, unit)
+
+    @classmethod
+    def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
+        """Meshes as those of the first file, or 500 vertices of a generated head."""
+        if source in NAMED:
+            return cls(**{"vertices": 500} | fields)
+        path, _ = split_source(source, NAMED)
+        if not path.is_dir() or main_suffix(path) not in READABLE:
+            return None
+        unit = str(fields.pop("unit", "mm"))
+        return dataclasses.replace(cls.from_file(list_files(path, READABLE).items[0], unit), **fields)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -174,6 +185,10 @@ class Meshes(Modality):
         faces = self.triangles.cpu().numpy()
         write_mesh(MeshArrays(x[:, :3], faces, uv, x[:, 3:] if self.colours else None), path, self.unit)
 
+    @property
+    def steps(self) -> int:
+        return 5  # each is two views wide
+
     def show(self, x: Tensor, columns: int | None = None) -> "Image":
         """The meshes of a batch from the front and, next to it, from between front and side, on a contact sheet.
 
@@ -206,8 +221,8 @@ class Meshes(Modality):
             `ict_face_model_full.npz`, or the folder that holds it: 5,000 generated faces and 500 for tests, without
                 colours or labels (see `modalities.meshes.ict.face_weights`); `vertices` cuts the model, and the faces
                 of a narrower cut are the beginnings of those of a wider one.
-            any folder of .obj, .ply, .glb, .stl and .off files in correspondence, with its subfolders; a file's label
-                is the name of its folder under the top, or under train/ and test/.
+            any folder of .obj, .ply, .glb, .gltf, .stl and .off files in correspondence, with its subfolders; a file's
+                label is the name of its folder under the top, or under train/ and test/.
         `split` is "train", "test" or "all". Where nothing says which mesh is which, every fifth is for tests. Classes
         count from 0 in the order of their numbers or names, or of `classes` where they are given;
         `groups` is as in `Modality.dataset`.
@@ -220,31 +235,40 @@ class Meshes(Modality):
         from modalities.meshes import ict, sets
 
         if source == "synthetic-heads":
-            return self._generated(sets.synthetic_heads(self), source, split, labels)
+            return self._generated(sets.synthetic_heads(self), source, split, labels, classes or sets.CLASSES, groups)
         path, selector = split_source(source, NAMED)
         if selector is not None:
             raise MediaError(f"{source}: meshes have no selector after a colon")
         if path.suffix.lower() == ".npz" or ict.is_face_model(path):
             if self.colours:
                 raise MediaError(f"{source} has no colours; use Meshes({self.vertices})")
-            return self._generated(ict.generated_faces(path, self.vertices), source, split, labels)
+            faces = ict.generated_faces(path, self.vertices)
+            return self._generated(faces, source, split, labels, classes, groups)
         listing = list_files(path, READABLE, groups)
         chosen, numbers, about = listing.choose(path, split, EVERY, labels, classes)
         medium = self if self.faces is not None else self._on_first(listing.items)
         return MeshFiles(medium, [listing.items[i] for i in chosen], numbers).describe(about)
 
-    def _generated(self, found: "LinearMeshes", source: str | Path, split: str, labels: bool) -> Items:
-        from modalities.meshes.sets import COUNTS, LinearMeshes
+    def _generated(
+        self,
+        found: "LinearMeshes",
+        source: str | Path,
+        split: str,
+        labels: bool,
+        classes: Sequence[str] | None,
+        groups: str | None,
+    ) -> Items:
+        from modalities.meshes.sets import COUNTS
 
-        if labels and found.labels is None:
-            raise MediaError(f"{source} has no labels")
+        if groups:
+            raise MediaError(f"the meshes of {source} belong to no groups")
         own = found.medium.triangles
         if self.faces is not None and not torch.equal(self.faces.cpu(), own):
             raise MediaError(f"{source} has another topology than this medium: {len(own)} triangles")
-        medium = self if self.faces is not None else self.on(own, found.medium.uv)
-        chosen = choose_split([name for name, count in COUNTS.items() for _ in range(count)], split, source, EVERY)
-        classes = found.labels[chosen] if labels and found.labels is not None else None
-        return LinearMeshes(medium, found.mean, found.offsets, found.weights[chosen], classes)
+        found.medium = self if self.faces is not None else self.on(own, found.medium.uv)
+        splits = [name for name, count in COUNTS.items() for _ in range(count)]
+        listing = Listing([f"item {i}" for i in range(len(splits))], found.names, splits)
+        return found.choose(*listing.choose(source, split, EVERY, labels, classes))
 
     def _on_first(self, files: Sequence[str]) -> "Meshes":
         """This medium on the topology of the first file that can be read and has its number of vertices."""

@@ -37,6 +37,7 @@ PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 """Compressions that are not read."""
 MOST = 2**22
 """How many vertices a file may have that it does not list one by one."""
+PARTS = 2**15
 
 
 def read_gltf(file: IO[bytes]) -> MeshArrays:
@@ -51,8 +52,8 @@ def read_gltf(file: IO[bytes]) -> MeshArrays:
         for part in document.parts(mesh, matrix):
             parts.append(part)
             total += len(part.vertices)
-            if total > max(MOST, document.size):
-                raise MediaError(f"shows its meshes so often that they have more than {MOST} vertices")
+            if total > max(MOST, document.size) or len(parts) > PARTS:
+                raise MediaError(f"shows its meshes so often that they have more than {MOST} vertices or {PARTS} parts")
     if not parts:
         raise MediaError("holds no triangles")
     if document.posed:

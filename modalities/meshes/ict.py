@@ -5,7 +5,6 @@ Source: Li, Bladin, Zhao et al., "Learning Formation of Physically-Based Face At
 """
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.arrays import read_npz
 from modalities.meshes import Meshes
 from modalities.meshes.files import UNITS, read_mesh
 from modalities.meshes.geometry import join_polygons
@@ -65,12 +65,8 @@ def read_face_model(path: str | Path, vertices: int = 6706) -> FaceModel:
     """
     path = Path(path).expanduser()
     file = path / FACE_FILE if path.is_dir() else path
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = sorted({*ARRAYS, *CUTS} - set(archive.files))
-            arrays = {name: archive[name] for name in (*ARRAYS, *CUTS) if name not in missing}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise MediaError(f"{file} cannot be read as an archive of arrays: {error}") from error
+    arrays = read_npz(file, *ARRAYS, *CUTS)
+    missing = sorted({*ARRAYS, *CUTS} - set(arrays))
     if missing:
         raise MediaError(f"{file} is no face model: it lacks {', '.join(missing)}")
     cuts = {int(arrays["narrow_face"][0]): int(arrays["narrow_face"][1])}
@@ -111,7 +107,7 @@ def read_facekit(folder: str | Path, unit: str = "cm") -> FaceModel:
     if not (folder / NEUTRAL).is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
         raise MediaError(f"{folder} is no ICT FaceKit: expected {NEUTRAL} and identity000.obj, found {found}")
-    names = sorted(path.stem for path in folder.glob("*.obj") if path.name != NEUTRAL)
+    names = sorted(path.stem for path in folder.glob("*.obj") if path.name != NEUTRAL and path.is_file())
     identities = [name for name in names if name.startswith("identity")]
     expected = [f"identity{number:03d}" for number in range(max(1, len(identities)))]
     if identities != expected:

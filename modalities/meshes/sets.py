@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from modalities.data import apply
 from modalities.meshes import Meshes
 from modalities.modality import MediaError
+from modalities.sources import About
 
 COUNTS = {"train": 5000, "test": 500}
 """How many meshes a generated set has."""
@@ -18,15 +20,26 @@ HEADS = ("height", "width", "depth", "nose", "chin", "jaw", "ears")
 """What varies from head to head in `synthetic_heads`."""
 
 
+CLASSES = ("small ears", "large ears")
+
+
 class LinearMeshes:
     """Meshes that are a mean plus weighted offsets, generated when they are asked for.
 
     `medium` has their triangles; `mean` is of shape [vertices, 3 or 6], `offsets` [k, vertices, 3 or 6], `weights`
-    [items, k]. Colours are held in [0, 1].
+    [items, k], `names` are the items' classes. Colours are held in [0, 1].
     """
 
-    def __init__(self, medium: Meshes, mean: Tensor, offsets: Tensor, weights: Tensor, labels: Tensor | None = None):
-        self.medium, self.mean, self.offsets, self.weights, self.labels = medium, mean, offsets, weights, labels
+    def __init__(self, medium: Meshes, mean: Tensor, offsets: Tensor, weights: Tensor, names: Sequence[str] = ()):
+        self.medium, self.mean, self.offsets, self.weights, self.names = medium, mean, offsets, weights, names
+        self.labels: Tensor | None = None
+        self.classes, self.groups, self.split = About()
+
+    def choose(self, chosen: list[int], labels: list[int] | None, about: About) -> Self:
+        """Keep these items, which have these class numbers, and what is known of them."""
+        self.weights, self.labels = self.weights[chosen], None if labels is None else torch.tensor(labels)
+        self.classes, self.groups, self.split = about
+        return self
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -107,5 +120,5 @@ def synthetic_heads(medium: Meshes) -> LinearMeshes:
         torch.from_numpy(mean[:, :channels]).float(),
         torch.from_numpy(offsets[:modes, :, :channels]).float(),
         weights[:, :modes],
-        (weights[:, HEADS.index("ears")] > 0).long(),
+        [CLASSES[ears > 0] for ears in weights[:, HEADS.index("ears")].tolist()],
     )

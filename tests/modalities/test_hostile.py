@@ -155,6 +155,17 @@ def test_names_that_are_none_are_refused():
         assert "neither a file or folder" in refusal(lambda name=name: Images().dataset(name), "named sets")
 
 
+def test_a_table_leads_to_no_file_outside_of_its_folder(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,mood\n../a.png,happy\n")
+    refusal(lambda: Images().dataset(f"{tmp_path}:mood"), "which lies outside of its folder")
+
+
+def test_what_a_terminal_would_obey_is_escaped(tmp_path):
+    name = "a\x1b[2J\n\udcff.png"
+    words = refusal(lambda: Images().load(tmp_path / name), r"a\x1b[2J\n\udcff.png does not exist")
+    assert words.isprintable()
+
+
 def test_the_harness_tells_what_happens():
     assert ask(lambda: torch.ones(10**9)).error == "RuntimeError"
     assert ask(lambda: os._exit(3)) == ("killed", "exit 3")

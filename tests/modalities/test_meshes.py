@@ -1,12 +1,16 @@
 """Meshes: files of five formats, broken ones, topologies, data sets, generated heads and faces, pictures."""
 
 import ast
+import base64
 import dataclasses
 import json
+import os
 import struct
 import subprocess
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +31,7 @@ from modalities.meshes.geometry import (
 from modalities.meshes.ict import FACE_FILE, face_weights, read_face_model
 from modalities.meshes.sets import HEADS, sphere
 from tests import toys
+from tests.hostile import ask, mutations, refusal
 from tests.zoo.morphable.model_files import parse_glb
 from zoo import load, save
 from zoo.variational.vae import VAE
@@ -164,32 +169,47 @@ def test_ply_with_quads_and_triangles(tmp_path, order):
         medium.load(tmp_path / "b.ply")
 
 
+def ply_text(kind: str, names: str, written: str, faces: str = "") -> str:
+    """A triangle whose vertices, or with `faces` whose face, have further properties."""
+    own = "".join(f"property {kind} {name}\n" for name in names.split())
+    position = "".join(f"property float {axis}\n" for axis in "xyz")
+    rows = "".join(f"{i} {i * i} 0 {'' if faces else written}\n" for i in range(3))
+    return (
+        f"ply\nformat ascii 1.0\nelement vertex 3\n{position}{'' if faces else own}element face 1\n"
+        f"property list uchar int vertex_indices\n{own if faces else ''}end_header\n{rows}3 0 1 2 {faces}\n"
+    )
+
+
 @pytest.mark.parametrize(
-    "kind, written, expected",
+    "kind, written, expected, guessed",
     [
-        ("uchar", 1, 1 / 255),
-        ("char", 255, 1.0),
-        ("char", -1, 1.0),
-        ("ushort", 255, 1.0),
-        ("ushort", 65535, 1.0),
-        ("int", 51, 0.2),
-        ("float", 0.2, 0.2),
-        ("float", 51.0, 0.2),
+        ("uchar", 1, 1 / 255, False),
+        ("char", 255, 1.0, False),
+        ("char", -1, 1.0, False),
+        ("ushort", 255, 1.0, True),
+        ("ushort", 65535, 1.0, False),
+        ("int", 51, 0.2, True),
+        ("float", 0.2, 0.2, False),
+        ("float", 1.00005, 1.0, False),
+        ("float", 51.0, 0.2, True),
     ],
 )
-@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue"])
-def test_ply_colours_of_any_type(tmp_path, kind, written, expected, names):
-    header = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {axis}\n" for axis in "xyz")
-    header += "".join(f"property {kind} {name}\n" for name in names.split())
-    rows = "".join(f"{i} {i * i} 0 {written} 0 0\n" for i in range(3))
-    (tmp_path / "a.ply").write_text(
-        header + "element face 1\nproperty list uchar int vertex_indices\nend_header\n" + rows + "3 0 1 2\n"
-    )
-    found = Meshes(3, colours=True).load(tmp_path / "a.ply")
+@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue", "r g b"])
+def test_ply_colours_of_any_type(tmp_path, kind, written, expected, guessed, names):
+    (tmp_path / "a.ply").write_text(ply_text(kind, names, f"{written} 0 0"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = Meshes(3, colours=True).load(tmp_path / "a.ply")
     assert found[:, 3].tolist() == pytest.approx([expected] * 3)
-    (tmp_path / "b.ply").write_text((tmp_path / "a.ply").read_text() + "7 7\n")
-    with pytest.raises(MediaError, match="b.ply: has 2 numbers more than its header announces"):
-        Meshes(3).load(tmp_path / "b.ply")
+    messages = [str(warning.message) for warning in caught if "are taken for numbers up to 255" in str(warning.message)]
+    assert len(messages) == guessed
+
+
+@pytest.mark.parametrize("written", ["1.3 0 0", "-0.2 0 0", "70000 0 0"])
+def test_colours_of_no_known_range_are_refused(tmp_path, written):
+    (tmp_path / "a.ply").write_text(ply_text("double", "red green blue", written))
+    with pytest.raises(MediaError, match=f"a.ply: expected colours from 0 to 1, .*{written.split()[0]}"):
+        Meshes.from_file(tmp_path / "a.ply")
 
 
 @pytest.mark.parametrize(
@@ -218,16 +238,35 @@ def test_colours_beside_other_columns(tmp_path, name, text):
         assert torch.allclose(medium.uv[0], torch.tensor([0.2, 0.3]))
 
 
-@pytest.mark.parametrize(
-    "name, text, message",
-    [
-        ("a.obj", "v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "a.obj: 2 of 3 vertices have no colour"),
-        ("a.off", "OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", "a.off: .* the header COFF"),
-    ],
-)
-def test_colours_that_are_left_out_are_warned_of(tmp_path, name, text, message):
+def test_how_opaque_a_colour_is_tells_its_range(tmp_path):
+    for name, colour, expected in (
+        ("a.off", "1 0 0 1", 1.0),
+        ("b.off", "1 0 0 255", 1 / 255),
+        ("c.obj", "1 0 0 1", 1.0),
+        ("d.obj", "1 0 0 255", 1 / 255),
+    ):
+        vertex = "" if name.endswith(".off") else "v "
+        vertices = "".join(f"{vertex}{i} {i * i} 0 {colour}\n" for i in range(3))
+        (tmp_path / name).write_text(f"COFF\n3 1 0\n{vertices}3 0 1 2\n" if not vertex else f"{vertices}f 1 2 3\n")
+        assert Meshes(3, True).load(tmp_path / name)[0, 3].item() == pytest.approx(expected)
+
+
+LEFT_OUT = {
+    "bare.obj": ("v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "2 of 3 vertices have no colour, so all colours"),
+    "paint.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\n#MRGB ffff0000\nf 1 2 3\n", "colours in comments"),
+    "plain.off": ("OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", ".* the header COFF"),
+    "face.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2 255 0 0\n", "colours of faces"),
+    "more.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 0 2 1\n", "1 lines after the last face"),
+    "vertex.ply": (ply_text("uchar", "ambient_red ambient_green", "9 9"), "the colours ambient_red, ambient_green"),
+    "face.ply": (ply_text("uchar", "red green blue", "", faces="9 9 9"), "the colours red of faces, green of faces"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_left_out_is_warned_of(tmp_path, name):
+    text, message = LEFT_OUT[name]
     (tmp_path / name).write_text(text)
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=f"{name}: {message}.* left out"):
         assert not Meshes.from_file(tmp_path / name).colours
 
 
@@ -258,6 +297,106 @@ def test_glb_is_what_viewers_expect(tmp_path):
     assert np.allclose(np.linalg.norm(stored["NORMAL"], axis=1), 1, atol=1e-5)
     assert ((stored["NORMAL"] * x[0, :, :3].numpy()).sum(axis=1) > 0).mean() > 0.9
     assert np.allclose(stored["POSITION"], x[0, :, :3] / 1000)
+
+
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+
+
+def gltf(positions=SQUARE, indices=(0, 1, 2, 0, 2, 3), nodes=({"mesh": 0},), sparse=False, stride=0, **primitive):
+    """The JSON and the binary part of a mesh in metres; integers stand for fractions."""
+    body, views, accessors = b"", [], []
+    attributes = {"POSITION": positions} | primitive.pop("attributes", {})
+    kinds = {"f4": 5126, "i2": 5122, "u2": 5123, "u1": 5121, "u4": 5125}
+
+    def view(values):
+        nonlocal body
+        rows = values.reshape(len(values), -1)
+        packed = b"".join(row.tobytes().ljust(stride, b"\0") for row in rows)
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(packed)})
+        views[-1] |= {"byteStride": stride} if stride else {}
+        body += packed + bytes(-len(packed) % 4)
+        return len(views) - 1
+
+    for values in (*attributes.values(), np.array(indices, np.uint32)):
+        kind = kinds[values.dtype.str[1:]]
+        entry = {
+            "componentType": kind,
+            "count": len(values),
+            "type": f"VEC{values.shape[1]}" if values.ndim > 1 else "SCALAR",
+        }
+        if sparse and values is positions:
+            there = {"indices": {"bufferView": view(np.arange(1, 4, dtype=np.uint8)), "componentType": 5121}}
+            entry["sparse"] = {"count": 3, "values": {"bufferView": view(values[1:])}} | there
+        else:
+            entry["bufferView"] = view(values)
+        accessors.append(entry | {"normalized": values.dtype.kind in "iu" and values.ndim > 1})
+    numbers = {name: i for i, name in enumerate(attributes)}
+    tree = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [dict(node) for node in nodes],
+        "meshes": [{"primitives": [{"attributes": numbers, "indices": len(numbers)} | primitive]}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(body)}],
+    }
+    return tree, body
+
+
+@pytest.mark.parametrize(
+    "parts, faces",
+    [
+        ({}, [[0, 1, 2], [0, 2, 3]]),
+        ({"positions": (SQUARE * 32767).astype(np.int16)}, [[0, 1, 2], [0, 2, 3]]),
+        ({"sparse": True}, [[0, 1, 2], [0, 2, 3]]),
+        ({"stride": 16}, [[0, 1, 2], [0, 2, 3]]),
+        ({"indices": (0, 1, 3, 2), "mode": 5}, [[0, 1, 3], [1, 2, 3]]),
+        ({"indices": (0, 1, 2, 3), "mode": 6}, [[0, 1, 2], [0, 2, 3]]),
+        ({"nodes": ({"scale": [-1, 1, 1], "children": [1]}, {"mesh": 0})}, [[2, 1, 0], [3, 2, 0]]),
+    ],
+)
+def test_glb_in_all_its_forms(parts, faces, tmp_path):
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]], np.uint8)
+    uv = (SQUARE[:, :2] * 65535).astype(np.uint16)
+    tree, body = gltf(attributes={"COLOR_0": colours, "TEXCOORD_0": uv}, **parts)
+    (tmp_path / "a.glb").write_bytes(glb_bytes(tree, body))
+    medium = Meshes.from_file(tmp_path / "a.glb")
+    found = medium.load(tmp_path / "a.glb")
+    assert medium.faces.tolist() == faces
+    mirror = [-1, 1, 1] if "nodes" in parts else 1
+    assert np.allclose(found[:, :3], 1000 * SQUARE * mirror, atol=1e-3) and np.allclose(found[:, 3:] * 255, colours)
+    assert np.allclose(medium.uv, SQUARE[:, :2] * [1, -1] + [0, 1], atol=1e-6)
+
+
+def test_gltf_finds_its_buffers_in_itself_and_beside_it(tmp_path):
+    tree, body = gltf()
+    (tmp_path / "my parts").mkdir()
+    (tmp_path / "my parts" / "a.bin").write_bytes(body)
+    (tmp_path.parent / "secret.bin").write_bytes(body)
+    for uri in ("data:application/octet-stream;base64," + base64.b64encode(body).decode(), "my%20parts/a.bin"):
+        tree["buffers"][0]["uri"] = uri
+        (tmp_path / "a.gltf").write_text(json.dumps(tree))
+        medium = Meshes.from_file(tmp_path / "a.gltf")
+        assert torch.equal(medium.dataset(tmp_path, "all")[0], torch.from_numpy(1000 * SQUARE))
+    for uri in ("../secret.bin", str(tmp_path.parent / "secret.bin"), "missing.bin", "my parts"):
+        tree["buffers"][0]["uri"] = uri
+        (tmp_path / "a.gltf").write_text(json.dumps(tree))
+        with pytest.raises(MediaError, match=f"a.gltf: its buffer '{uri}' is no file beside it"):
+            Meshes.from_file(tmp_path / "a.gltf")
+    with pytest.raises(MediaError, match=r"written as .*\.off.*, not \.gltf"):
+        Meshes(4, faces=TETRAHEDRON).save(torch.zeros(4, 3), tmp_path / "b.gltf")
+
+
+def test_what_is_left_out_of_a_glb_is_said(tmp_path):
+    tree, body = gltf(attributes={"COLOR_0": np.eye(4, 3, dtype=np.float32)})
+    bare = {"attributes": {"POSITION": 0}, "indices": 2}
+    tree["meshes"][0] = {"primitives": [*tree["meshes"][0]["primitives"], bare], "weights": [0.5]}
+    (tmp_path / "a.glb").write_bytes(glb_bytes(tree, body))
+    with pytest.warns(UserWarning) as caught:
+        assert not Meshes.from_file(tmp_path / "a.glb").colours
+    messages = [str(warning.message) for warning in caught]
+    assert any("a.glb: 1 of 2 parts have no colours, so all are left out" in message for message in messages)
+    assert any("a.glb: joints and morph targets are left out" in message for message in messages)
 
 
 def test_stl_finds_its_vertices(tmp_path):
@@ -308,6 +447,15 @@ BROKEN = {
     "other.off": (b"PFF\n", "other.off: expected OFF or COFF"),
     "other.ply": (b"obj\n", "other.ply: does not begin with the word ply"),
     "header.ply": (b"ply\nformat ascii 1.0\nelement vertex 3\n", "header.ply: ends within its header"),
+    "more.ply": (
+        ply_text("float", "", "").encode() + b"7 7\n",
+        "more.ply: has 2 numbers more than its header announces",
+    ),
+    "strips.ply": (
+        ply_text("float", "", "").replace("element face", "element tristrips").encode(),
+        "strips.ply: holds strips of triangles, which are not read",
+    ),
+    "binary.off": (b"OFF BINARY\n\0\0\0\3", "binary.off: is a binary OFF file, which is not read"),
     "bare.ply": (b"ply\nformat ascii 1.0\nelement vertex 0\nend_header\n", "bare.ply: has no vertices with x, y and z"),
     "draco.glb": (
         glb_bytes({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_draco_mesh_compression"]}),
@@ -327,6 +475,113 @@ def test_broken_files_are_named_with_the_reason(tmp_path, name):
         Meshes.from_file(tmp_path / name)
     with pytest.raises(MediaError, match=message):
         Meshes(4).load(tmp_path / name)
+
+
+def ply_bytes(vertices: object = 3, faces: object = 1, size: str = "uchar", rows: bytes = b"") -> bytes:
+    axes = "".join(f"property float {axis}\n" for axis in "xyz")
+    return (
+        (
+            f"ply\nformat binary_little_endian 1.0\nelement vertex {vertices}\n{axes}element face {faces}\n"
+            f"property list {size} int vertex_indices\nend_header\n"
+        ).encode()
+        + np.eye(3, dtype="<f4").tobytes()
+        + rows
+    )
+
+
+def hostile_glb(change: Callable[[dict], object]) -> bytes:
+    tree, body = gltf()
+    change(tree)
+    return glb_bytes(tree, body)
+
+
+def packed(tree: dict) -> None:
+    tree["extensionsUsed"] = ["KHR_draco_mesh_compression"]
+    del tree["accessors"][0]["bufferView"]
+
+
+HOSTILE = {
+    "shown.glb": hostile_glb(
+        lambda tree: tree.update(nodes=[{"children": [*range(1, 10**5)]}, *[{"mesh": 0}] * (10**5 - 1)])
+    ),
+    "node.glb": hostile_glb(lambda tree: tree["nodes"][0].update(children=[0])),
+    "count.glb": hostile_glb(lambda tree: tree["accessors"][0].update(count=10**11)),
+    "negative.glb": hostile_glb(lambda tree: tree["accessors"][0].update(count=-1)),
+    "sparse.glb": hostile_glb(
+        lambda tree: tree["accessors"].__setitem__(
+            0, {"componentType": 5126, "type": "VEC3", "count": 10**11, "sparse": {"count": 1}}
+        )
+    ),
+    "stride.glb": hostile_glb(
+        lambda tree: (tree["bufferViews"][0].update(byteStride=0), tree["accessors"][0].update(count=10**11))
+    ),
+    "packed.glb": hostile_glb(packed),
+    "deep.gltf": b"[" * 10**6,
+    "pipe.gltf": json.dumps({"buffers": [{"uri": "pipe.obj"}], "accessors": []}).encode(),
+    "rows.ply": ply_bytes(vertices=10**12),
+    "digits.ply": ply_bytes(vertices="9" * 5000),
+    "minus.ply": ply_bytes(vertices=-1),
+    "list.ply": ply_bytes(size="uint", rows=b"\xff" * 400),
+    "lists.ply": ply_bytes(faces=10**5, rows=(b"\x03" + bytes(12) + b"\x04" + bytes(16)) * 40_000),
+    "counts.off": b"OFF\n1000000000000 1 0\n0 0 0\n",
+    "minus.off": b"OFF\n-3 7 0\n" + b"0 0 0\n" * 4,
+    "corners.off": b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n999999999999 0 1 2\n",
+    "index.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999999999999999\n",
+    "score.obj": b"v 0 0 0\nv 1_0 0 0\nv 0 1 0\nf 1 2 3\n",
+    "count.stl": bytes(80) + b"\xff" * 4 + bytes(500),
+    "cut.stl": b"solid\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n",
+    "pipe.obj": None,
+    "folder.obj": "",
+}
+"""Content of files, None for a pipe and "" for a folder."""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_in_one_sentence(tmp_path, name):
+    for file in {name, "pipe.obj"}:
+        content, path = HOSTILE[file], tmp_path / file
+        if content is None:
+            os.mkfifo(path)
+        elif content == "":
+            path.mkdir()
+        else:
+            path.write_bytes(content)
+    refusal(lambda: Meshes.from_file(tmp_path / name), str(tmp_path / name))
+
+
+MUTATED = ("a.obj", "a.ply", "a.glb", "a.stl", "a.off", "text.ply", "text.stl", "a.gltf")
+
+
+@pytest.mark.parametrize("name", MUTATED)
+def test_mutated_files_are_read_or_refused(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.gltf":
+        tree, body = gltf()
+        tree["buffers"][0]["uri"] = "data:;base64," + base64.b64encode(body).decode()
+        path.write_text(json.dumps(tree))
+    elif name.startswith("text"):
+        mesh = trimesh.Trimesh(*sphere(12), process=False)
+        text = {".ply": {"encoding": "ascii"}, ".stl": {"file_type": "stl_ascii"}}
+        mesh.export(path, **text[path.suffix])
+    else:
+        medium, x = heads(12, colours=True)
+        medium.save(x[0], path)
+
+    def read_all() -> str:
+        warnings.simplefilter("ignore")
+        counts = Counter()
+        for content in mutations(path.read_bytes(), 300):
+            path.write_bytes(content)
+            try:
+                medium = Meshes.from_file(path)
+                assert medium.load(path).isfinite().all() and medium.faces.max() < medium.vertices
+                counts["read"] += 1
+            except MediaError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+                counts["refused"] += 1
+        return f"{counts['read'] > 0} {counts['refused'] > 50}"
+
+    assert ask(read_all, seconds=60) == ("", "'True True'")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -492,6 +747,7 @@ def test_spheres_of_any_size_are_closed_and_face_outwards(vertices):
 
 def test_generated_heads():
     data = Meshes(60, True).dataset("synthetic-heads", labels=True)
+    assert data.classes == ("small ears", "large ears") and data.split == "train"
     x, labels = data.take(range(200))
     assert len(data) == 5000 and x.shape == (200, 60, 6) and 60 < labels.sum() < 140
     assert torch.equal(data[7][0], x[7]) and data[7][1] == labels[7]
@@ -507,8 +763,12 @@ def test_generated_heads():
     # Large ears are wide.
     sides = x[..., 0].amax(1) - x[..., 0].amin(1)
     assert sides[labels == 1].mean() > sides[labels == 0].mean()
+    turned = Meshes(60, True).dataset("synthetic-heads", labels=True, classes=data.classes[::-1])
+    assert torch.equal(turned.labels, 1 - data.labels)
     with pytest.raises(MediaError, match="no split 'val'"):
         Meshes(60).dataset("synthetic-heads", "val")
+    with pytest.raises(MediaError, match="synthetic-heads belong to no groups"):
+        Meshes(60).dataset("synthetic-heads", groups="person")
     with pytest.raises(MediaError, match="another topology"):
         Meshes(60).on(TETRAHEDRON).dataset("synthetic-heads")
 
@@ -586,7 +846,7 @@ def test_weights_of_faces():
     "write, message",
     [
         (lambda folder: np.savez(folder / FACE_FILE, x=np.zeros(3)), "it lacks expression_deltas, .*, neutral"),
-        (lambda folder: (folder / FACE_FILE).write_bytes(b"PK"), "cannot be read as an archive"),
+        (lambda folder: (folder / FACE_FILE).write_bytes(b"PK"), "cannot be read as arrays"),
         (
             lambda folder: face_file(folder, landmarks_multipie68=np.array([3, 4, *[0] * 66])),
             "landmarks 1 are not among the first 4",

@@ -1,5 +1,7 @@
 """Labels, classes, splits and groups of the user's own files."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,11 @@ def found(folder, split, medium=MEDIUM, **options):
 def test_folders_of_splits_are_known_by_their_names(tmp_path, train, test, above):
     write(tmp_path, *(f"{above}{part}/{name}" for part in (train, test) for name in ("cats/a.png", "dogs/b.png")))
     assert found(tmp_path, "train") == [(0, "cats"), (1, "dogs")]
-    assert found(tmp_path, "test") == [(2, "cats"), (3, "dogs")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert found(tmp_path, "test") == [(2, "cats"), (3, "dogs")]
+    said = ["no items for tests; those of its validation take their place" in str(w.message) for w in caught]
+    assert said == [True] * ("val" in test.lower())
 
 
 def test_a_split_alone_is_a_split_and_among_classes_it_is_a_class_that_is_said(tmp_path):

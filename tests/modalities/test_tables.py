@@ -51,6 +51,30 @@ def test_numbered_columns_are_a_header_and_said(tmp_path):
         Points().dataset(tmp_path / "a.csv", "all")
 
 
+def test_a_column_of_labels_may_hold_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("time,x,y,Class\n2024-01-01,1,2,10\n2024-01-02,3,4,9\n")
+    data = Points().dataset(tmp_path / "a.csv", "all", labels=True)
+    assert data.x.tolist() == [[1, 2], [3, 4]] and data.classes == ("9", "10") and data.labels.tolist() == [1, 0]
+
+
+def test_what_every_row_has_of_its_own_is_said_to_be_no_class(tmp_path):
+    (tmp_path / "a.csv").write_text("name,x\n" + "".join(f"id{i},{i}\n" for i in range(20)))
+    with pytest.warns(UserWarning, match="every item .* is of a class of its own"):
+        Points(1).dataset(tmp_path / "a.csv", labels=True)
+
+
+def test_years_above_numbers_are_said(tmp_path):
+    (tmp_path / "a.csv").write_text("1990,1991\n1.5,2\n3,4.5\n")
+    with pytest.warns(UserWarning, match="first row, 1990, 1991 and so on, was read as numbers"):
+        assert len(Points().dataset(tmp_path / "a.csv", "all")) == 3
+
+
+def test_digits_that_float32_drops_are_said(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(9)))
+    with pytest.warns(UserWarning, match="so far from 0 that float32 rounds their differences"):
+        Points().dataset(tmp_path / "a.csv", "all")
+
+
 def test_columns_of_one_name_are_told_apart_by_number(tmp_path):
     (tmp_path / "a.csv").write_text("x,x,y\n1,2,3\n")
     assert Points().dataset(f"{tmp_path / 'a.csv'}:2,3", "all").x.tolist() == [[2, 3]]

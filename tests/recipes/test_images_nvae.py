@@ -7,8 +7,8 @@ import torch
 
 from modalities.images import Images
 from recipes import images_nvae as recipe
-from recipes.recipe import arguments
 from tests.recipes import runs
+from zoo.settings import arguments
 from zoo.variational.nvae import NVAE
 
 QUICK = recipe.PRESETS["smoke"][1]

@@ -14,11 +14,12 @@ from modalities.densities import DENSITIES
 from modalities.points import Points
 from modalities.signals import Signals
 from recipes import recipe
-from recipes.recipe import SETS, Recipe, arguments, published, settings
+from recipes.recipe import SETS, Recipe, published
 from tests.recipes import runs
 from zoo import load
 from zoo.card import Card, Figure, read_figures
 from zoo.catalog import CHECKPOINTS
+from zoo.settings import arguments, settings
 from zoo.training import TrainingError
 from zoo.variational.vae import VAE
 
@@ -133,6 +134,13 @@ def test_names_follow_the_data(tmp_path, monkeypatch):
     (tmp_path / "beats.npz").touch()
     names = {"beats.npz": "vae-beats", "beats.npz:Gun Point": "vae-beats.npz-Gun-Point", ".": f"vae-{tmp_path.name}"}
     assert {data: Config(data=data).checkpoint("vae") for data in names} == names
+
+
+def test_a_name_that_a_bundled_model_has_is_said(tmp_path, capsys):
+    publish(Config(data="points", output=tmp_path, name="vae-points"))
+    assert f"load this one by its path, {tmp_path / 'vae-points'}" in capsys.readouterr().out
+    publish(Config(output=tmp_path, name="vae-mine"))
+    assert not capsys.readouterr().out
 
 
 def test_a_model_is_published_where_that_is_asked_for(tmp_path, hub):

@@ -8,10 +8,11 @@ import torch
 from modalities.data import Batch
 from modalities.signals import Signals, synthetic_beats
 from recipes import signals_nvae as recipe
-from recipes.recipe import arguments, seeded
+from recipes.recipe import seeded
 from tests.recipes import runs
 from zoo import load
 from zoo.card import read_figures
+from zoo.settings import arguments
 from zoo.variational.nvae import NVAE
 
 SMOKE = recipe.PRESETS["smoke"][1]

@@ -411,7 +411,7 @@ def test_push_and_pull(run, hub, tmp_path):
         ),
         ("evaluate toy-vae --data digits --limit 9 --metrics features", "metrics of features need a network"),
         ("evaluate toy-vae --data digits --limit 9 --mean", "samples of ToyVAE cannot end with means"),
-        ("evaluate toy-vae --data digits --split all --metrics neighbours", "with training data beside them"),
+        ("evaluate toy-vae --data digits --split all --metrics neighbours", "and the latter are not given"),
         ("evaluate toy-ppca --data grid --limit 9 --classifier OUT", "grid has no labels"),
         ("evaluate toy-ppca --data grid --limit 9 --metrics likelihood --neighbours OUT", "that is not measured"),
         (

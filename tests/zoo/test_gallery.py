@@ -1,6 +1,7 @@
-"""The gallery over toy models: the page, its pictures, and that the printed code makes them."""
+"""The gallery over toy models: its pages, their pictures, and that the printed code makes them."""
 
 import html
+import io
 import re
 from html.parser import HTMLParser
 
@@ -18,94 +19,134 @@ from zoo.conditions import Classes
 from zoo.gallery import write_gallery
 from zoo.hub import load, save
 from zoo.showcase import draw
+from zoo.variational.autoencoder import Autoencoder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A gallery of toys, in place of the bundled models."""
     place = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "CHECKPOINTS", place / "checkpoints")
         figure = Figure("NLL", 81.25, "MNIST test", "nats", "bound on a mass", 0.125, 80.5, "Burda et al., 2016")
         for name in toys.NAMES:
-            card = Card(f"<The toy> {name}.", "Made up.", figures=(figure,) if name == "vae" else ())
+            card = Card(f"<The toy> {name}.", "Made up by <b>me</b>.", figures=(figure,) if name == "vae" else ())
             save(toys.make(name), place / "checkpoints" / name, card)
         for name, condition in (("chain", None), ("conditional-chain", Classes.numbered(3))):
             model = GatedPixelCNN(toys.BINARY, width=4, layers=2, head=4, condition=condition).eval()
             save(model, place / "checkpoints" / name, Card("A chain.", "Made up."))
+        fragments = Autoencoder(toys.BINARY, latent=2, width=2, hidden=4).eval()
+        save(fragments, place / "checkpoints" / "a-first", Card("Bad.", "Made up."))
         write_gallery(place / "out")
     return place / "out"
 
 
-def pictures(folder):
-    """Every picture's file with its code on the page."""
-    page = (folder / "index.html").read_text()
-    found = re.findall(r'<img src="([^"]+)".*?<pre><code>(.*?)</code>', page, re.DOTALL)
-    return [(file, html.unescape(code)) for file, code in found]
+def page(folder, name=""):
+    return (folder / name / "index.html").read_text()
+
+
+def pictures(folder, name):
+    """Every picture's file on a model's page with its code."""
+    found = re.findall(r'<img src="([^"]+)".*?<pre><code>(.*?)</code>', page(folder, name), re.DOTALL)
+    return {file: html.unescape(code) for file, code in found}
 
 
 def test_every_model_has_its_pictures(folder):
-    files = [file for file, _ in pictures(folder)]
-    for name in toys.NAMES:
-        shown = {"ppca": 3, "vae": 4, "conditional-vae": 4, "hierarchy": 3}.get(name, 1)
-        assert sum(file.startswith(f"{name}-") for file in files) == shown
-    assert "vae-traversal.png" in files and "hierarchy-traversal.png" not in files
-    assert "vae-temperature.png" in files and "ppca-temperature.png" not in files
-    assert {"chain-samples.png", "chain-completion.png", "conditional-chain-completion.png"} <= set(files)
-    assert sorted(files) == sorted(path.name for path in folder.glob("*.png"))
+    shown = {name: set(pictures(folder, name)) for name in toys.NAMES}
+    walks = {"samples.png", "temperature.png", "interpolation.png", "traversal.png"}
+    assert shown["vae"] == shown["conditional-vae"] == shown["hierarchy"] == walks
+    assert shown["ppca"] == walks - {"temperature.png"} and shown["gan"] == {"samples.png"}
+    assert set(pictures(folder, "chain")) == {"samples.png", "completion.png"}
+    for name, files in shown.items():
+        assert files == {path.name for path in (folder / name).glob("*.png")}
 
 
 @pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchy", "ppca", "chain", "conditional-chain"])
 def test_the_printed_code_makes_the_picture(folder, name, monkeypatch):
     monkeypatch.setattr(catalog, "CHECKPOINTS", folder.parent / "checkpoints")
-    page = (folder / "index.html").read_text()
-    setup = html.unescape(re.search(rf'<section id="{name}">.*?<pre><code>(.*?)</code>', page, re.DOTALL)[1])
     scope = {"load": load, "torch": torch}
-    exec(setup, scope)
-    for file, code in pictures(folder):
-        if file.startswith(f"{name}-"):
-            assert np.array_equal(eval(code, scope), Image.open(folder / file))
+    exec(html.unescape(re.search(r"<pre><code>(.*?)</code>", page(folder, name), re.DOTALL)[1]), scope)
+    for file, code in pictures(folder, name).items():
+        assert np.array_equal(eval(code, scope), Image.open(folder / name / file))
 
 
-def test_the_page_is_well_formed_and_needs_no_network(folder):
-    page = (folder / "index.html").read_text()
-    assert "http" not in page and "&lt;The toy&gt; vae." in page and "<The toy>" not in page
-    assert "81.25 ± 0.12 nats" in page and "80.5 nats (Burda et al., 2016)" in page and "bound on a mass" in page
-    open_tags = []
+def test_the_pages_are_well_formed_and_need_no_network(folder):
+    assert "81.25 ± 0.12 nats" in page(folder, "vae") and "80.5 nats (Burda et al., 2016)" in page(folder, "vae")
+    assert "&lt;The toy&gt; vae." in page(folder) and "Made up by &lt;b&gt;me&lt;/b&gt;." in page(folder, "vae")
+    for name in ("", *toys.NAMES):
+        text, open_tags = page(folder, name), []
+        assert "http" not in text and "<The toy>" not in text and "<b>" not in text
 
-    class Checker(HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            if tag not in ("meta", "img"):
-                open_tags.append(tag)
+        class Checker(HTMLParser):
+            def handle_starttag(self, tag, attributes, open_tags=open_tags):
+                if tag not in ("meta", "img"):
+                    open_tags.append(tag)
 
-        def handle_endtag(self, tag):
-            assert open_tags.pop() == tag
+            def handle_endtag(self, tag, open_tags=open_tags):
+                assert open_tags.pop() == tag
 
-    Checker().feed(page)
-    assert not open_tags
+        Checker().feed(text)
+        assert not open_tags
+        links = re.findall(r'(?:href|src)="([^"#]+)"', text)
+        assert len(links) > 1 and all((folder / name / link).is_file() for link in links)
+        assert text.count("<img ") == text.count('loading="lazy"') > 0
 
 
-def test_models_stand_by_medium_and_pictures_wait_to_be_seen(folder):
-    page = (folder / "index.html").read_text()
-    assert re.findall(r"<h2>(\w+)</h2>", page) == ["images", "points"]
-    images, points = page.split("<h2>points</h2>")
-    assert 'id="vae"' in images and 'id="ppca"' in points and 'id="gan"' in points
-    assert page.count("<img ") == page.count('loading="lazy"') > 10
-    assert "probabilistic" not in page and "scores by a lower bound, has a latent space" in images
-    assert (
-        "scores exactly, completes what has begun" in images and '<p class="facts">toy-gan &middot; samples &' in points
-    )
+def test_models_stand_by_medium_the_best_first_and_bad_examples_are_said_to_be_so(folder):
+    text = page(folder)
+    assert re.findall(r'<h2 class="medium" id="(\w+)">', text) == ["images", "points"]
+    images, points = (re.findall(r'<article id="([^"]+)">', part) for part in text.split('id="points"'))
+    assert set(points) == {"ppca", "gan"} and images[0] == "vae"  # the one with a measured likelihood
+    assert images[-1] == "a-first" and text.count("A negative example") == 1
+    assert "A negative example" in page(folder, "a-first") and "scores exactly, completes what has begun" in text
 
 
 def test_points_come_as_a_picture_and_a_table(folder):
-    assert '<a href="ppca-samples.csv">ppca-samples.csv</a>' in (folder / "index.html").read_text()
-    assert len((folder / "ppca-samples.csv").read_text().splitlines()) == 1001
+    assert '<a href="samples.csv">samples.csv</a>' in page(folder, "ppca")
+    assert len((folder / "ppca" / "samples.csv").read_text().splitlines()) == 1001
 
 
-def test_another_page_is_not_written_over(tmp_path):
-    (tmp_path / "index.html").write_text("<h1>mine</h1>")
-    with pytest.raises(ValueError, match="another page"):
-        write_gallery(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+def test_own_checkpoints_at_their_temperature_beside_real_items(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(real, "png")
+    for run in ("a", "b"):
+        card = Card("Mine.", "Made up.", temperature=0.5)
+        save(toys.make("vae"), f"runs/{run}/mine", card, files={"data.png": real.getvalue()})
+    assert main(["gallery", "runs/a/mine", "runs/b/mine", "-o", "out"]) == 0
+    assert len(re.findall("<article", page(tmp_path / "out"))) == 2
+    mine, other = page(tmp_path / "out", "mine"), page(tmp_path / "out", "mine-2")
+    assert 'load("runs/a/mine")' in html.unescape(mine) and 'load("runs/b/mine")' in html.unescape(other)
+    assert "model.sample(36, temperature=0.5, mean=True" in mine and 'src="data.png"' in mine
+    assert Image.open(tmp_path / "out" / "mine" / "data.png").size == (9, 9)
+    card = (tmp_path / "runs" / "a" / "mine" / "README.md").read_text()
+    assert "![Real items to compare with](data.png)" in card and "model.sample(16, temperature=0.5)" in card
+    (tmp_path / "runs" / "a" / "mine" / "README.md").write_text(card.replace("temperature: 0.5", "temperature: cold"))
+    with pytest.raises(ValueError, match="sampling_temperature is a number of at least 0, got 'cold'"):
+        write_gallery(tmp_path / "out", ["runs/a/mine"])
+
+
+@pytest.mark.parametrize("path", ["index.html", "toy/notes.txt"])
+def test_nothing_else_is_written_over(path, tmp_path):
+    save(toys.make("vae"), tmp_path / "toy")
+    (tmp_path / "out" / path).parent.mkdir(parents=True)
+    (tmp_path / "out" / path).write_text("<h1>mine</h1>")
+    with pytest.raises(ValueError, match="another page|no part of a gallery"):
+        write_gallery(tmp_path / "out", [str(tmp_path / "toy")])
+    assert [file.name for file in (tmp_path / "out").rglob("*") if file.is_file()] == [path.rpartition("/")[2]]
+
+
+def test_the_groups_of_a_hierarchy_move(folder):
+    model = toys.make("hierarchy")
+    x = model.sample(1, generator=torch.Generator().manual_seed(0))
+    moved = model.traverse(x, along="groups")
+    with torch.no_grad():
+        posterior, prior = model.encode(x), model.prior(n=1)
+        first = posterior.kl(prior, posterior.mean)[0].argmax()
+        z = list(prior.standardise(posterior.mean))
+        z[first] = z[first] + torch.randn(z[first].shape, generator=torch.Generator().manual_seed(int(first)))
+        assert torch.allclose(model.decode(prior.reparameterise(tuple(z))).mean, moved[:, 0, -1], atol=1e-5)
+    assert moved.shape[1:3] == (2, 7) and torch.allclose(moved[:, :, 3], model.reconstruct(x)[:, None], atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 30])
@@ -117,8 +158,9 @@ def test_a_conditional_model_is_shown_with_its_conditions_side_by_side(classes):
     assert samples.columns == columns and f"0, 1{', 2' * (classes > 2)}" in samples.caption
     shown = dict(draw(model))
     assert len(shown[samples]) == 4 * columns and len(shown[completion]) == 8 * 4
-    kept = shown[completion][:, :, : model.positions[0] // 2]
-    assert torch.equal(kept, shown[samples][:4].repeat_interleave(8, 0)[:, :, : model.positions[0] // 2])
+    begun, rest = shown[completion].split(model.positions[0] // 2, 2)
+    assert torch.equal(begun, shown[samples][:4].repeat_interleave(8, 0)[:, :, : model.positions[0] // 2])
+    assert not rest[::8].any() and rest[1:8].all()  # in front what is given
 
 
 def test_the_last_line_says_where_the_page_lies(folder, monkeypatch, tmp_path, capsys):

@@ -47,7 +47,7 @@ class Autoregressive(Explicit, Trainable):
         check_counts(components=components, **counts)
         self.modality = modality
         shape = modality.shape
-        if len(shape) != axes or None in shape:
+        if len(shape) != axes or len(modality.grid) != axes - 1 or None in shape:  # vertices have no order
             items = {1: "[elements]", 2: "[channels, time]", 3: "[channels, height, width]"}[axes]
             raise ValueError(f"{type(self).__name__} takes items {items}; {modality.kind} have the shape {list(shape)}")
         self.positions = shape if len(shape) == 1 else shape[1:]

@@ -1,7 +1,7 @@
-"""Commands that look at checkpoints, and bring them to the Hub and back."""
+"""Commands that look at checkpoints, and bring them to the Hub and back, and into other programs."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -96,12 +96,40 @@ class Pull:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gallery:
-    """A page with pictures of every bundled model, each with the code that makes it."""
+class Export(Loading):
+    """Write the decoder, the encoder or the sampler of a model for other programs, for any batch size.
 
+    A file .onnx is for any ONNX runtime (writing it takes `pip install latent-zoo[onnx]`), a file .pt2 for
+    `torch.export.load`. The sampler makes items out of standard normal noise.
+
+    examples:
+      zoo export vae-mnist -o decoder.onnx
+      zoo export vae-mnist --part encoder -o encoder.pt2
+    """
+
+    part: Literal["decoder", "encoder", "sampler"] = "decoder"  # What is written.
+    output: Output  # The file to write, .onnx or .pt2.
+
+    def run(self) -> None:
+        from zoo.export import export
+
+        print(export(self.load(), self.output, self.part))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pages with pictures of models, each with the code that makes it: of every bundled one, or of those named.
+
+    examples:
+      zoo gallery -o gallery
+      zoo gallery runs/*/my-vae vae-mnist -o gallery
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="")] = ()
+    # Bundled models, folders or repositories org/name; all bundled ones if there are none.
     output: Output  # The folder to write to.
 
     def run(self) -> None:
         from zoo.gallery import write_gallery
 
-        print(f"The gallery is {write_gallery(self.output).resolve()}")
+        print(f"The gallery is {write_gallery(self.output, self.names).resolve()}")

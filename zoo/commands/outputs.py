@@ -18,6 +18,8 @@ Entry = tuple[Path, int | None]
 """A file, or a row of a table."""
 AT_ONCE = 64
 """How many files are in memory at a time."""
+MOST_NAMED = 10
+"""How many files that are left out are named."""
 
 
 def is_file(path: Path) -> bool:
@@ -29,12 +31,12 @@ class Inputs:
     """The files that are given or lie in given folders, read a batch at a time.
 
     Of a medium whose batches are one file (a table of points), every row of a file is an item. Files in folders that
-    cannot be read are left out, each with a warning; hidden ones are nobody's items. Raises ValueError where there is
-    no file, where one that is given cannot be read, and where two would have one name.
+    cannot be read are left out with a warning; hidden ones are nobody's items. Raises ValueError where there is no
+    file, where one that is given cannot be read, and where two would have one name.
     """
 
     def __init__(self, medium: "Modality", given: Sequence[Path]):
-        self.medium, self.given = medium, set(given)
+        self.medium, self.given, self.broken = medium, set(given), set[Path]()
         self.tables: dict[Path, Items] = {}
         found: dict[str, list[Entry]] = {}
         for path in given:
@@ -87,7 +89,8 @@ class Inputs:
         if not read:
             raise ValueError(f"not one of {len(self)} files could be read")
         if read < len(self):
-            warnings.warn(f"left out {len(self) - read} files of {len(self)}", stacklevel=2)
+            named = f", {MOST_NAMED} of them named above" if len(self.broken) > MOST_NAMED else ""
+            warnings.warn(f"left out {len(self) - read} files of {len(self)}{named}", stacklevel=2)
 
     def _load(self, path: Path, row: int | None) -> "Tensor | None":
         try:
@@ -95,7 +98,9 @@ class Inputs:
         except ValueError as error:
             if path in self.given:
                 raise
-            warnings.warn(f"left out: {error}", stacklevel=3)
+            self.broken.add(path)
+            if len(self.broken) <= MOST_NAMED:
+                warnings.warn(f"left out: {error}", stacklevel=3)
             return None
 
 

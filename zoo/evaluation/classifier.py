@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from modalities import MediaError, Modality
 from modalities.data import Batch, Items, batches
 from zoo.checkpoint import CONFIG, WEIGHTS, CheckpointError, load_weights, read_config, write_files
+from zoo.conditions import Classes
 from zoo.distributions import full_precision
 from zoo.evaluation.features import FeatureNetwork
-from zoo.evaluation.samples import subset
+from zoo.evaluation.samples import by_name, subset
 from zoo.nn.normalisation import Standardise
 from zoo.nn.residual import Encoder
 from zoo.training import TrainingConfig, train
@@ -55,11 +57,12 @@ class Classifier(nn.Module):
         return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
-    def accuracy(self, data: Items) -> float:
-        """The share of a data set of (x, label) that is classified correctly, in [0, 1]."""
+    def accuracy(self, data: Items, classes: Sequence[str] = ()) -> float:
+        """The share of a data set of (x, label) that is classified correctly, in [0, 1]; `classes` are the names of the
+        classifier's, by which those of the data are matched."""
         device = self.encoder.output.weight.device
         correct = count = 0
-        for batch in batches(data, 500):
+        for batch in batches(data, 500, condition=by_name(Classes(tuple(classes)) if classes else None, data)):
             correct += int((self.logits(batch.x.to(device)).argmax(1).cpu() == batch.labels).sum())
             count += len(batch.x)
         return correct / count
@@ -98,9 +101,11 @@ def feature_network(
     if not (folder / CONFIG).is_file():
         if training is None or test is None:
             raise CheckpointError(f"{folder} holds no classifier, and one is trained only on data with labels")
+        if any(getattr(data, "labels", None) is None for data in (training, test)):
+            raise MediaError("the data have no labels to train and to test a classifier on")
         sizes = {"width": width, "blocks": blocks, "hidden": hidden}
         classifier, arguments = _train(folder, training, sizes, config)
-        accuracy = classifier.accuracy(test)
+        accuracy = classifier.accuracy(test, getattr(training, "classes", None) or ())
         trained = {"classifier": arguments, "accuracy": accuracy, "medium": _describe(medium)}
         write_files(folder, trained, classifier.state_dict())
     about = read_config(folder)
@@ -138,11 +143,8 @@ def _build(shape: list[int], width: int, blocks: int, hidden: int, classes: int)
 
 def _train(folder: Path, training: Items, sizes: dict[str, int], config: TrainingConfig) -> tuple[Classifier, dict]:
     """A trained classifier and the arguments of its `_build`."""
-    labels = getattr(training, "labels", None)
-    if labels is None:
-        raise MediaError("the data have no labels to train a classifier on")
     some = subset(training, min(len(training), 2000), torch.Generator().manual_seed(config.seed)).x
-    sizes = {**sizes, "classes": int(max(labels)) + 1}
+    sizes = {**sizes, "classes": int(max(getattr(training, "labels", ()))) + 1}
     torch.manual_seed(config.seed)
     classifier = _build(list(some.shape[1:]), **sizes)
     classifier.standardise.fit(some)

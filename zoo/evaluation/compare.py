@@ -171,7 +171,13 @@ def compare(
     """
     unseen, known = as_dataset(test), as_dataset(training)
     n = min(items, len(unseen), len(known))
-    condition = next((entry.model.condition for entry in entries if entry.model.condition is not None), None)
+    told = [entry for entry in entries if entry.model.condition is not None]
+    condition = told[0].model.condition if told else None
+    for entry in told:
+        if entry.model.condition != condition:
+            raise MediaError(
+                f"{told[0].name} and {entry.name} are told different things: compare models of one condition"
+            )
     real, labels, _ = subset(unseen, n, torch.Generator().manual_seed(seed), condition=condition)
     seen = subset(known, n, torch.Generator().manual_seed(seed)).x
     n = min(len(real), len(seen))  # broken files are left out

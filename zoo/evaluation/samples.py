@@ -2,16 +2,16 @@
 
 import math
 import warnings
-from collections.abc import Iterator
-from typing import TypeGuard
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
 from modalities import MediaError, Modality
-from modalities.data import Batch, Tree, as_dataset, batches, cut, fetch, move, randomise
+from modalities.data import Batch, Collate, Items, Tree, as_dataset, batches, cut, fetch, move, randomise
 from modalities.images import binarise
-from zoo.conditions import Condition
+from zoo.conditions import Classes, Condition, Labels
 from zoo.model import Explicit, GenerativeModel, Latent, Rng, check_count
 from zoo.progress import track
 
@@ -30,13 +30,34 @@ def head(
     check_count(1 if limit is None else limit, "limit")
     dataset = as_dataset(data)
     left = len(dataset) if limit is None else min(limit, len(dataset))
-    stream = batches(dataset, batch_size, generator, model.modality, model.condition)
+    stream = batches(dataset, batch_size, generator, model.modality, by_name(model.condition, dataset))
     for batch in track(stream, what, math.ceil(left / batch_size)):
         x, condition, _ = move(cut(batch, slice(left)), model.device)
         yield x, condition_of(model, condition)
         left -= len(x)
         if left <= 0:
             return
+
+
+class _Named(NamedTuple):
+    """Collates class numbers of a data set as the classes of the same names that a model knows."""
+
+    condition: Condition
+    classes: Sequence[str]
+
+    def collate(self, labels: Labels) -> Tree:
+        return self.condition.collate([self.classes[int(label)] for label in labels])
+
+
+def by_name(condition: Condition | None, dataset: Items) -> Collate | None:
+    """What collates the labels of a data set for a model: where both name their classes, by the names, since a test set
+    that lacks a class numbers the others anew. Classes of a model that are numbers alone stay numbers where the data
+    name theirs otherwise."""
+    theirs, ours = getattr(dataset, "classes", None), condition.names if isinstance(condition, Classes) else None
+    if condition is None or not theirs or not ours or tuple(theirs) == ours:
+        return condition
+    numbers_alone = ours == Classes.numbered(len(ours)).names and len(theirs) <= len(ours)
+    return condition if numbers_alone and not set(theirs) & set(ours) else _Named(condition, theirs)
 
 
 def fork(generator: Rng) -> torch.Generator:
@@ -91,13 +112,13 @@ def subset(
     """n items of a data set with their labels, evenly spaced over it: also where one class lies after another.
 
     Broken files are left out with a warning, so that there may be fewer. `medium` and `condition` collate as in
-    `modalities.data.fetch`.
+    `modalities.data.fetch`, classes by their names.
     """
     check_count(n)
     dataset = as_dataset(data)
     if n > len(dataset):
         raise ValueError(f"the data set has {len(dataset)} items, {n} are asked for")
-    batch, errors = fetch(dataset, evenly_spaced(len(dataset), n), medium, condition)
+    batch, errors = fetch(dataset, evenly_spaced(len(dataset), n), medium, by_name(condition, dataset))
     for error in errors:
         warnings.warn(f"skipped: {error}", stacklevel=2)
     if batch is None:

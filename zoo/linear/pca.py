@@ -10,11 +10,14 @@ from torch import Tensor
 
 from modalities import Modality
 from zoo.checkpoint import check_not_negative
-from zoo.distributions import DiagonalGaussian, Point
+from zoo.distributions import DiagonalGaussian, Point, normal_noise
 from zoo.linear.incremental import IncrementalPCA
 from zoo.linear.principal import PrincipalAxes, Solver, principal_axes
 from zoo.linear.stream import Data, RowReader
 from zoo.model import Explicit, Fitted, Latent, Rng, check_count, check_temperature
+
+CHUNK = 1024
+"""How many items are scored at once: in double precision they take twice their memory."""
 
 
 class LinearLatent(Latent, Fitted):
@@ -53,7 +56,7 @@ class LinearLatent(Latent, Fitted):
         data: Data,
         modality: Modality,
         *,
-        components: int | float,
+        components: int | float = 0.95,
         solver: Solver = "auto",
         seed: int = 0,
         checkpoint: str | Path | None = None,
@@ -176,6 +179,18 @@ class PCA(LinearLatent):
             return None
         return ProbabilisticPCA.from_axes(self.modality, self.axes()).to(self.device)
 
+    def complete(
+        self, x: Tensor, known: Tensor, *, condition: object = None, temperature: float = 1.0, generator: Rng = None
+    ) -> Tensor:
+        """As `ProbabilisticPCA.complete` on the same axes, without the noise of single elements.
+
+        Raises ValueError where there are as many directions as dimensions: then nothing tells what is noise.
+        """
+        noisy = self.scored_by()
+        if noisy is None:
+            raise ValueError("a model with as many directions as dimensions leaves no noise, and completes nothing")
+        return noisy.complete(x, known, condition=condition, temperature=temperature, mean=True, generator=generator)
+
     def encode(self, x: Tensor, *, condition: object = None) -> Point:
         """The whitened scores, shape [batch, k]: points, since they have no spread."""
         floor = torch.finfo(self.variance.dtype).eps * self.variance.max()
@@ -238,13 +253,54 @@ class ProbabilisticPCA(LinearLatent, Explicit):
         return DiagonalGaussian(self._items(z * self.gain), self.noise.sqrt())
 
     @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        condition: object = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        generator: Rng = None,
+    ) -> Tensor:
+        """Draw what is not known of items given what is known, whichever part of them that is.
+
+        z given the known elements is N(M^-1 W^T (x - mean) / s2, M^-1) with M = I + W^T W / s2, W and x cut to them.
+
+        Arguments:
+            x: items, shape [batch, ...]; values that are not known do not matter.
+            known: booleans that broadcast to one item: the same part of all.
+            temperature: scales the deviations of z; 0 gives the mean.
+            mean: end with the likelihood's mean instead of a draw.
+
+        Returns items with the known values as they were.
+        """
+        self.prepare_condition(condition, len(x))
+        check_temperature(temperature)
+        mask = known.to(self.device).expand(self.modality.shape)
+        x = self.check_items(torch.where(mask, x.to(self.mean), self.mean))
+        chosen = mask.flatten()
+        rows = (self.basis * self.gain[:, None])[:, chosen].double()
+        noise = self.noise.double().clamp(min=torch.finfo(torch.float32).tiny)
+        root = torch.linalg.cholesky(torch.eye(len(rows)).to(rows) + rows @ rows.T / noise)
+        values = (x - self.mean).flatten(1)[:, chosen].double()
+        z = torch.cholesky_solve(rows @ values.T / noise, root)
+        random = normal_noise((len(x), len(rows)), self.mean, generator).double() * temperature
+        z = (z + torch.linalg.solve_triangular(root.T, random.T, upper=True)).T.to(self.mean)
+        likelihood = self.decode(z)
+        made = likelihood.mean if mean or temperature == 0 else likelihood.sample(generator=generator)
+        return torch.where(mask, x, made)
+
     def log_prob(self, x: Tensor, *, condition: object = None, samples: int = 1, generator: Rng = None) -> Tensor:
         """The exact log-density in nats an item, shape [batch], float64, in O(d k) an item.
 
         The covariance W W^T + s2 I has the eigenvalue `variance` along each direction and s2 across all of them.
         """
         self.prepare_condition(condition, len(x), generator)
-        centred = (self.check_items(x) - self.mean.double()).flatten(1)
+        return torch.cat([self._log_prob(part) for part in self.check_items(x).split(CHUNK)])
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        centred = (x - self.mean.double()).flatten(1)
         variance, noise = self.variance.double(), self.noise.double()
         scores, across = centred.new_zeros(len(x), len(variance)), centred.new_zeros(len(x))
         # A large basis is never in double precision as a whole.

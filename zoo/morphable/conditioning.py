@@ -3,6 +3,8 @@
 Source: Albrecht, Luthi, Gerig, Vetter, "Posterior Shape Models", 2013.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,9 @@ from modalities.meshes import Meshes
 from zoo.morphable.model import PARTS, MorphableModel
 from zoo.morphable.modes import Axes, principal
 from zoo.morphable.segments import check_vertices, vertex_mask
+
+STRANGE = 25.0
+"""How many times the expected sum of squares positions may need without a warning: five standard deviations each."""
 
 
 @torch.no_grad()
@@ -30,13 +35,22 @@ def posterior(model: MorphableModel, vertices: Tensor, positions: Tensor, noise:
     and landmarks stay; attributes are left out, since their directions may be known now.
 
     Raises ValueError for vertices out of range or given twice, positions that are not finite and noise that is no
-    covariance.
+    covariance. Warns of positions that no likely mesh has.
     """
     vertices, positions, root = _observations(model, vertices, positions, noise)
     rows = torch.linalg.solve_triangular(root, coefficient_rows(model, vertices), upper=False)
     away = positions - model.mean[vertices, :3].double().cpu()
     values = torch.linalg.solve_triangular(root, away[..., None], upper=False)
-    found, factor = _condition(rows.flatten(0, 1), values.flatten())
+    rows, values = rows.flatten(0, 1), values.flatten()
+    found, factor = _condition(rows, values)
+    surplus = ((values - rows @ found).square().sum() + found.square().sum()).item() / len(values)
+    if surplus > STRANGE:
+        warnings.warn(
+            f"no likely mesh has its vertices there: the squares are {surplus:.0f} times those that the noise leads to "
+            "expect; are the positions in millimetres, placed as the model is, each for its own vertex, and is their "
+            "error no larger than noise?",
+            stacklevel=3,
+        )
     shape, expression = model.axes("shape"), model.axes("expression")
     mix, spread = _orthogonal(shape, expression)
     covariance = spread @ factor

@@ -129,6 +129,8 @@ def leave_one_out(x: Tensor, modes: Sequence[int] | None = None) -> Tensor:
     """
     if x.ndim != 3 or len(x) < 3:
         raise MediaError(f"expected at least 3 meshes, shape [n, vertices, 3 or 6], got {list(x.shape)}")
+    if not x.isfinite().all():
+        raise MediaError("the meshes hold NaN or infinite values")
     numbers = _numbers(modes, len(x) - 2)
     flat = _positions(full_precision(x))
     flat = flat - flat.mean(0)

@@ -4,6 +4,7 @@ Sources: Blanz, Vetter, "A Morphable Model for the Synthesis of 3D Faces", 1999;
 Morphable Face Model and Fitting Framework", 2016.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from zoo.morphable.conditioning import coefficient_rows
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.segments import check_vertices
 
+STRANGE = 5.0
+"""How many times the sum of squares that `noise` leads to expect a fit may have without a warning."""
 FACING = 0.1
 """The least cosine between a normal and the direction to the viewer at which a landmark of the outline counts."""
 
@@ -40,7 +43,7 @@ class LandmarkFit(NamedTuple):
 @torch.no_grad()
 def fit_landmarks(
     model: MorphableModel,
-    points: Tensor | Sequence[Tensor],
+    points: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
     vertices: Tensor | None = None,
     *,
     noise: float = 3**0.5,
@@ -49,8 +52,8 @@ def fit_landmarks(
     """The most probable shape, expressions and cameras given landmarks in one or several pictures of one person.
 
     Arguments:
-        points: the landmarks in pixels (right, down), shape [landmarks, 2], a tensor for each picture; rows of NaN are
-            unknown. At least 4 must be known in every picture.
+        points: the landmarks in pixels (right, down), shape [landmarks, 2], or of several pictures [pictures,
+            landmarks, 2]; rows with NaN are unknown. At least 4 must be known in every picture.
         vertices: which vertices they mark, shape [landmarks]; None takes the model's own `landmarks`.
         noise: the standard deviation of a coordinate in pixels; the model's own `noise` is added.
         contour: which landmarks are seen on the outline of a face that is turned, wherever that is, and not at their
@@ -63,27 +66,22 @@ def fit_landmarks(
 
     On generated faces turned by 40 degrees the vertices are 2.4 mm off on average, 2.7 mm without the jaw line at all,
     and 13 mm with all of it; moving the hidden landmarks along the outline gains nothing beyond that.
+
+    Raises ValueError for landmarks that are none (fractions of the picture, zeros where one was not found) and for
+    those that only a face seen from behind has, as where x and y are swapped or y grows upwards. Warns where no likely
+    face has landmarks so near to those given: they are in another order, some are wrong, or `noise` is too small.
     """
-    pictures = [points] if isinstance(points, Tensor) else list(points)
     if vertices is None:
         if not len(model.landmarks):
             raise ValueError("the model has no landmarks of its own: say which vertices the points mark")
         vertices = model.landmarks
     vertices = check_vertices(vertices, model.modality.vertices, "vertices")
+    one = isinstance(points, (Tensor, np.ndarray)) and points.ndim == 2
+    pictures = [torch.as_tensor(picture) for picture in ([points] if one else points)]
     if not pictures:
         raise ValueError("a fit needs the landmarks of at least one picture")
     for picture in pictures:
-        if tuple(picture.shape) != (len(vertices), 2):
-            raise ValueError(
-                f"expected {len(vertices)} landmarks, shape [{len(vertices)}, 2], got {list(picture.shape)}"
-            )
-        if picture.isinf().any():
-            raise ValueError("landmarks must be finite pixels, or NaN where unknown")
-        known = picture[~picture.isnan().any(1)]
-        if len(known) and (known.amax(0) - known.amin(0)).max() < 2:
-            raise ValueError("landmarks are in pixels, and all of these are in one: multiply by the width and height")
-        if (known == 0).all(1).sum() > 1:
-            raise ValueError("several landmarks lie at (0, 0): put NaN where one was not found")
+        _check_points(picture, len(vertices))
     if not noise > 0:
         raise ValueError(f"noise must be above 0 pixels, got {noise!r}")
     if contour is None:
@@ -94,19 +92,57 @@ def fit_landmarks(
     outline[list(contour)] = True
 
     fit = _Alignment(model, vertices, pictures, noise, ~outline.numpy())
-    normals = vertex_normals(model.mean[:, :3].double().cpu(), model.modality.triangles.cpu().long())[vertices[outline]]
+    normals = vertex_normals(model.mean[:, :3].double().cpu(), model.modality.triangles.cpu().long())[vertices]
+
+    def facing() -> np.ndarray:
+        """The cosine between normal and viewer, [pictures, landmarks]."""
+        return (torch.stack([camera.rotation[2] for camera in fit.cameras()]) @ normals.T).numpy()
+
     for _ in range(5 if outline.any() else 0):
-        viewers = torch.stack([camera.rotation[2] for camera in fit.cameras()])
-        facing = np.ones_like(fit.known)
-        facing[:, outline] = (viewers @ normals.T > FACING).numpy()
-        used = fit.enough(facing)
+        used = fit.enough((facing() > FACING) | ~outline.numpy())
         if (used == fit.used).all():
             break
         fit.solve(used)
+    if (facing()[fit.used] < 0).mean() > 0.75:
+        raise ValueError(
+            "landmarks like these are seen from behind: are x and y swapped, does y grow upwards, or is the picture "
+            "mirrored? pixels count from the top left corner, to the right and down"
+        )
+    surplus = fit.objective(fit.found) / max(1, 2 * fit.used.sum() - 6 * len(pictures))
+    if surplus > STRANGE:
+        far = np.where(fit.used, np.linalg.norm(fit.offsets(fit.found), axis=2), 0)
+        place, worst = np.unravel_index(far.argmax(), far.shape)
+        warnings.warn(
+            f"no likely face has these landmarks within noise={noise:.3g} pixels: it leaves {surplus:.0f} times the "
+            f"squares expected, most at landmark {worst} of picture {place}, {far.max():.3g} pixels off; check their "
+            "order, put NaN where one was not found, or raise noise",
+            stacklevel=2,
+        )
     found, _ = fit.split(fit.found)
     distances = torch.from_numpy(np.linalg.norm(fit.offsets(fit.found), axis=2)).to(model.mean)
     z = F.pad(torch.from_numpy(found).to(model.mean), (0, model.sizes.colour))
     return LandmarkFit(z, fit.cameras(), torch.from_numpy(fit.used), distances)
+
+
+def _check_points(points: Tensor, count: int) -> None:
+    """Refuse what are no landmarks [count, 2] of a picture in its pixels."""
+    if tuple(points.shape) != (count, 2):
+        more = "; leave out depths and confidences" if points.shape == (count, 3) else ""
+        raise ValueError(f"expected {count} landmarks, shape [{count}, 2], got {list(points.shape)}{more}")
+    if points.isinf().any():
+        raise ValueError("landmarks must be finite pixels, or NaN where unknown")
+    known = points[~points.isnan().any(1)]
+    if len(known) > 1 and (known.amax(0) - known.amin(0)).max() <= 2:
+        raise ValueError(
+            "landmarks are in pixels, and all of these lie within two of them: multiply fractions of the picture by "
+            "its width and height"
+        )
+    lost = (points == 0).all(1) | (points == -1).all(1)
+    if lost.any():
+        raise ValueError(
+            f"{int(lost.sum())} landmarks, such as number {int(lost.nonzero()[0])}, lie at exactly (0, 0) or (-1, -1): "
+            "put NaN where one was not found"
+        )
 
 
 class _Alignment:
@@ -164,6 +200,10 @@ class _Alignment:
         distances = (self.offsets(unknowns) * self.weights)[self.used]
         return np.concatenate([distances.ravel(), unknowns[: sum(self.sizes)]])
 
+    def objective(self, unknowns: np.ndarray) -> float:
+        """The sum of squares; of landmarks that are off as expected, about two a landmark less six a picture."""
+        return float(np.square(self._residuals(unknowns)).sum())
+
     def _jacobian(self, unknowns: np.ndarray) -> np.ndarray:
         z, poses = self.split(unknowns)
         shape, k = self.sizes[0], sum(self.sizes)
@@ -182,16 +222,12 @@ class _Alignment:
     def solve(self, used: np.ndarray) -> None:
         """Gauss-Newton steps to the least sum of squares for these landmarks [pictures, landmarks]."""
         self.used = used
-
-        def objective(unknowns: np.ndarray) -> float:
-            return float(np.square(self._residuals(unknowns)).sum())
-
         for _ in range(50):
             # By QR: the products of the rows would lose what small noise leaves.
             rows, values = map(torch.from_numpy, (self._jacobian(self.found), -self._residuals(self.found)))
             step = torch.linalg.lstsq(rows, values[:, None], driver="gels")[0].numpy()[:, 0]
-            best = min((self.found + 0.5**halvings * step for halvings in range(8)), key=objective)
-            before, after = objective(self.found), objective(best)
+            best = min((self.found + 0.5**halvings * step for halvings in range(8)), key=self.objective)
+            before, after = self.objective(self.found), self.objective(best)
             self.found = best if after < before else self.found
             if not after < (1 - 1e-9) * before:
                 return

@@ -1,6 +1,7 @@
 """Learning a morphable model from meshes in correspondence."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,19 @@ Pairs = tuple[Tensor, Tensor] | Items
 """Expressive meshes and the same people's neutral ones."""
 
 
+MOST = 100
+"""Modes of a part where their number is not given, if there are so many."""
+EXTENT = (10.0, 10_000.0)
+"""Millimetres that a mesh is expected to span."""
+Modes = int | float | None
+"""How many; the fraction of variance that the fewest shall exceed; or as many as there are, at most `MOST`."""
+
+
 def learn(
     data: Tensor | Items,
     medium: Meshes,
-    shape: int | float,
-    colour: int | float,
+    shape: Modes,
+    colour: Modes,
     expression: int | float,
     expressions: Pairs | None,
     align: str,
@@ -41,7 +50,10 @@ def learn(
     _ = medium.triangles  # before the work, not after it
 
     place = Placement(data, medium, align)
-    found = learn_modes(each(data, place), medium, "shape", shape, seed)
+    most = max(1, min(MOST, check_sizes(each(data, place.positions)) - 1))
+    found = learn_modes(each(data, place), medium, "shape", most if shape is None else shape, seed, shape is not None)
+    if align == "none":
+        check_placement(found)
     left = found.total - found.variance.double().sum().item()
     smiles = tints = None
     if expressions is not None:
@@ -51,8 +63,10 @@ def learn(
     mean = found.mean.unflatten(0, (-1, 3))
     if medium.colours:
         colours = each(data, lambda x: x[:, :, 3:])
-        tints = learn_modes(colours, medium, "colour", colour, seed) if colour else None
-        tint = tints.mean.unflatten(0, (-1, 3)) if tints else mean_of(colours, (medium.vertices, 3))
+        tint, varies = moments_of(colours, (medium.vertices, 3)) if not colour else (mean, True)
+        if colour or (colour is None and varies):
+            tints = learn_modes(colours, medium, "colour", most if colour is None else colour, seed, bool(colour))
+            tint = tints.mean.unflatten(0, (-1, 3))
         mean = torch.cat([mean, tint.to(mean)], 1)
     return {
         "medium": medium,
@@ -77,11 +91,11 @@ class Placement:
         self.reference: Tensor | None = None
         self.growth = 1.0
         if align != "none":
-            self.reference, self.growth = procrustes_mean(each(data, self._positions), self.scale, tolerance=1e-6)
+            self.reference, self.growth = procrustes_mean(each(data, self.positions), self.scale, tolerance=1e-6)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Meshes [batch, vertices, 3 or 6] to positions [batch, vertices, 3]."""
-        positions = self._positions(x)
+        positions = self.positions(x)
         if self.reference is None:
             return positions
         return enlarge(align_to(positions, self.reference, self.scale), self.growth, self.reference)
@@ -93,23 +107,69 @@ class Placement:
             return self(expressive) - start
         # Both meshes of a person take one size, that of the neutral one.
         size = self.growth * find_similarity(neutral, self.reference, self.scale).scale.to(expressive)
-        return align_to(size[:, None, None] * self._positions(expressive), start) - start
+        return align_to(size[:, None, None] * self.positions(expressive), start) - start
 
-    def _positions(self, x: Tensor) -> Tensor:
+    def positions(self, x: Tensor) -> Tensor:
+        """The positions alone, as they are."""
         if tuple(x.shape[1:]) != self.medium.shape:
             expected = ", ".join(map(str, self.medium.shape))
             raise MediaError(f"expected meshes of shape [batch, {expected}], got {list(x.shape)}")
         return x[:, :, :3]
 
 
-def learn_modes(data: Tensor | Items, medium: Meshes, part: str, modes: int | float, seed: int) -> PrincipalAxes:
-    """The principal axes of a part. More modes than the meshes have directions are refused: the surplus is noise."""
+def check_sizes(data: Tensor | Items) -> int:
+    """How many meshes there are, of positions [vertices, 3]; warns where some are of another size than the others or
+    all are of none that is likely in millimetres."""
+    sizes, extents = [], []
+    for batch in batches(as_dataset(data), 64):
+        centred = batch.x - batch.x.mean(1, keepdim=True)
+        sizes.append(centred.square().sum(2).mean(1).sqrt())
+        extents.append((batch.x.amax(1) - batch.x.amin(1)).amax(1))
+    ratio, extent = torch.cat(sizes) / torch.cat(sizes).median(), torch.cat(extents).median().item()
+    other = ((ratio > 3) | (ratio < 1 / 3)).nonzero()[:, 0]
+    if len(other):
+        warnings.warn(
+            f"{len(other)} of {len(ratio)} meshes differ in size by far, such as number {int(other[0])} from 0 on, "
+            f"{ratio[other[0]].item():.3g} times as large as most; are they in another unit?",
+            stacklevel=4,
+        )
+    if not EXTENT[0] <= extent <= EXTENT[1] and extent > 0:
+        warnings.warn(
+            f"the meshes span {extent:.3g} mm: lengths are millimetres; files in another unit are read with "
+            'Meshes.from_file(path, unit="m") or unit="cm", "um", "in"',
+            stacklevel=4,
+        )
+    return len(ratio)
+
+
+def check_placement(found: PrincipalAxes) -> None:
+    """Warn where the modes of shape are mostly how the meshes lie: shifts and turns of the mean."""
+    mean = found.mean.double().view(-1, 3)
+    mean = mean - mean.mean(0)
+    moves = [axis.expand_as(mean) for axis in torch.eye(3).to(mean)]
+    moves += [torch.linalg.cross(move, mean) for move in moves]
+    rigid = torch.linalg.svd(torch.stack(moves).flatten(1), full_matrices=False)
+    kept = rigid.Vh[rigid.S > 1e-6 * rigid.S[0]]
+    share = ((found.basis.double() @ kept.T).square().sum(1) * found.variance.double()).sum().item() / found.total
+    if share > 0.5:
+        warnings.warn(
+            f"{share:.0%} of the variance is how the meshes are shifted and turned, not their shape: "
+            'align="rigid" takes that out',
+            stacklevel=4,
+        )
+
+
+def learn_modes(
+    data: Tensor | Items, medium: Meshes, part: str, modes: int | float, seed: int, exact: bool = True
+) -> PrincipalAxes:
+    """The principal axes of a part. If `exact`, more modes than the meshes have directions are refused, since the
+    surplus is noise; else there are fewer."""
     found = principal_axes(data, (medium.vertices, 3), modes, seed=seed)
     rounding = torch.finfo(torch.float32).eps * torch.linalg.vector_norm(found.mean.double()).item()
     if found.total <= rounding**2:
         raise ValueError(f"all {found.count} meshes are equal: there are no modes of {part}")
     rank = int((found.variance > torch.finfo(torch.float32).eps * found.variance.max()).sum())
-    if rank < len(found.variance) and isinstance(modes, int):
+    if rank < len(found.variance) and isinstance(modes, int) and exact:
         raise ValueError(f"{found.count} meshes vary in {rank} directions of {part}, fewer than {modes}")
     return dataclasses.replace(found, basis=found.basis[:rank], variance=found.variance[:rank])
 
@@ -126,12 +186,13 @@ def learn_offsets(data: Tensor | Items, medium: Meshes, modes: int | float, seed
     return axes, total - every.variance[:most].sum().item()
 
 
-def mean_of(data: Tensor | Items, shape: tuple[int, ...]) -> Tensor:
-    """The mean of items of a shape, float64."""
+def moments_of(data: Tensor | Items, shape: tuple[int, ...]) -> tuple[Tensor, bool]:
+    """The mean of items of a shape, float64, and whether they differ by more than rounding."""
     moments = Moments.zeros(shape)
     for batch in batches(as_dataset(data), 64):
         moments.update(batch.x)
-    return moments.mean
+    rounding = torch.finfo(torch.float32).eps * torch.linalg.vector_norm(moments.mean).item()
+    return moments.mean, moments.total > moments.count * rounding**2
 
 
 def each(data: Tensor | Items, change: Callable[..., Tensor], pairs: bool = False) -> Tensor | Items:

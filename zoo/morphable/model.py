@@ -18,7 +18,7 @@ from zoo.checkpoint import check_not_negative
 from zoo.distributions import DiagonalGaussian, Point
 from zoo.model import Fitted, Latent, check_count, check_temperature
 from zoo.morphable.attributes import learn_directions
-from zoo.morphable.learning import Pairs, learn
+from zoo.morphable.learning import Modes, Pairs, learn
 from zoo.morphable.modes import Axes, ridge_coefficients
 from zoo.morphable.segments import check_vertices, segment_weights, vertex_mask
 
@@ -172,8 +172,8 @@ class MorphableModel(Latent, Fitted):
         data: Tensor | Items,
         medium: Meshes,
         *,
-        shape: int | float,
-        colour: int | float = 0,
+        shape: Modes = None,
+        colour: Modes = None,
         expression: int | float = 0,
         expressions: Pairs | None = None,
         align: Literal["none", "rigid", "similarity"] = "none",
@@ -187,7 +187,8 @@ class MorphableModel(Latent, Fitted):
             data: neutral meshes, if there are expressions.
             medium: with triangles; a data set of meshes knows it as its `medium`.
             shape, colour, expression: how many modes of each, at most one less than there are meshes; or the fraction
-                of variance in (0, 1) that the fewest possible shall exceed.
+                of variance in (0, 1) that the fewest possible shall exceed. None takes as many as there are, at most
+                100; without modes of colour every sample has the mean's.
             expressions: pairs of an expressive mesh and the same person's neutral one: two tensors [m, vertices, 3 or
                 6] or a data set of pairs. The modes are those of the offsets about zero: z_expression = 0 is neutral,
                 and samples take opposites too, such as lips that more than close.
@@ -196,7 +197,8 @@ class MorphableModel(Latent, Fitted):
             seed: of the solver, where it is a randomised one.
 
         Raises `MediaError` for items of another shape and for NaN, ValueError for too few meshes and for more modes
-        than the meshes have.
+        than the meshes have. Warns of meshes that differ in size by far, that are of no likely size in millimetres, and
+        whose variance is mostly how they lie, where `align` does not take that out.
         """
         learned = learn(data, medium, shape, colour, expression, expressions, align, seed)
         return cls.assemble(**learned, landmarks=landmarks)
@@ -349,11 +351,19 @@ class MorphableModel(Latent, Fitted):
         }
 
     def check_weights(self) -> None:
-        """Raise ValueError for what cannot be: a variance below 0, weights that are no shares, a landmark that is no
-        vertex."""
+        """Raise ValueError for what cannot be: a variance below 0, modes that are not of length 1, weights that are no
+        shares, a landmark that is no vertex."""
         variances = {f"the variance of {name}": self.axes(name).variance for name in PARTS}
         check_not_negative(noise=self.noise, weights=self.weights, **variances)
         check_vertices(self.landmarks, self.modality.vertices, "landmarks")
+        for name in PARTS:
+            lengths = torch.linalg.vector_norm(self.axes(name).basis, dim=1)
+            if len(lengths) and (lengths - 1).abs().max() > 0.02:
+                raise ValueError(
+                    f"the modes of {name} must have length 1, got {lengths.min():.4g} to {lengths.max():.4g}"
+                )
+        if self.count < 0:
+            raise ValueError(f"count is a number of meshes, got {int(self.count)}")
         if self.segments and (self.weights.double().sum(0) - 1).abs().max() > 1e-3:
             raise ValueError("the weights of a vertex must sum to 1 over the segments")
 

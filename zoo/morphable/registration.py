@@ -86,8 +86,11 @@ def fit_mesh(
 
     if not (math.inf > noise[0] >= noise[1] > 0):
         raise ValueError(f"noise falls from a first to a last standard deviation above 0, got {noise!r}")
-    if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3 or not points.isfinite().all():
-        raise ValueError(f"a target has at least 3 finite points, shape [n, 3], got {list(points.shape)}")
+    if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3:
+        raise ValueError(f"a target has at least 3 points, shape [n, 3], got {list(points.shape)}")
+    if not points.isfinite().all():
+        lost = int((~points.isfinite().all(1)).sum())
+        raise ValueError(f"{lost} of the target's {len(points)} points are NaN or infinite: leave them out")
     if faces is not None:
         check_mesh(points, faces)
     places = points.detach().cpu().double()
@@ -114,9 +117,11 @@ def fit_mesh(
     for deviation in np.geomspace(*noise, ROUNDS):
         x, kept, near = pairs(looked_at, 3 * deviation)
         if kept.sum() < 10:
+            target, own = (np.ptp(part, 0).max() for part in (places.numpy() / size, surface.mean))
             raise ValueError(
                 f"{int(kept.sum())} of {len(looked_at)} points of the target have a counterpart within "
-                f"{3 * deviation:.3g} mm: give landmarks, bring the target to where the model is, and mind its units"
+                f"{3 * deviation:.3g} mm: give landmarks, bring the target to where the model is, and mind its units; "
+                f"it spans {target:.3g}, and the model {own:.3g} mm"
             )
         used = random.permutation(np.flatnonzero(kept))[:POINTS]
         modes = np.einsum("nc,ncdk->ndk", near.weights[used], rows[surface.faces[near.owners[used]]])
@@ -149,7 +154,13 @@ def _start(
             f"landmarks are at least 3 vertices and as many finite positions, got {len(vertices)} and "
             f"{list(places.shape)}"
         )
-    pose = find_similarity(model.mean[vertices.to(model.device), :3].double().cpu()[None], places, scale)
+    start = model.mean[vertices.to(model.device), :3].double().cpu()[None]
+    pose, size = find_similarity(start, places, scale), find_similarity(start, places, True).scale.item()
+    if not scale and not 0.5 < size < 2:
+        raise ValueError(
+            f"by its landmarks the target is {size:.3g} times as large as the model: if it is in other units, pass "
+            "scale=True"
+        )
     return float(pose.scale[0]), pose.rotation[0].numpy(), pose.translation[0].numpy()
 
 

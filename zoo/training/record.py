@@ -72,7 +72,7 @@ def fingerprint(data: Items) -> dict[str, object]:
     found: dict[str, object] = {"items": len(data)}
     names, labels = getattr(data, "names", None), getattr(data, "labels", None)
     if labels is not None:
-        found["labels"] = _hash(list(labels))
+        found["labels"] = _hash([labels])
     if isinstance(names, list) and all(isinstance(name, str) and os.path.isfile(name) for name in names):
         common = os.path.commonpath([os.path.dirname(name) for name in names])  # the folder may have moved
         found["names"] = _hash([os.path.relpath(name, common) for name in names])
@@ -105,7 +105,7 @@ def _hash(parts: Sequence[object]) -> str:
             content = _hash(part).encode()
         elif isinstance(part, (Tensor, np.ndarray)):
             tensor = torch.as_tensor(part).detach().cpu()
-            content = str(tuple(tensor.shape)).encode() + bytes(tensor.flatten().view(torch.uint8).numpy())
+            content = str(tuple(tensor.shape)).encode() + bytes(tensor.flatten().contiguous().view(torch.uint8).numpy())
         else:
             plain = isinstance(part, (str, int, float, np.generic)) or part is None
             content = part if isinstance(part, bytes) else str(part if plain else type(part)).encode()

@@ -423,7 +423,7 @@ class _Run:
         if changed:
             raise TrainingError(
                 f"{folder} belongs to another run: {'; '.join(changed)}; choose another output folder, or begin anew "
-                "with resume=False"
+                "(resume=False, or `zoo train` with --anew)"
             )
         if values["step"] > self.config.steps:
             raise TrainingError(f"{folder} is at step {values['step']}, beyond the {self.config.steps} asked for")

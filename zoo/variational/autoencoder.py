@@ -33,6 +33,9 @@ class Autoencoder(Latent[Tensor], Trainable):
     """
 
     has_likelihood: ClassVar[bool] = False
+    caveat: ClassVar[str] = (
+        "A negative example: nothing shapes the space of its codes, so that codes drawn at random decode to fragments."
+    )
 
     def __init__(self, modality: Modality, latent: int = 32, width: int = 32, blocks: int = 1, hidden: int = 256):
         super().__init__()

@@ -408,7 +408,8 @@ class NVAE(Variational[Groups]):
         return iter(cast(Sequence[Group], self.groups))
 
     def elbo(self, x: Tensor, *, condition: object = None, generator: Rng = None) -> ELBO:
-        """The evidence lower bound by one draw of z, the KL of every group in closed form along it."""
+        """The evidence lower bound by one draw of z, the KL of every group along it: in closed form, or, of a posterior
+        with flows, by the draw."""
         x = self.check_items(x, levels=self.discrete)
         condition = self.prepare_condition(condition, len(x), generator)
         path, likelihood = self._infer(self._bottom_up(x), condition, generator)

@@ -89,6 +89,9 @@ def test_accuracy_counts_over_all_batches():
     labels[:2], labels[-5:] = predicted[:2], predicted[-5:]
     assert classifier.accuracy(Arrays(x, labels)) == pytest.approx(7 / 1203)
     assert classifier.accuracy(Arrays(x, predicted)) == 1
+    data = Arrays(x, 2 - predicted)
+    data.classes = ("c", "b", "a")  # another order of the same names
+    assert classifier.accuracy(data, ("a", "b", "c")) == 1
 
 
 @pytest.fixture(scope="module")

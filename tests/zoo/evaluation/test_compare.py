@@ -188,6 +188,12 @@ def test_the_time_of_training_is_in_the_words_of_the_card(said, seconds, tmp_pat
 def test_models_of_different_things_are_refused(entries):
     with pytest.raises(MediaError, match=r"vae is of images of shape \[1, 8, 8\], vae-colour of images of shape"):
         common_medium([entries["vae"], entries["vae-colour"]])
+    told = (
+        Entry(name, entries["vae"].folder, VAE(BINARY, latent=2, width=4, blocks=0, hidden=8, condition=Classes(names)))
+        for name, names in (("one", ("a", "b")), ("other", ("b", "a")))
+    )
+    with pytest.raises(MediaError, match="one and other are told different things"):
+        beside(list(told), "digits", items=8)
     points = Entry("points", entries["vae"].folder, PCA(Points(dimensions=2), 1))
     with pytest.raises(MediaError, match="points of points"):
         common_medium([entries["vae"], points])

@@ -11,6 +11,7 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
 from zoo.autoregressive.made import MADE
+from zoo.conditions import Classes
 from zoo.evaluation import suite
 from zoo.evaluation.samples import draw, evenly_spaced, fork, has_means, one_of_each, quantise, subset
 from zoo.latent_prior import LatentPrior
@@ -153,3 +154,20 @@ def test_one_of_each_class_comes_the_commonest_first(tmp_path):
         for split in ("train", "test"):
             medium.save(torch.full((count, 1, 8), value), tmp_path / split / label)
     assert one_of_each(medium.dataset(tmp_path, labels=True))[:, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_classes_of_a_test_set_are_matched_by_their_names(tmp_path):
+    medium = Images(1, 8, 8)
+    for name in ("3", "7"):
+        for split in ("train", "test"):
+            medium.save(torch.zeros(2, 1, 8, 8), tmp_path / split / name)
+    data = medium.dataset(tmp_path, "test", labels=True)
+    digits, words = Classes.numbered(10), Classes(("seven", "7", "3"))
+    assert [data[i][1] for i in range(4)] == [0, 0, 1, 1]
+    assert subset(data, 4, condition=digits).labels.tolist() == [3, 3, 7, 7]
+    assert subset(data, 4, condition=words).labels.tolist() == [2, 2, 1, 1]
+    with pytest.raises(ValueError, match="'3'.*cat"):
+        subset(data, 4, condition=Classes(("cat", "7")))
+    named = medium.dataset(tmp_path, "test", labels=True)
+    named.classes = ("boot", "shirt")  # a model that knows numbers alone takes numbers
+    assert subset(named, 4, condition=digits).labels.tolist() == [0, 0, 1, 1]

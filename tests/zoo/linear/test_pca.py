@@ -9,7 +9,7 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from modalities import MediaError
 from modalities.images import Images
-from modalities.meshes import Meshes
+from modalities.latents import Latents
 from modalities.points import Points
 from tests.zoo.linear.data import SixNumbers, Stream, angle, images, is_orthonormal, low_rank, spectrum, squared_error
 from zoo.linear.pca import PCA, ProbabilisticPCA
@@ -91,6 +91,14 @@ def test_log_likelihood_is_that_of_the_full_normal_distribution(ppca):
     expected = MultivariateNormal(model.mean.flatten(), covariance(model)).log_prob(x.flatten(1).double())
     assert torch.allclose(ppca.float().log_prob(x), expected, rtol=1e-5)
     assert ppca.log_prob(x).dtype == torch.float64 and ppca.exact and not ppca.discrete
+    asked = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(ppca.log_prob(asked).sum(), asked)
+    centred = (x - ppca.mean).flatten(1).double()
+    there = torch.linalg.solve(covariance(model.double()), -centred.T).T
+    assert torch.allclose(slope.flatten(1).double(), there, rtol=1e-3, atol=1e-2)
+    ppca.float()
+    many = x.repeat(60, 1, 1, 1)  # several chunks
+    assert torch.allclose(ppca.log_prob(many), expected.repeat(60), rtol=1e-5)
     wide = ProbabilisticPCA.fit(spectrum(20, 9216).reshape(20, 1, 96, 96), Images(1, 96, 96), components=3)
     x = wide.sample(4, generator=generator())
     peer = LowRankMultivariateNormal(wide.mean.flatten(), wide.basis.T * wide.gain, wide.noise.expand(9216))
@@ -109,7 +117,7 @@ def test_log_likelihood_and_noise_are_those_of_scikit_learn_where_items_outnumbe
 
 @pytest.mark.parametrize("solver", ["svd", "covariance", "gram", "randomized"])
 def test_single_precision_loses_no_nats_where_the_mean_is_far_from_zero(solver):
-    x, medium = (spectrum(300, 48, offset=0.0) + 1e4).float().unflatten(1, (16, 3)), Meshes(16)
+    x, medium = (spectrum(300, 48, offset=0.0) + 1e4).float(), Latents((48,))
     exact, found = (ProbabilisticPCA.fit(y, medium, components=5, solver=solver) for y in (x.double(), x))
     assert found.log_prob(x).mean().item() == pytest.approx(exact.log_prob(x.double()).mean().item(), abs=1e-3)
     given = fed(PCA(medium, components=5), x, [100, 200])
@@ -155,6 +163,27 @@ def test_samples_have_the_covariance_of_the_model():
     expected = covariance(model)
     found = torch.cov(model.sample(200_000, generator=generator()).T)
     assert torch.allclose(found, expected, atol=0.01 * expected.max().item())
+
+
+def test_completions_follow_the_conditional_normal_distribution(ppca, pca):
+    known = torch.arange(4)[:, None] % 2 == 0  # rows, in no order that a chain rule would need
+    x = images()[:2]
+    chosen = known.expand(3, 4, 4).flatten()
+    c = covariance(ppca).double()
+    gain = c[~chosen][:, chosen] @ torch.linalg.inv(c[chosen][:, chosen])
+    mean = ppca.mean.flatten()[~chosen] + (x - ppca.mean).flatten(1)[:, chosen].double() @ gain.T
+    made = ppca.complete(x.where(known, torch.nan), known, temperature=0)
+    assert torch.equal(made.where(known, 0), x.where(known, 0))
+    assert torch.allclose(made.flatten(1)[:, ~chosen].double(), mean, atol=1e-4)
+    assert torch.allclose(pca.complete(x, known, temperature=0), made, atol=1e-4)
+    draws = (
+        ppca.complete(x[:1].expand(20_000, -1, -1, -1), known, generator=generator()).flatten(1)[:, ~chosen].double()
+    )
+    expected = c[~chosen][:, ~chosen] - gain @ c[chosen][:, ~chosen]
+    assert torch.allclose(draws.mean(0), mean[0], atol=0.03 * expected.diag().max().sqrt().item())
+    assert (torch.cov(draws.T) - expected).norm() < 0.05 * expected.norm()
+    with pytest.raises(ValueError, match="completes nothing"):
+        PCA(Points(2), 2).complete(torch.zeros(1, 2), torch.tensor([True, False]))
 
 
 def test_the_noise_has_a_floor_where_the_data_leave_none():

@@ -133,9 +133,9 @@ def basel_variables(changes):
     return {name: values for name, values in (variables | changes).items() if values is not None}
 
 
-def basel(**changes):
+def basel(packed=False, **changes):
     def write(path):
-        scipy.io.savemat(path.with_suffix(".mat"), basel_variables(changes))
+        scipy.io.savemat(path.with_suffix(".mat"), basel_variables(changes), do_compression=packed)
         return path.with_suffix(".mat")
 
     return write

@@ -130,6 +130,8 @@ def test_what_does_not_fit_is_refused(model, meshes):
         shape.specificity(model, meshes[0][:, 1:])
     with pytest.raises(MediaError, match="at least 3 meshes"):
         shape.leave_one_out(meshes[0][:2])
+    with pytest.raises(MediaError, match="NaN"):
+        shape.leave_one_out(meshes[0] * torch.nan)
     with pytest.raises(ValueError, match="are equal"):
         shape.leave_one_out(meshes[0][:1].expand(4, -1, -1))
     with pytest.raises(ValueError, match="samples"):

@@ -7,6 +7,7 @@ from modalities.meshes import Meshes
 from modalities.meshes.alignment import align
 from modalities.meshes.geometry import vertex_normals
 from modalities.meshes.sets import sphere
+from zoo import load
 from zoo.morphable.camera import Camera, fit_camera, rotation_matrix
 from zoo.morphable.colour import read_colours
 from zoo.morphable.conditioning import complete, posterior
@@ -96,13 +97,16 @@ def test_small_noise_interpolates_and_large_noise_gives_the_prior():
     assert torch.allclose(covariance(vague), covariance(model), rtol=0, atol=1e-6)
 
 
-def test_a_partial_mesh_is_completed():
+@pytest.mark.filterwarnings("error")
+def test_a_partial_mesh_is_completed_and_one_that_cannot_be_is_warned_of():
     model = toy(vertices=60, dtype=torch.float32)
     face = model.sample(1, generator=generator(3))[0]
     partial = face.clone()
     partial[20:] = torch.nan
     completed = complete(model, partial, 1e-3)
     assert (completed.mean - face).norm(dim=1).max() < 0.05 < (model.mean - face).norm(dim=1).max()
+    with pytest.warns(UserWarning, match="no likely mesh has its vertices there.*in millimetres"):
+        complete(model, partial / 1000)
     with pytest.raises(ValueError, match="all have NaN"):
         complete(model, partial * torch.nan)
     with pytest.raises(ValueError, match=r"\[60, 3\]"):
@@ -237,13 +241,14 @@ def test_landmark_fits_are_checked():
     model = toy(vertices=20)
     points = camera().project(model.mean[:8])
     few, lost = points.clone(), points.clone()
-    few[3:], lost[2:4] = torch.nan, 0
+    few[3:], lost[2] = torch.nan, -1
     for given, options, message in (
         (few, {}, "at least 4 points, got 3"),
         (points[:7], {}, r"8 landmarks, shape \[8, 2\], got \[7, 2\]"),
         (points, {"vertices": torch.arange(13, 21)}, "0 to 19"),
-        (points / 500, {}, "multiply by the width and height"),
-        (lost, {}, r"several landmarks lie at \(0, 0\): put NaN"),
+        (torch.cat([points, points[:, :1]], 1), {}, "leave out depths and confidences"),
+        (points / 500, {}, "multiply fractions of the picture by its width and height"),
+        (lost, {}, r"number 2, lie at exactly \(0, 0\) or \(-1, -1\): put NaN"),
         (points, {"noise": 0.0}, "above 0 pixels"),
         (points, {"contour": [8]}, "contour names landmarks"),
         ([], {}, "at least one picture"),
@@ -252,6 +257,29 @@ def test_landmark_fits_are_checked():
             fit_landmarks(model, given, **options)
     with pytest.raises(ValueError, match="no landmarks of its own"):
         fit_landmarks(model.with_parts(landmarks=None), points)
+
+
+@pytest.mark.filterwarnings("error")
+def test_landmarks_that_no_face_has_are_refused_or_warned_of():
+    model = load("morphable-faces")
+    face = model.sample(1, generator=generator())[0, model.face_landmarks, :3].double()
+    seen = Camera(rotation_matrix(20.0, 5.0), torch.tensor(1.5).double(), torch.tensor([150.0, 200.0]).double())
+    points = seen.project(face) + torch.randn(68, 2, dtype=torch.float64, generator=generator(1))
+    fit = fit_landmarks(model, points.numpy())
+    assert torch.equal(fit_landmarks(model, points[None]).coefficients, fit.coefficients)
+    for wrong in (points.flip(1), points * torch.tensor([1, -1]) + torch.tensor([0, 400])):
+        with pytest.raises(ValueError, match="seen from behind: are x and y swapped, does y grow upwards"):
+            fit_landmarks(model, wrong)
+    lost = points.clone()
+    lost[30] = torch.tensor([0.5, 0.5])
+    for wrong, message in (
+        (lost, "no likely face has these landmarks within noise=1.73 pixels"),
+        (points.flip(0), "order"),
+    ):
+        with pytest.warns(UserWarning, match=message):
+            fit_landmarks(model, wrong)
+    lost[30] = torch.nan
+    assert (fit_landmarks(model, lost).coefficients - fit.coefficients).norm() < 1
 
 
 def ball(vertices=1154, radius=50.0):
@@ -391,8 +419,15 @@ def test_targets_are_checked():
     model = bumpy(74)
     points = model.mean
     for given, options, message in (
-        (points * torch.nan, {}, "at least 3 finite points"),
+        (points[:2], {}, "at least 3 points"),
+        (torch.where(points > 64, torch.nan, points), {}, "1 of the target's 74 points are NaN or infinite"),
         (points + 1000, {}, "0 of 74 points of the target have a counterpart within 15 mm"),
+        (points / 1000, {}, "it spans 0.128, and the model 128 mm"),
+        (
+            points / 25.4,
+            {"landmarks": (model.landmarks, points[model.landmarks] / 25.4)},
+            "0.0394 times as large.*scale=True",
+        ),
         (points, {"scale": True}, "other units needs landmarks"),
         (points, {"landmarks": (torch.tensor([0, 1]), points[:2])}, "at least 3 vertices and as many"),
         (points, {"noise": (1.0, 0.0)}, "above 0"),

@@ -1,8 +1,13 @@
 """Morphable models of others: every layout written by hand from known modes, read back, and written again."""
 
 import json
+import os
 import pickle
 import struct
+import warnings
+import zipfile
+import zlib
+from collections import Counter
 from functools import partial
 
 import h5py
@@ -14,6 +19,7 @@ from modalities import MediaError
 from modalities.meshes import Meshes
 from modalities.meshes.files import read_mesh
 from modalities.meshes.ict import face_weights, read_face_model
+from tests.hostile import ask, mutations, refusal
 from tests.zoo.morphable.model_files import (
     BLENDSHAPES,
     DEVIATION,
@@ -51,6 +57,7 @@ from tests.zoo.morphable.model_files import (
 from zoo.morphable import formats
 from zoo.morphable.formats import read_model, write_model
 from zoo.morphable.formats.ict import from_face_model
+from zoo.morphable.formats.statismo import _vtk
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
 
@@ -84,6 +91,7 @@ LAYOUTS = {
     "statismo with a reference mesh": statismo(changes=LEGACY),
     "statismo in metres": hdf5(tree(unit=0.001) | {"representer/length-unit": np.float32(1.0)}),
     "basel 2009": basel(),
+    "basel 2009, packed": basel(packed=True),
     "basel 2009, HDF5": basel_73,
     **{f"eos {version}": eos(version) for version in (1, 2, 3, 4)},
     "flame": flame(),
@@ -295,7 +303,7 @@ BAD = [
     (flame(v_template=np.full((25, 3), np.nan)), "v_template: 75 of 75"),
     (flame(f=FACES + 1), "detected a count from 1"),
     (flame(f=np.array([None, 1])), "(?s)holds Python objects.*numpy.savez"),
-    (cut(flame(), 0.7), "cannot be read as an archive of arrays"),
+    (cut(flame(), 0.7), "cannot be read as arrays of numbers"),
     (content(".pkl", pickle.dumps({})), "(?s)can run any program.*numpy.savez"),
     (content(".npz", pickle.dumps({})), "can run any program"),
     (content(".bin", struct.pack("<I", 0)), "expected version 1, 2, 3 or 4.*got 0"),
@@ -323,6 +331,149 @@ def test_bad_files_are_refused_by_name_and_reason(make, message, tmp_path):
     with pytest.raises(MediaError, match=message) as error:
         read_model(path)
     assert str(tmp_path) in str(error.value)
+
+
+def linked(kind):
+    """A model of statismo whose mean lies in another file."""
+
+    def write(path):
+        statismo()(path.with_name("other"))
+        other = str(path.with_name("other.h5"))
+        with h5py.File(statismo()(path), "r+") as file:
+            del file["model/mean"]
+            if kind == "link":
+                file["model/mean"] = h5py.ExternalLink(other, "model/mean")
+            elif kind == "storage":
+                (path.parent / "raw").write_bytes(bytes(4 * SIZE))
+                space = [(str(path.parent / "raw"), 0, 4 * SIZE)]
+                file["model"].create_dataset("mean", (SIZE,), "f4", external=space)
+            else:
+                layout = h5py.VirtualLayout((SIZE,), "f4")
+                layout[:] = h5py.VirtualSource(other, "model/mean", (SIZE,))
+                file["model"].create_virtual_dataset("mean", layout)
+        return path.with_suffix(".h5")
+
+    return write
+
+
+def bomb(name, shape, filled=True):
+    """A model of statismo with an array that unpacks to far more than the file has."""
+
+    def write(path):
+        with h5py.File(statismo(changes={name: None})(path), "r+") as file:
+            data = file.create_dataset(name, shape, "f4", compression="gzip", chunks=(2**20, 1)[: len(shape)])
+            if filled:
+                data[: 2**20] = np.zeros((2**20, *shape[1:]), np.float32)
+        return path.with_suffix(".h5")
+
+    return write
+
+
+def mat_bomb(path):
+    element = struct.pack("<II", 14, 2**29) + bytes(2**28)
+    packed = zlib.compress(element, 1)
+    data = b"MATLAB 5.0".ljust(126) + b"IM" + struct.pack("<II", 15, len(packed)) + packed
+    return content(".mat", data)(path)
+
+
+def npz_bomb(path):
+    header = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (2**30,)}
+    with zipfile.ZipFile(path.with_suffix(".npz"), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("v_template", "shapedirs", "f"):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(bytes(2**20))
+    return path.with_suffix(".npz")
+
+
+def pipe(suffix):
+    def write(path):
+        os.mkfifo(path.with_suffix(suffix))
+        return path.with_suffix(suffix)
+
+    return write
+
+
+def piped_facekit(path):
+    (facekit(path) / "identity002.obj").unlink()
+    os.mkfifo(path / "identity002.obj")
+    return path
+
+
+HOSTILE = [
+    (linked("link"), "model/mean is a link into another file, which is not followed"),
+    (linked("storage"), "model/mean lies in another file, which is not opened"),
+    (linked("virtual"), "model/mean lies in another file, which is not opened"),
+    (bomb("model/pcaBasis", (2**28, 4)), "unpacks from"),
+    (bomb("model/pcaBasis", (2**40, 4), filled=False), "unpacks from 0 to"),
+    (bomb("unused", (2**40,), filled=False), "unpacks from 0 to"),
+    (mat_bomb, "cannot be read as a MATLAB file"),
+    (npz_bomb, "announces"),
+    (content(".bin", struct.pack("<Iii", 1, 2**31 - 1, 2**31 - 1)), "is cut short or no eos model"),
+    (content(".bin", eos_bytes(3, landmarks=eos_landmarks(**{"9" * 5000: 1}))[:-8]), "cut short"),
+    (eos(3, landmarks=eos_landmarks(**{"9" * 5000: 1})), "cannot be read as a morphable model"),
+    (changed("metadata/landmarks/json", "[" * 10**5), "cannot be read"),
+    (
+        statismo(changes=dict.fromkeys(LEGACY) | {"representer/reference": np.zeros(99, np.uint8)}),
+        "reference cannot be read as a VTK mesh",
+    ),
+    (pipe(".bin"), "is no regular file"),
+    (pipe(".h5"), "is no regular file"),
+    (piped_facekit, "identity002.obj is not there"),
+    (statismo(changes={"model/pcaVariance": np.float64(DEVIATION**2 * 1e40)}), "beyond the range of float32"),
+]
+
+
+@pytest.mark.parametrize("make, message", HOSTILE)
+def test_hostile_models_are_refused_in_one_sentence(make, message, tmp_path):
+    path = make(tmp_path / "model")
+    assert message in refusal(lambda: read_model(path), str(path))
+
+
+MUTATED = {
+    "statismo": statismo(),
+    "basel": basel(),
+    "basel, packed": basel(packed=True),
+    "basel, HDF5": basel_73,
+    "eos": eos(4, colour=True, expression=eos_blendshapes(), landmarks=eos_landmarks(nose=2)),
+    "flame": flame(),
+}
+
+
+def test_mutated_meshes_of_vtk_are_read_or_refused(tmp_path):
+    with h5py.File(oldest(tmp_path / "model")) as file:
+        content = file["representer/reference"][()].tobytes()
+    counts = Counter()
+    for data in mutations(content, 300):
+        try:
+            points, cells = _vtk("a.h5", data)
+            assert points.shape[1] == cells.shape[1] == 3
+            counts["read"] += 1
+        except MediaError as error:
+            assert "a.h5/reference cannot be read as a VTK mesh" in str(error)
+            counts["refused"] += 1
+    assert counts["read"] > 50 and counts["refused"] > 50
+
+
+@pytest.mark.parametrize("name", MUTATED)
+def test_mutated_models_are_read_or_refused(name, tmp_path):
+    path = MUTATED[name](tmp_path / "model")
+
+    def read_all():
+        warnings.simplefilter("ignore")
+        counts = Counter()
+        for data in mutations(path.read_bytes(), 300):
+            path.write_bytes(data)
+            try:
+                model = read_model(path, shape=4 if name == "flame" else None)
+                assert all(values.isfinite().all() for values in model.state_dict().values())
+                counts["read"] += 1
+            except MediaError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+                counts["refused"] += 1
+        return f"{counts['read'] > 0} {counts['refused'] > 50}"
+
+    assert ask(read_all, seconds=60) == ("", "'True True'")
 
 
 def test_a_pickle_is_not_run(tmp_path):

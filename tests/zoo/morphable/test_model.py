@@ -1,6 +1,7 @@
 """Morphable models: what a fit finds, segments that do not tear, attributes, parts of a model, and refusals."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,29 @@ class TestFit:
         expected = still.square().sum((1, 2)).sum() / 19
         assert model.expression_variance.item() == pytest.approx(expected.item(), rel=0.1)
         assert cosine(model.expression_basis[0].abs(), still[-1].flatten().abs()) > 0.9
+
+    @pytest.mark.filterwarnings("error")
+    def test_without_numbers_of_modes_it_takes_what_the_meshes_have(self):
+        x, _ = draw(truth(shape=6, colour=2), 12)
+        assert MorphableModel.fit(x, PAINTED).sizes == (6, 0, 2)
+        assert MorphableModel.fit(x[:5], PAINTED).sizes == (4, 0, 2)
+        grey = torch.cat([x[:, :, :3], torch.full_like(x[:, :, 3:], 0.5)], 2)
+        model = MorphableModel.fit(grey, PAINTED)
+        assert model.sizes == (6, 0, 0) and torch.equal(model.mean[:, 3:], torch.full_like(SHEET, 0.5))
+
+    def test_what_is_doubtful_about_meshes_is_said(self):
+        x, _ = draw(truth(shape=4), 10)
+        shifted = (x @ turns(10)) + 200 * torch.randn(10, 1, 3, generator=generator())
+        one = x.clone()
+        one[3] *= 25.4
+        for meshes, message in (
+            (shifted, r'9\d% of the variance is how the meshes are shifted and turned, not their shape: align="rigid"'),
+            (one, "1 of 10 meshes differ in size by far, such as number 3 from 0 on, 25.5 times"),
+            (x / 1000, "the meshes span 0.0916 mm: lengths are millimetres"),
+        ):
+            with pytest.warns(UserWarning) as said:
+                MorphableModel.fit(meshes, MEDIUM, shape=2)
+            assert any(re.search(message, str(warning.message)) for warning in said)
 
     @pytest.mark.parametrize(
         "change, message",
@@ -482,6 +506,8 @@ class TestParts:
             ("shape_variance", -1.0, "variance of shape is -1 somewhere"),
             ("noise", -1.0, "noise is -1"),
             ("weights", 2.0, "sum to 1"),
+            ("colour_basis", 1.0, "modes of colour must have length 1"),
+            ("count", -1, "count is a number of meshes"),
             ("landmarks", VERTICES, f"landmarks are numbers of vertices, 0 to {VERTICES - 1}"),
         ):
             model = self.whole()

@@ -4,18 +4,17 @@ Source: Li, Bolkart, Black, Li, Romero, "Learning a model of facial shape and ex
 """
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-
 from modalities import MediaError
+from modalities.arrays import npz_names, read_npz
 from zoo.morphable.formats.parts import Unit, build, finite, principal, triangles
 from zoo.morphable.model import MorphableModel
 
 SHAPE, EXPRESSION = 300, 100
 """How many modes of shape stand before those of expression in a whole file."""
+ARRAYS = ("v_template", "shapedirs", "f")
 POSE = ("J_regressor", "kintree_table", "posedirs", "weights")
 
 HOW_TO_CONVERT = """\
@@ -39,20 +38,16 @@ def read_flame(path: Path, unit: Unit | None = None, shape: int | None = None) -
     left out with a warning.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = set(archive.files)
-            missing = sorted({"v_template", "shapedirs", "f"} - found)
-            if missing:
-                raise MediaError(
-                    f"{path} is no FLAME model: it lacks {', '.join(missing)}; its arrays: {sorted(found)}"
-                )
-            template, offsets, faces = archive["v_template"], archive["shapedirs"], archive["f"]
-    except MediaError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error):
+        found = set(npz_names(path))
+        arrays = read_npz(path, *ARRAYS)
+    except MediaError as error:
+        if "Python objects" in str(error):
             raise MediaError(f"{path} holds Python objects in place of arrays; {HOW_TO_CONVERT}") from error
-        raise MediaError(f"{path} cannot be read as an archive of arrays: {error}") from error
+        raise
+    missing = sorted(set(ARRAYS) - set(arrays))
+    if missing:
+        raise MediaError(f"{path} is no FLAME model: it lacks {', '.join(missing)}; its arrays: {sorted(found)[:20]}")
+    template, offsets, faces = (arrays[name] for name in ARRAYS)
     if template.ndim != 2 or template.shape[1] != 3:
         raise MediaError(f"{path}: v_template: expected the shape [vertices, 3], got {list(template.shape)}")
     if offsets.ndim != 3 or offsets.shape[:2] != template.shape:

@@ -141,11 +141,10 @@ def _vtk(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
     VTK itself is not asked: a broken file can end its process.
     """
-    _, _, form, rest = content.split(b"\n", 3)
+    _, _, form, rest = [*content.split(b"\n", 3), b"", b"", b"", b""][:4]
     points: np.ndarray | None = None
     cells: np.ndarray | None = None
-    offsets = np.zeros(0, int)
-    part, sizes = b"", (0, 0)
+    part, sizes, offsets = b"", (0, 0), np.zeros(0)
 
     def numbers(count: int, kind: bytes) -> np.ndarray:
         nonlocal rest
