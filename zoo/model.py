@@ -182,7 +182,7 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     def at_once(self, x: Tensor) -> int:
         """How many items are scored or encoded at a time, so that memory does not grow with their number."""
-        return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[0].numel())))
+        return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[:1].numel())))
 
     def checkpoint(self) -> dict[str, Tensor]:
         """The tensors that are saved and loaded: all but those of the other players of an adversarial model."""
@@ -348,7 +348,7 @@ class Latent(GenerativeModel, Generic[LatentT]):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, condition: object = None) -> Tensor:
         """The mean of p(x given z) at the mean of q(z given x), shape of x."""
-        x = self.check_items(x)
+        self.modality.check(x)
 
         def restore(x: Tensor, condition: Tree) -> Tensor:
             return self.decode(self.encode(x, condition=condition).mean, condition=condition).mean
