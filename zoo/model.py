@@ -348,7 +348,7 @@ class Latent(GenerativeModel, Generic[LatentT]):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, condition: object = None) -> Tensor:
         """The mean of p(x given z) at the mean of q(z given x), shape of x."""
-        self.modality.check(x)
+        x = self.check_items(x)
 
         def restore(x: Tensor, condition: Tree) -> Tensor:
             return self.decode(self.encode(x, condition=condition).mean, condition=condition).mean
