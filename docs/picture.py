@@ -1,4 +1,5 @@
-"""Draw samples of every bundled model on one sheet, zoo.png beside this file.
+"""Draw samples of every bundled model on one sheet, zoo.png beside this file,
+and a picture for each page about some of them.
 
 python docs/picture.py
 """
@@ -10,11 +11,34 @@ from matplotlib.figure import Figure
 
 from zoo import load, models
 from zoo.card import read_temperature
+from zoo.catalog import CHECKPOINTS
 from zoo.gallery import rank
 from zoo.showcase import draw, samples_exhibit
 
+DOCS = Path(__file__).parent
+
 WIDEST = 4
 """How many panels a row holds at most."""
+
+PAGES = {
+    "vae": ("vae-mnist", "Traversal"),
+    "hierarchies": ("nvae-faces", "Temperature"),
+    "autoregressive": ("gated-pixelcnn-mnist", "Completion"),
+    "morphable": ("morphable-faces", "Samples"),
+    "contract": ("vae-faces", "Interpolation"),
+}
+"""The picture of a page: of which model, and which of its exhibits."""
+
+
+def draw_pages() -> None:
+    """The pictures of the pages, each under the name of its page."""
+    for page, (name, title) in PAGES.items():
+        model = load(name)
+        chosen = [e for e in model.exhibits() if e.title == title]
+        temperature = read_temperature(CHECKPOINTS / name)
+        exhibit, x = next(draw(model, chosen, temperature))
+        picture = model.modality.show(x, exhibit.columns)
+        picture.save(DOCS / f"{page}.png", optimize=True)
 
 
 def main() -> None:
@@ -38,7 +62,8 @@ def main() -> None:
             f"{folder.name}, no good example" if model.caveat else folder.name,
             fontsize=11,
         )
-    sheet.savefig(Path(__file__).parent / "zoo.png", dpi=100)
+    sheet.savefig(DOCS / "zoo.png", dpi=100)
+    draw_pages()
 
 
 if __name__ == "__main__":

@@ -113,8 +113,9 @@ class Traverse(Making):
 
 @dataclass(frozen=True, kw_only=True)
 class Complete(Making, Reading):
-    """Keep the beginning of your own files and draw the rest, several times: a row of the picture is what was given,
-    then what was made of it.
+    """Keep the beginning of your own files and draw the rest, several times.
+
+    A row of the picture is what was given, then what was made of it.
 
     examples:
       zoo complete gated-pixelcnn-mnist seven.png -n 6 -o out
