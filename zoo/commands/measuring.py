@@ -205,6 +205,8 @@ class Evaluate(Loading):
         for figure in report.figures:
             table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
         show(table)
+        for metric, why in report.left_out.items():
+            print(f"not measured: {metric}, since {why}")
         if self.neighbours is not None and report.neighbours is not None:
             save_picture(report.neighbours.show(model.modality), self.neighbours)
             print(f"samples above the training items that they are nearest to: {self.neighbours}")
