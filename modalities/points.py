@@ -13,7 +13,7 @@ from modalities.data import Arrays, Items
 from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, main_suffix, split_source
+from modalities.sources import Listing, is_named, main_suffix, split_source
 from modalities.tables import LABELS, SUFFIXES, column_kinds, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Points(Modality):
     @classmethod
     def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
         """Points of a synthetic family, or of a table of one or two columns of numbers and no times."""
-        if source in DENSITIES:
+        if is_named(source, DENSITIES):
             return cls(**{"dimensions": DENSITIES[str(source)]().dimensions} | fields)
         path, selector = split_source(source, tuple(DENSITIES))
         if main_suffix(path) not in SUFFIXES or path.is_dir():
@@ -142,7 +142,7 @@ class Points(Modality):
         for, and on NaN, infinities and missing numbers, with their row and column.
         """
         source = str(source)
-        if source in DENSITIES:
+        if is_named(source, DENSITIES):
             density = DENSITIES[source]()
             if density.dimensions != self.dimensions:
                 raise MediaError(f"{source} has {density.dimensions} dimensions, expected {self.dimensions}")

@@ -202,6 +202,9 @@ def suitable_fields(path: Path, selector: str | None) -> dict[str, Any]:
         counted = all(is_number(row[0]) and float(row[0]).is_integer() for row in rows)
         return {"channels": 1, "length": len(names) - bool(labelled or (counted and pair))}
     found = _recording_fields(path, selector)
+    if found["rate"] is None:
+        what = "its rows are taken for the steps of one recording; points are one or two columns, picked as FILE:A,B"
+        warnings.warn(f"{path} has no times: {what}", stacklevel=4)
     return {"channels": found["channels"], "length": found["length"], "rate": found["rate"]}
 
 

@@ -110,6 +110,7 @@ def interpolate(
     every group moves.
     """
     check_count(steps, "steps")
+    a, b = model.check_items(a), model.check_items(b)
     if a.shape != b.shape:
         raise ValueError(f"the two ends must have one shape, got {list(a.shape)} and {list(b.shape)}")
     if method not in ("spherical", "linear"):
@@ -144,7 +145,7 @@ def traverse(
             call, that changes a standard deviation of every element at a value of 3.
         values: where to stop along each.
     """
-    n = 1 if x is None else len(x)
+    n = 1 if x is None else len(model.check_items(x))
     condition = model.prepare_condition(condition, n)
     prior = model.prior(condition, n=n)
     posterior = None if x is None else model.encode(x, condition=condition)
@@ -173,6 +174,7 @@ def attribute_direction(model: "Latent[LatentT]", x: Tensor, labels: Tensor, *, 
 
     Source: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels", 2016, for binary labels.
     """
+    x = model.check_items(x)
     values = torch.as_tensor(labels, dtype=torch.float64)
     if values.shape != (len(x),):
         raise ValueError(f"expected one label an item, shape [{len(x)}], got {list(values.shape)}")

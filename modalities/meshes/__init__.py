@@ -15,7 +15,7 @@ from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, list_files, main_suffix, split_source
+from modalities.sources import Listing, is_named, list_files, main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +87,7 @@ class Meshes(Modality):
     @classmethod
     def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
         """Meshes as those of the first file, or 500 vertices of a generated head."""
-        if source in NAMED:
+        if is_named(source, NAMED):
             return cls(**{"vertices": 500} | fields)
         path, _ = split_source(source, NAMED)
         if not path.is_dir() or main_suffix(path) not in READABLE:
@@ -235,7 +235,7 @@ class Meshes(Modality):
         """
         from modalities.meshes import ict, sets
 
-        if source == "synthetic-heads":
+        if is_named(source, NAMED):
             return self._generated(sets.synthetic_heads(self), source, split, labels, classes or sets.CLASSES, groups)
         path, selector = split_source(source, NAMED)
         if selector is not None:

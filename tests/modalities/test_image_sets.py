@@ -245,3 +245,12 @@ def test_real_sets(shared_data):
     assert len(faces) == 670 and faces[0][0].shape == (3, 32, 32)
     portraits = Images(3, 64, 64).dataset(f"{shared_data / 'london_faces_256'}:set", "all", labels=True)
     assert len(portraits) == 244 and portraits[243][1] == 0
+
+
+def test_a_folder_that_is_called_like_a_named_set_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    medium = Images(1, 8, 8)
+    medium.save(medium.dataset("digits").take(range(3)), tmp_path / "digits")
+    with pytest.warns(UserWarning, match=r"named set, not the file or folder here: that is \./digits"):
+        assert len(medium.dataset("digits", "all")) == 1797
+    assert len(medium.dataset("./digits", "all")) == 3
