@@ -120,6 +120,8 @@ def test_own_checkpoints_at_their_temperature_beside_real_items(tmp_path, monkey
     assert 'load("runs/a/mine")' in html.unescape(mine) and 'load("runs/b/mine")' in html.unescape(other)
     assert "model.sample(36, temperature=0.5, mean=True" in mine and 'src="data.png"' in mine
     assert Image.open(tmp_path / "out" / "mine" / "data.png").size == (9, 9)
+    cool = toys.make("vae").sample(36, temperature=0.5, mean=True, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(toys.BINARY.show(cool), Image.open(tmp_path / "out" / "mine" / "samples.png"))
     card = (tmp_path / "runs" / "a" / "mine" / "README.md").read_text()
     assert "![Real items to compare with](data.png)" in card and "model.sample(16, temperature=0.5)" in card
     (tmp_path / "runs" / "a" / "mine" / "README.md").write_text(card.replace("temperature: 0.5", "temperature: cold"))
