@@ -47,8 +47,8 @@ Pixels = tuple[np.ndarray, Listing]
 """Bytes of shape [items, height, width] or [items, height, width, 3], and what is known of the items."""
 
 
-def named(source: str | Path, split: str, size: tuple[int, int]) -> Pixels | None:
-    """A named set, or None if `source` names none; `size` is the height and width of a patch."""
+def named(source: str, split: str, size: tuple[int, int]) -> Pixels:
+    """One of the `NAMED` sets; `size` is the height and width of a patch."""
     if source == "digits":
         from sklearn.datasets import load_digits
 
@@ -58,7 +58,7 @@ def named(source: str | Path, split: str, size: tuple[int, int]) -> Pixels | Non
         return pixels, _numbered(digits.target, DIGITS, ["train"] * 1500 + ["test"] * 297)
     if source == "photographs":
         return _photographs(*size)
-    return _torchvision(str(source), split) if source in TORCHVISION else None
+    return _torchvision(source, split)
 
 
 def _numbered(numbers: np.ndarray, classes: Sequence[str], splits: Sequence[str] = ()) -> Listing:

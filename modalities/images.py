@@ -19,7 +19,7 @@ from modalities import image_sets
 from modalities.data import Arrays, Files, Items, Noise
 from modalities.drawing import contact_sheet, save_picture
 from modalities.modality import MediaError, Modality, check_file
-from modalities.sources import main_suffix, split_source
+from modalities.sources import is_named, main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,7 +65,7 @@ class Images(Modality):
     def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
         """Pictures of 256 levels: grey where all that are looked at are, and as high and as wide as they are, or, where
         they differ or are larger, with no side above 64."""
-        if source in image_sets.SHAPES:
+        if is_named(source, image_sets.NAMED):
             channels, height, width = image_sets.SHAPES[str(source)]
         else:
             path, selector = split_source(source, image_sets.NAMED)
@@ -167,8 +167,10 @@ class Images(Modality):
         """
         steps = [step for step, wanted in ((flip, flips), (binarise, self.levels == 2)) if wanted]
         noise = functools.partial(_in_turn, steps) if steps else None
-        found = image_sets.named(source, split, (self.height, self.width))
-        if found is None:
+        found = None
+        if is_named(source, image_sets.NAMED):
+            found = image_sets.named(str(source), split, (self.height, self.width))
+        else:
             path, selector = split_source(source, image_sets.NAMED)
             if path.suffix.lower() in (".npy", ".npz") and not path.is_dir():
                 found = image_sets.read_arrays(path, selector, groups)

@@ -16,7 +16,7 @@ from modalities.drawing import render
 from modalities.files import write_aside
 from modalities.modality import MediaError, Modality
 from modalities.signal_sets import EVERY, SUFFIXES, Columns, holds_series, read_series, read_windows, suitable_fields
-from modalities.sources import Listing, list_files, main_suffix, split_source
+from modalities.sources import Listing, is_named, list_files, main_suffix, split_source
 from modalities.tables import read_table, to_float32, to_numbers, write_table
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Signals(Modality):
     def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
         """Series of an archive or a table, as they are, or windows of a recording: of 128 steps, or fewer where that
         leaves less than 20 of them."""
-        if source in NAMED:
+        if is_named(source, NAMED):
             return cls(**dict[str, Any](length=256, rate=360.0, unit="mV") | fields)
         path, selector = split_source(source, NAMED)
         if main_suffix(path) not in (*SUFFIXES, ".npz", ".ts"):
@@ -207,7 +207,7 @@ class Signals(Modality):
         if stride is not None and stride < 1:
             raise ValueError(f"stride is the steps between windows, at least 1, or None; got {stride!r}")
         x: Sequence[np.ndarray] | np.ndarray
-        if source == "synthetic-beats":
+        if is_named(source, NAMED):
             series, wide = synthetic_beats(2000, self.length, self.channels, torch.Generator().manual_seed(0))
             x, listing = series.numpy(), Listing(["a beat"] * 2000, ["wide" if i else "normal" for i in wide])
         else:

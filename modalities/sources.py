@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +87,15 @@ class Listing:
             named = [str(self.classes.index(label)) for label in named]
         numbers, names = class_numbers(named, source, classes or self.classes)
         return chosen, [numbers[i] for i in chosen], About(names, groups, split)
+
+
+def is_named(source: str | Path, named: Collection[str]) -> bool:
+    """Whether a source is one of an adapter's named sets; warns where a file or folder here is called like it."""
+    if source not in named:
+        return False
+    if Path(source).exists():
+        warnings.warn(f"{source} is the named set, not the file or folder here: that is ./{source}", stacklevel=1)
+    return True
 
 
 def split_source(source: str | Path, named: Sequence[str]) -> tuple[Path, str | None]:

@@ -29,7 +29,7 @@ from modalities.face_sets import Portraits, read_portraits
 from modalities.images import Images
 from modalities.meshes import NAMED, Meshes
 from modalities.meshes.alignment import align
-from modalities.meshes.files import SUFFIXES
+from modalities.meshes.files import READABLE
 from modalities.meshes.ict import is_face_model, read_face_model
 from modalities.sources import list_files
 from modalities.tables import is_number
@@ -161,7 +161,7 @@ def medium_of(config: Config) -> tuple[Meshes, bool]:
     if config.data in NAMED:
         data: Any = Meshes(config.vertices, colours=True).dataset(config.data)
         return data.medium, False
-    listing = list_files(Path(config.data).expanduser(), SUFFIXES)
+    listing = list_files(Path(config.data).expanduser(), READABLE)
     few = len(listing.items) < FEW and not any(listing.splits)
     return Meshes.from_file(listing.items[0], config.unit), few
 

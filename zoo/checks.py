@@ -28,6 +28,15 @@ def check_numbers(least: float = 0.0, most: float = math.inf, **numbers: object)
             raise ValueError(f"{name} must be a number {wanted}, got {value!r:.60}")
 
 
+def check_latents(z: object, *shapes: tuple[int, ...]) -> None:
+    """Refuse latents that are not one tensor of [batch, *shape] for every shape, and all of one batch."""
+    groups = z if isinstance(z, (tuple, list)) else (z,)
+    found = [tuple(getattr(group, "shape", ())) for group in groups]
+    if [shape[1:] for shape in found] != list(shapes) or any(shape[0] != found[0][0] for shape in found):
+        wanted = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
+        raise ValueError(f"z must have the shape {wanted}, got {', '.join(str(list(shape)) for shape in found)}")
+
+
 def check_temperature(temperature: float) -> None:
     """Refuse what is not a number of at least 0."""
     check_numbers(temperature=temperature)

@@ -75,6 +75,9 @@ class Event(Distribution):
     def __init__(self, shape: torch.Size):
         super().__init__(shape[:1], shape[1:], validate_args=False)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={[*self.batch_shape, *self.event_shape]})"
+
     def _sum(self, x: Tensor) -> Tensor:
         """Add up the event's dimensions."""
         return x.flatten(x.ndim - len(self.event_shape)).sum(-1) if self.event_shape else x

@@ -30,7 +30,7 @@ from zoo.walks import map_latents
 
 ELEMENTS_AT_ONCE, MOST_AT_ONCE = 2**17, 4096
 """How many elements, and items, are scored or encoded at a time: 167 pictures of 28 x 28."""
-FAR = 8.0
+FAR = 12.0
 """Values of a medium in [-1, 1] that are larger are of another scale."""
 Notes = dict[str, Tensor] | None
 """What the players of one training step leave for each other; None where there is one player."""
@@ -182,7 +182,7 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     def at_once(self, x: Tensor) -> int:
         """How many items are scored or encoded at a time, so that memory does not grow with their number."""
-        return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[0].numel())))
+        return min(MOST_AT_ONCE, max(1, ELEMENTS_AT_ONCE // max(1, x[:1].numel())))
 
     def checkpoint(self) -> dict[str, Tensor]:
         """The tensors that are saved and loaded: all but those of the other players of an adversarial model."""

@@ -421,6 +421,9 @@ ASKED = {
     "log_prob": lambda model, x, told: model.log_prob(x, condition=told),
     "encode": lambda model, x, told: model.encode(x, condition=model.prepare_condition(told, 2)),
     "reconstruct": lambda model, x, told: model.reconstruct(x, condition=told),
+    "traverse": lambda model, x, told: model.traverse(x, along=[0], values=[0.0], condition=told),
+    "interpolate": lambda model, x, told: model.interpolate(x, x, 2, condition=told),
+    "elbo": lambda model, x, told: model.elbo(x, condition=told),
 }
 
 
@@ -442,7 +445,8 @@ def wrong_items(x: Tensor, levels: int | None) -> dict[str, object]:
 @question((Explicit, Latent), lambda model: not model.modality.ragged)
 def what_are_no_items_is_refused(ask: Subject) -> None:
     names = ["log_prob"] * (isinstance(ask.model, Explicit) and _scorer(ask.model))
-    names += ["encode", "reconstruct"] * isinstance(ask.model, Latent)
+    names += ["encode", "reconstruct", "traverse", "interpolate"] * isinstance(ask.model, Latent)
+    names += ["elbo"] * isinstance(ask.model, Variational)
     x, told = ask.x[:2], ask.condition(2)
     for name in names:
         ASKED[name](ask.model, x, told)

@@ -15,7 +15,7 @@ from modalities.drawing import contact_sheet, save_picture
 from modalities.meshes.files import READABLE, SUFFIXES, UNITS, read_mesh, write_mesh
 from modalities.meshes.geometry import MeshArrays, check_faces
 from modalities.modality import MediaError, Modality
-from modalities.sources import Listing, list_files, main_suffix, split_source
+from modalities.sources import Listing, is_named, list_files, main_suffix, split_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +75,8 @@ class Meshes(Modality):
         """The medium of a file: its number of vertices, its triangles and texture coordinates, and whether it has
         colours.
 
-        Raises `MediaError` as `load` does, and warns of edges and vertices where the surface is no manifold.
+        Raises `MediaError` as `load` does, and warns of edges and vertices where the surface is no manifold, and of an
+        extent below 1 mm or above 10 m, which another unit would explain.
         """
         if unit not in UNITS:
             raise ValueError(f"unit is one of {', '.join(UNITS)}; got {unit!r}")
@@ -86,7 +87,7 @@ class Meshes(Modality):
     @classmethod
     def suiting(cls, source: str | Path, **fields: Any) -> Self | None:
         """Meshes as those of the first file, or 500 vertices of a generated head."""
-        if source in NAMED:
+        if is_named(source, NAMED):
             return cls(**{"vertices": 500} | fields)
         path, _ = split_source(source, NAMED)
         if not path.is_dir() or main_suffix(path) not in READABLE:
@@ -234,7 +235,7 @@ class Meshes(Modality):
         """
         from modalities.meshes import ict, sets
 
-        if source == "synthetic-heads":
+        if is_named(source, NAMED):
             return self._generated(sets.synthetic_heads(self), source, split, labels, classes or sets.CLASSES, groups)
         path, selector = split_source(source, NAMED)
         if selector is not None:

@@ -154,6 +154,40 @@ def test_every_model_holds_the_contract(name, question):
     assert zoo.testing.check(made(name), toys.data_for(made(name), 16), [question]) == [question]
 
 
+def unseeded(n, **options):
+    return torch.where(torch.rand(n, *toys.BINARY.shape) < 0.5, 1.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    "method, broken, question, sentence",
+    [
+        ("sample", unseeded, "a_seed_decides_the_sample", "must leave torch's random state alone"),
+        (
+            "sample",
+            lambda n, **options: unseeded(n)[:, 0],
+            "samples_are_items",
+            r"of shape \[5, 1, 4, 3\], got \[5, 4, 3\]",
+        ),
+        (
+            "sample",
+            lambda n, **options: unseeded(abs(int(n))),
+            "counts_and_conditions_are_checked",
+            "sample.0. must raise",
+        ),
+        ("log_prob", lambda x, **options: x.flatten(1), "log_prob_is_one_number_an_item", r"log_prob must be .*\[16\]"),
+        ("log_prob", lambda x, **options: x.sum((1, 2, 3)), "masses_sum_to_one", "the masses of all items sum to"),
+        ("check_items", lambda x, **options: x, "what_are_no_items_is_refused", "log_prob of .* must raise MediaError"),
+        ("reconstruct", lambda x, **options: -x, "walks_lead_from_item_to_item", "must begin at the reconstruction"),
+        ("encoder", None, "a_saved_model_is_the_same", "TypeError: 'NoneType'|CheckpointError"),
+    ],
+)
+def test_what_does_not_hold_is_said_in_a_sentence(method, broken, question, sentence):
+    model = copy.deepcopy(made("toy-vae"))
+    setattr(model, method, broken)
+    with pytest.raises(zoo.testing.ContractError, match=f"ToyVAE does not hold .*\n{question}: .*(?:{sentence})"):
+        zoo.testing.check(model, toys.data_for(model, 16), [question])
+
+
 @ask(where=lambda model: model.condition is not None)
 def test_conditions_are_classes_by_name_or_number(model):
     names, size = model.condition.names, len(model.condition)

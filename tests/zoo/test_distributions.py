@@ -196,6 +196,7 @@ def test_bernoulli_is_refused_reparameterised_samples():
 
 def test_point_is_its_value():
     value = torch.randn(2, 3)
+    assert repr(Point(value)) == "Point(shape=[2, 3])"
     assert torch.equal(Point(value).mean, value) and torch.equal(Point(value).sample(), value)
 
 

@@ -467,3 +467,22 @@ def test_a_class_moves_the_samples():
     assert not torch.equal(a, b)
     with pytest.raises(ValueError, match="classes run from 0 to 2"):
         model.sample(1, condition=3)
+
+
+def test_an_encoding_in_parts_is_that_of_the_whole(monkeypatch):
+    model = lively(make(condition=Classes.numbered(2)))
+    x, labels = toys.data_for(model, 5), torch.tensor([0, 1, 1, 0, 1])
+    whole, z = model.encode(x, condition=labels), model.prior(labels, n=5).sample(generator=generator())
+    monkeypatch.setattr("zoo.model.MOST_AT_ONCE", 2)
+    parts, prior = model.encode(x, condition=labels), model.prior(labels, n=5)
+    for a, b in (
+        (whole.mean, parts.mean),
+        (whole.standardise(z), parts.standardise(z)),
+        (whole.reparameterise(z), parts.reparameterise(z)),
+        ((whole.kl(prior, z), whole.log_prob(z)), (parts.kl(prior, z), parts.log_prob(z))),
+    ):
+        assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(a, b, strict=True))
+    assert torch.equal(parts.rsample(upper=z[:2])[1], z[1]) and not parts.mean[0].requires_grad
+    assert torch.allclose(model.reconstruct(x, condition=labels), model.decode(whole.mean, condition=labels).mean)
+    with pytest.raises(ValueError, match=r"z must have the shape \[batch, 2, 1, 1\], .*, got \[5, 2, 1, 1\]"):
+        model.decode(z[:1])

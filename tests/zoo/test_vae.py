@@ -1,5 +1,8 @@
 """The VAE against closed forms: the linear one is probabilistic PCA; the linear autoencoder spans the PCA subspace."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -203,3 +206,52 @@ def test_half_precision_autocast_keeps_the_likelihood_in_float32():
         ours = model.decode(z).log_prob(x).double()
     theirs = -exact(logits, torch.ones_like(logits), reduction="none").flatten(1).sum(1)
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_latents_of_another_shape_are_refused():
+    model = VAE(Points(2), latent=3, width=4, hidden=8)
+    for z in (torch.zeros(2, 4), torch.zeros(3), (torch.zeros(2, 3), torch.zeros(2, 3))):
+        with pytest.raises(ValueError, match=r"z must have the shape \[batch, 3\], got "):
+            model.decode(z)
+
+
+MANY = """
+import resource, torch
+from modalities.images import Images
+from zoo.variational.vae import VAE
+
+model = VAE(Images(1, 16, 16, 2), latent=4, width=8, hidden=16).eval()
+x = torch.where(torch.rand(20_000, 1, 16, 16) < 0.5, 1.0, -1.0)
+model.log_prob(x[:100])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+score, z = model.log_prob(x, samples=3), model.encode(x)
+assert not score.requires_grad and not z.mean.requires_grad and model.reconstruct(x).shape == x.shape
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_many_items_are_scored_and_encoded_in_little_memory():
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 150_000  # kilobytes; the features of one layer alone would be 164,000
+
+
+def test_a_gradient_is_kept_where_it_is_asked_for():
+    model = VAE(Images(1, 8, 8, 2), latent=2, width=4, hidden=16).eval()
+    x = torch.ones(2, 1, 8, 8)
+    assert not model.log_prob(x).requires_grad and not model.encode(x).mean.requires_grad
+    x.requires_grad_()
+    assert torch.autograd.grad(model.log_prob(x, generator=generator()).sum(), x)[0].any()
+    assert model.train().log_prob(x.detach()).requires_grad
+
+
+@pytest.mark.parametrize("items", [1, 5])
+def test_parts_of_a_batch_score_as_the_items_alone(items, monkeypatch):
+    monkeypatch.setattr("zoo.model.MOST_AT_ONCE", items)
+    model = LinearVAE(3, 1).eval()
+    x = 0.3 * gaussian_data(12)
+    with torch.no_grad():
+        model.encoder.weight.mul_(0.1)
+    q = model.encode(x)
+    assert torch.allclose(q.mean, model.encoder(x)[:, :1], atol=1e-6)
+    whole = torch.cat([model.log_prob(part, samples=400, generator=generator()) for part in x.split(1)])
+    assert torch.allclose(model.log_prob(x, samples=400, generator=generator()), whole, atol=0.5)

@@ -147,7 +147,7 @@ def test_uniform_codes_are_uniform_and_narrow_with_the_temperature():
         (Images(1, 5, 4, 2), {}, "multiples of 2, got 5 x 4"),
         (GRID, dict(downsampling=3), "power of 2"),
         (GRID, dict(downsampling=1), "downsampling must be"),
-        (GRID, dict(codes=1), "at least 2, got 1"),
+        (GRID, dict(codes=1), "at least 2, at most 1,000,000, got 1"),
         (GRID, dict(revival=0.0), "revival must lie between"),
     ],
 )

@@ -153,6 +153,8 @@ class Autoregressive(Explicit, Trainable):
 
         Returns items with the known values as they were.
         """
+        if not isinstance(x, Tensor) or not isinstance(known, Tensor):
+            raise ValueError(f"x and known are tensors, got {type(x).__name__} and {type(known).__name__}")
         if known.dtype != torch.bool:
             raise ValueError(f"known is a mask of booleans, got {known.dtype}")
         try:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modalities import Modality
 from modalities.data import Batch, Items
-from zoo.checks import check_counts
+from zoo.checks import check_counts, check_latents
 from zoo.distributions import DiagonalGaussian, Point, Rng, full_precision
 from zoo.model import Latent, Notes, Trainable
 from zoo.nn.normalisation import Standardise
@@ -62,6 +62,7 @@ class Autoencoder(Latent[Tensor], Trainable):
 
     def decode(self, z: Tensor, *, condition: object = None) -> Point:
         """The items of codes: points, since no likelihood was learned."""
+        check_latents(z, (self.latent,))
         h = full_precision(self.decoder(z)).reshape(z.shape[0], *self.modality.shape)
         return Point(self.standardise.inverse(h))
 

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from modalities import Modality
 from modalities.data import Batch, Items, Tree, cut
-from zoo.checks import check_count, check_counts, check_numbers, check_temperature
+from zoo.checks import check_count, check_counts, check_latents, check_numbers, check_temperature
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, Inference, OptimalGaussian, Rng, full_precision
 from zoo.hierarchy import Groups, InParts, Pass, TopDown
@@ -64,7 +64,7 @@ class Group(nn.Module):
     ):
         super().__init__()
         normalised = normalisation == "batch"
-        self.latent, self.first = latent, first
+        self.latent, self.grid, self.first = latent, grid, first
         if first:
             self.feature_net = nn.Sequential(nn.ELU(), Convolution(channels, channels, 1, grid, normalised), nn.ELU())
         else:
@@ -385,6 +385,7 @@ class NVAE(Variational[Groups]):
 
     def decode(self, z: Groups, *, condition: object = None) -> Event:
         """p(x | z), event the shape of an item, in the medium's units."""
+        check_latents(z, *((group.latent, *group.grid) for group in self._each()))
         s = self._begin(z[0].shape[0], condition)
         for group, values in zip(self._each(), z, strict=True):
             s = self._run(group, s, values)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modalities import Modality
 from modalities.data import Batch, Items
-from zoo.checks import check_counts, check_numbers
+from zoo.checks import check_counts, check_latents, check_numbers
 from zoo.conditions import Classes
 from zoo.distributions import DiagonalGaussian, Event, OptimalGaussian, Rng, full_precision
 from zoo.model import Notes, Variational
@@ -100,6 +100,7 @@ class VAE(Variational[Tensor]):
 
     def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given z), event the shape of an item, in the medium's units."""
+        check_latents(z, (self.latent,))
         h = self.decoder(z, condition)
         h = h.reshape(h.shape[0], self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modalities.data import Batch
 from modalities.images import Images
 from modalities.latents import Latents
-from zoo.checks import check_counts, check_numbers
+from zoo.checks import check_counts, check_latents, check_numbers
 from zoo.distributions import Event, Point, Posterior, Rng, full_precision, uniform_noise
 from zoo.model import Latent, Notes, Trainable
 from zoo.nn.convolution import channels_last
@@ -120,6 +120,7 @@ class VQVAE(Latent[Tensor], Trainable):
 
     def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given the codes nearest to z), for z of shape [batch, dimensions, *grid]; gradients go straight to z."""
+        check_latents(z, (self.dimensions, *self.grid))
         rounded = self.embed(self.nearest(z))
         return self._likelihood(rounded + (z - z.detach()))
 
