@@ -34,20 +34,19 @@ from modalities.meshes.ict import is_face_model, read_face_model
 from modalities.sources import list_files
 from modalities.tables import is_number
 from recipes.recipe import Pictures, Recipe, finish, made, run, seeded
+from zoo import showcase
 from zoo.card import Card, Figure
 from zoo.hub import save
 from zoo.morphable.colour import Readings, colour_coefficients, complete_colours, learn_colours, read_faces
 from zoo.morphable.conditioning import truncate
-from zoo.morphable.evaluation import Curves, leave_one_out, measure, reconstruction_error, vertex_distance
+from zoo.morphable.evaluation import Curves, measure, reconstruction_error, vertex_distance
 from zoo.morphable.formats import write_model
 from zoo.morphable.formats.ict import from_face_model
-from zoo.morphable.model import PARTS, MorphableModel
+from zoo.morphable.model import MorphableModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EXPRESSIONS = ("jawOpen", "mouthSmile", "browInnerUp")
-"""Those that the picture of attributes shows, from 0 to 1; it shows labels at up to 3 standard deviations of z."""
 LABELS: dict[str, tuple[str, Callable[[str], float]]] = {
     "age": ("age", lambda cell: float(cell) if is_number(cell) else math.nan),
     "male": ("gender", lambda cell: {"female": 0.0, "male": 1.0}.get(cell, math.nan)),
@@ -77,11 +76,11 @@ class Config(Recipe):
     vertices: int = 6706
     """How much of the ICT face model: 6706 is the narrow face, 9409 the face, 11248 with head and neck."""
     shape: int = 100
-    """Modes of shape."""
+    """Modes of shape, if there are so many."""
     expression: int = 30
     """Modes of expression."""
     colour: int = 40
-    """Modes of colour."""
+    """Modes of colour, if there are so many."""
     noise: float = 2.0
     """How far a portrait's landmarks may be off, pixels."""
     limit: int | None = None
@@ -108,7 +107,6 @@ def main(config: Config) -> None:
         data = Subset(data, range(len(data) if config.limit is None else min(config.limit, len(data))))
         if len(data) < FEWEST:
             raise ValueError(f"a model takes at least {FEWEST} meshes, got {len(data)} of {config.data}")
-        # More modes than there are meshes: as many as they have.
         shape, colour = (k if k < len(data) else None for k in (config.shape, config.colour if medium.colours else 0))
         model = MorphableModel.fit(data, medium, shape=shape, colour=colour, align="rigid")
         neutral, unseen = next(batches(data, FEW if few else config.meshes)).x, None
@@ -129,30 +127,26 @@ def main(config: Config) -> None:
     name = config.checkpoint("morphable")
     stored = MorphableModel.from_pretrained(save(model, config.output / name, half=True))
     if few:
-        x = align(neutral, model.mean[:, :3])
-        most, others = min(model.sizes.shape, len(x) - 2), len(x) / (len(x) - 1)
-        errors = {
-            "reconstructed": leave_one_out(x, [most]),
-            "of the mean mesh": others * vertex_distance(x, model.mean),
-        }
-        of = f"{len(x)} meshes of {config.source}, each by a model of the others"
+        x, of = neutral, f"{len(neutral)} meshes of {config.source}, each by a model of the others"
     else:
-        test = next(batches(medium.dataset(config.data, "test"), config.meshes)).x
-        x = align(test, model.mean[:, :3]) if source is None else test  # those of the face model lie where they should
-        errors = {"reconstructed": reconstruction_error(stored, x), "of the mean mesh": vertex_distance(x, model.mean)}
-        of, unseen = f"{len(x)} meshes for tests of {config.source}", test if source is None else unseen
-    figures = [Figure(f"mean vertex error, {name}", error.mean().item(), of, "mm") for name, error in errors.items()]
+        x = next(batches(medium.dataset(config.data, "test"), config.meshes)).x
+        of, unseen = f"{len(x)} meshes for tests of {config.source}", x if source is None else unseen
+    x = align(x, model.mean[:, :3]) if source is None else x  # those of the face model lie where they should
+    errors = {"reconstructed": reconstruction_error(stored, x), "of the mean mesh": vertex_distance(x, model.mean)}
     curves = shape_curves(neutral, unseen, medium, config, "rigid" if source is None else "none")
+    if few:  # the mean of the others is a little farther away than that of all
+        further = len(x) / (len(x) - 1)
+        errors = {"reconstructed": curves.generalization[-1], "of the mean mesh": further * errors["of the mean mesh"]}
+    figures = [Figure(f"mean vertex error, {name}", error.mean().item(), of, "mm") for name, error in errors.items()]
     for metric in ("compactness", "generalization", "specificity"):
         values = zip(curves.modes, getattr(curves, metric).tolist(), strict=True)
         notes[f"{metric} by modes"] = {count: round(value, 3) for count, value in values}
     pictures = draw(model, seeded(config.seed)) | pictures | {"curves": curves.show()}
     for suffix in (".glb", ".h5"):
         write_model(model, config.output / f"{name}{suffix}")
-    out_of = f" out of {model.count} meshes" if source is None else ""
+    out_of = f", out of {model.count} meshes" if source is None else ""
     card = Card(
-        summary=f"Morphable model of {medium.vertices:,} vertices{out_of} with {modes} modes of shape, expression and "
-        "colour.",
+        summary=f"{medium.vertices:,} vertices, {modes} modes of shape, expression and colour{out_of}.",
         data="",
         figures=tuple(figures),
         paper="Blanz, Vetter, A Morphable Model for the Synthesis of 3D Faces, 1999.",
@@ -163,8 +157,7 @@ def main(config: Config) -> None:
 
 
 def medium_of(config: Config) -> tuple[Meshes, bool]:
-    """The meshes of generated heads or of one's own, on their triangles, and whether these are few and none of them is
-    set aside for tests."""
+    """The meshes of generated heads or of one's own, and whether these are few and none is set aside for tests."""
     if config.data in NAMED:
         data: Any = Meshes(config.vertices, colours=True).dataset(config.data)
         return data.medium, False
@@ -196,11 +189,8 @@ def with_colours(
 def shape_curves(
     training: Tensor, test: Tensor | None, medium: Meshes, config: Config, placement: Literal["none", "rigid"]
 ) -> Curves:
-    """Compactness, generalization and specificity of a model of shape that is fitted to some neutral meshes; without
-    others for tests, one of them is left out after the other.
-
-    (The ICT face model's own modes come without the scans that they were fitted to.)
-    """
+    """The measures of a model of shape that is fitted to some neutral meshes, without others for tests leaving one out
+    after the other. (The ICT face model's own modes come without the scans that they were fitted to.)"""
     training, test = training[:, :, :3], None if test is None else test[:, :, :3]
     model = MorphableModel.fit(training, Meshes(medium.vertices, faces=medium.faces), align=placement)
     most = len(training) - (1 if test is not None else 2)
@@ -211,31 +201,15 @@ def shape_curves(
 
 
 def draw(model: MorphableModel, generator: torch.Generator) -> Pictures:
-    """Samples, a walk between two, one exaggerated, the first modes of each part at -3, 0 and 3 standard deviations,
-    segments of one face in another, and attributes, a row each."""
-    show = model.modality.show
-    faces = model.sample(12, temperature=TEMPERATURE, generator=generator)
-    one, other = faces[:1], faces[1:2]
-    pictures = {
-        "samples": show(faces, 4),
-        "interpolation": show(model.interpolate(one, other, 5)[0], 5),
-        "caricatures": show(torch.cat([model.caricature(one, factor) for factor in (0, 0.5, 1, 1.5, 2)]), 5),
-    }
-    places = model.split(torch.arange(sum(model.sizes)))
-    for part, along in zip(PARTS, places, strict=True):
-        if len(along):
-            moved = model.traverse(along=along[:4].tolist(), values=(-3, 0, 3))
-            pictures[f"modes_{part}"] = show(moved[0].flatten(0, 1), 3)
+    """What the model shows of itself, one face exaggerated, and samples whose segments vary apart."""
+    show, found = model.modality.show, list(showcase.draw(model, temperature=TEMPERATURE))
+    pictures = {exhibit.title.lower(): show(x, exhibit.columns) for exhibit, x in found}
+    one = found[0][1][:1]
+    pictures["caricatures"] = show(torch.cat([model.caricature(one, factor) for factor in (0, 0.5, 1, 1.5, 2)]), 5)
     if model.segments:
-        blended = [model.blend(one, other, segment) for segment in model.segments]
-        pictures["segments"] = show(torch.cat([one, other, *blended]), 2)
         mixed = model.sample(12, temperature=TEMPERATURE, generator=generator, segmented=True)
-        pictures["samples_segmented"] = show(mixed, 4)
-    rows = []
-    for name in [name for name in (*LABELS, *EXPRESSIONS) if name in model.attributes]:
-        most, least = (1.0, 0.0) if name in EXPRESSIONS else 3.0 / model.direction(name).norm() * torch.tensor([1, -1])
-        rows += [model.edit(one, name, amount) for amount in torch.linspace(float(least), float(most), 5)]
-    return pictures | ({"attributes": show(torch.cat(rows), 5)} if rows else {})
+        pictures["samples_segmented"] = show(mixed)
+    return pictures
 
 
 def draw_portraits(model: MorphableModel, portraits: Portraits, readings: Readings, count: int = 6) -> "Image":

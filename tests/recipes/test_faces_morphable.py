@@ -14,7 +14,7 @@ from zoo.morphable.formats import read_model
 from zoo.morphable.model import MorphableModel
 
 SMOKE = recipe.PRESETS["smoke"][1]
-PICTURES = {"samples", "interpolation", "caricatures", "modes_shape", "modes_colour", "curves"}
+PICTURES = {"samples", "temperature", "interpolation", "modes", "caricatures", "curves"}
 
 
 def errors(folder, source):
@@ -88,7 +88,7 @@ def test_a_face_model_takes_its_colours_and_attributes_from_portraits(tmp_path, 
     assert measured["portraits"] == 8 and measured["landmarks, mean distance in pixels"] < 3
     assert 0.3 < measured["share of vertices read off a portrait"] < 0.8
     assert 0.5 < measured["variance of colour kept"] < 1 and reconstructed < 0.7 * of_the_mean
-    more = {"attributes", "modes_expression", "portraits", "segments", "samples_segmented"}
+    more = {"attributes", "portraits", "segments", "samples_segmented"}
     assert pictures(tmp_path) == PICTURES | more
     model = MorphableModel.from_pretrained(tmp_path / "morphable-ict_facekit")
     assert {"age", "male", "jawOpen"} <= set(model.attributes) and tuple(model.sizes) == (6, 5, 2)

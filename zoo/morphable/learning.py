@@ -16,7 +16,7 @@ from modalities.meshes.alignment import align as align_to
 from modalities.meshes.alignment import enlarge, find_similarity, procrustes_mean
 from zoo.linear.principal import PrincipalAxes, principal_axes
 from zoo.moments import Moments
-from zoo.morphable.modes import Axes, principal
+from zoo.morphable.modes import Axes, principal, rigid_axes
 
 Pairs = tuple[Tensor, Tensor] | Items
 """Expressive meshes and the same people's neutral ones."""
@@ -144,13 +144,8 @@ def check_sizes(data: Tensor | Items) -> int:
 
 def check_placement(found: PrincipalAxes) -> None:
     """Warn where the modes of shape are mostly how the meshes lie: shifts and turns of the mean."""
-    mean = found.mean.double().view(-1, 3)
-    mean = mean - mean.mean(0)
-    moves = [axis.expand_as(mean) for axis in torch.eye(3).to(mean)]
-    moves += [torch.linalg.cross(move, mean) for move in moves]
-    rigid = torch.linalg.svd(torch.stack(moves).flatten(1), full_matrices=False)
-    kept = rigid.Vh[rigid.S > 1e-6 * rigid.S[0]]
-    share = ((found.basis.double() @ kept.T).square().sum(1) * found.variance.double()).sum().item() / found.total
+    moved = found.basis.double() @ rigid_axes(found.mean.view(-1, 3)).T
+    share = (moved.square().sum(1) * found.variance.double()).sum().item() / found.total
     if share > 0.5:
         warnings.warn(
             f"{share:.0%} of the variance is how the meshes are shifted and turned, not their shape: "

@@ -5,6 +5,7 @@ Vetter, "A 3D Face Model for Pose and Illumination Invariant Face Recognition", 
 """
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
@@ -19,7 +20,7 @@ from zoo.distributions import DiagonalGaussian, Point
 from zoo.model import Fitted, Latent, check_count, check_temperature
 from zoo.morphable.attributes import learn_directions
 from zoo.morphable.learning import Modes, Pairs, learn
-from zoo.morphable.modes import Axes, ridge_coefficients
+from zoo.morphable.modes import Axes, ridge_coefficients, rigid_axes
 from zoo.morphable.segments import check_vertices, segment_weights, vertex_mask
 from zoo.showcase import Exhibit
 
@@ -187,9 +188,10 @@ class MorphableModel(Latent, Fitted):
         Arguments:
             data: neutral meshes, if there are expressions.
             medium: with triangles; a data set of meshes knows it as its `medium`.
-            shape, colour, expression: how many modes of each, at most one less than there are meshes; or the fraction
-                of variance in (0, 1) that the fewest possible shall exceed. None takes as many as there are, at most
-                100; without modes of colour every sample has the mean's.
+            shape: how many modes, at most one less than there are meshes; or the fraction of variance in (0, 1) that
+                the fewest possible shall exceed. None takes as many as there are, at most 100.
+            colour: likewise; without modes of colour, 0, every sample has the mean's.
+            expression: likewise, where there are `expressions`.
             expressions: pairs of an expressive mesh and the same person's neutral one: two tensors [m, vertices, 3 or
                 6] or a data set of pairs. The modes are those of the offsets about zero: z_expression = 0 is neutral,
                 and samples take opposites too, such as lips that more than close.
@@ -252,14 +254,34 @@ class MorphableModel(Latent, Fitted):
         """The coefficients of meshes, shape [batch, shape + expression + colour].
 
         The mean of the posterior under `noise`; where that is 0, the least squares. Shape and expression, which are not
-        orthogonal, are found together. A mode without variance gets 0.
+        orthogonal, are found together. A mode without variance gets 0. Warns of meshes that lie elsewhere than those of
+        the model.
         """
         centred = self.check_items(x).to(self.mean.device).double() - self.mean.double()
-        positions = [self.axes("shape"), self.axes("expression")]
-        z = ridge_coefficients(positions, centred[:, :, :3].flatten(1), self.noise.item())
+        away = centred[:, :, :3].flatten(1)
+        z = ridge_coefficients([self.axes("shape"), self.axes("expression")], away, self.noise.item())
+        self._check_places(away, z)
         if self.modality.colours:
             z = torch.cat([z, ridge_coefficients([self.axes("colour")], centred[:, :, 3:].flatten(1), 0.0)], 1)
         return Point(z.to(self.mean))
+
+    def _check_places(self, away: Tensor, z: Tensor) -> None:
+        """Warn of meshes whose positions, so far from the mean, are shifted or turned as no mode explains."""
+        rigid = rigid_axes(self.mean[:, :3])
+        shared = (away @ rigid.T).square().sum(1) > 0.5 * away.square().sum(1)
+        if not shared.any():
+            return
+        modes = torch.cat([self.axes("shape").scaled, self.axes("expression").scaled])
+        moved = ((away[shared] - z[shared] @ modes) @ rigid.T).square().sum(1)
+        extent = (self.mean[:, :3] - self.mean[:, :3].mean(0)).double().square().sum()
+        far = moved > 0.05**2 * extent
+        if far.any():
+            warnings.warn(
+                f"{int(far.sum())} of {len(away)} meshes lie elsewhere than the model's, such as "
+                f"{(moved[far][0] / self.modality.vertices).sqrt().item():.3g} mm shifted or turned: "
+                "modalities.meshes.alignment.align(x, model.mean) brings them there",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
     def sample(

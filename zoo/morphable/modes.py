@@ -38,6 +38,16 @@ def principal(modes: Tensor) -> tuple[Axes, Tensor]:
     return Axes(sign * basis, values), sign * turn
 
 
+def rigid_axes(mean: Tensor) -> Tensor:
+    """Orthonormal rows of how positions [vertices, 3] change where they are shifted and turned a little, float64, shape
+    [6, 3 * vertices], fewer for points on a line."""
+    mean = mean.double() - mean.double().mean(0)
+    shifts = [axis.expand_as(mean) for axis in torch.eye(3).to(mean)]
+    moves = torch.stack([*shifts, *(torch.linalg.cross(axis, mean) for axis in shifts)]).flatten(1)
+    _, size, rows = torch.linalg.svd(moves / moves.norm(dim=1, keepdim=True).clamp(min=1e-12), full_matrices=False)
+    return rows[size > 1e-6]
+
+
 def ridge_coefficients(axes: Sequence[Axes], y: Tensor, noise: float) -> Tensor:
     """The coefficients c [batch, k] that minimise |y - c modes|^2 + noise |c|^2; modes without variance get 0."""
     scale = torch.cat([part.variance for part in axes]).double().sqrt()

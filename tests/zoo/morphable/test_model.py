@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from modalities.data import Arrays
 from modalities.meshes import Meshes
-from modalities.meshes.alignment import align_to_mean, find_similarity
+from modalities.meshes.alignment import align, align_to_mean, find_similarity
 from modalities.meshes.geometry import heat_diffusion, triangle_normals
 from tests import toys
 from zoo.configuration import CheckpointError
@@ -225,6 +225,16 @@ class TestCoefficients:
         z = torch.randn(5, 3, generator=generator())
         shrunk = z * model.shape_variance / (model.shape_variance + 4.0)
         assert torch.allclose(model.encode(model.decode(z).mean).mean, shrunk, atol=1e-4)
+
+    @pytest.mark.filterwarnings("error")
+    def test_meshes_that_lie_elsewhere_are_said(self):
+        model = truth(shape=6)
+        x, _ = draw(model, 10)
+        model.encode(x)
+        for moved in (x + 30, x @ turns(1)[0]):
+            with pytest.warns(UserWarning, match="10 of 10 meshes lie elsewhere.* mm shifted or turned"):
+                model.encode(moved)
+            model.encode(align(moved, model.mean))
 
     def test_modes_without_variance_get_nothing(self):
         model = MorphableModel.assemble(MEDIUM, SHEET, Axes(waves(3), torch.tensor([900.0, 100.0, 0.0])))
