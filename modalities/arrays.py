@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -17,7 +18,17 @@ from modalities.sources import Listing
 LARGE, RATIO = 2**28, 200
 """An array of more bytes than `LARGE` that was packed by more than this factor is taken for a bomb."""
 
-BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    TokenError,
+)
 """What NumPy and zipfile raise on broken, encrypted and unknown files."""
 
 
@@ -64,7 +75,7 @@ def _errors(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise MediaError(f"{path} holds more numbers than there is memory for") from error
     except BROKEN as error:
-        raise MediaError(f"{path} cannot be read as arrays of numbers: {error}") from error
+        raise MediaError(f"{path} cannot be read as arrays of numbers: {error!s:.200}") from error
 
 
 def _read_header(file: IO[bytes], size: int) -> None:

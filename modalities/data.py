@@ -175,8 +175,8 @@ def as_dataset(data: object) -> Items:
         data = Arrays(_as_tensor(data[0]), torch.as_tensor(data[1]))
     if isinstance(data, (IterableDataset, Mapping)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise MediaError(
-            "a data set has a length and gives items by number: a tensor [items, ...], a list, the pair (items, "
-            f"labels), or a map-style data set; got {type(data).__name__}"
+            "a data set is no mapping: it has a length and gives items by number, as a tensor [items, ...], a list, a "
+            f"pair (items, labels) or a map-style data set; got {type(data).__name__}"
         )
     if len(data) == 0:
         raise MediaError("the data set is empty")
@@ -231,7 +231,8 @@ def fetch(
 def _pair(item: object) -> tuple[Tensor, object]:
     """An item and its label, None without one."""
     if isinstance(item, Mapping) or isinstance(item, (tuple, list)) and len(item) not in (1, 2):
-        raise TypeError(f"a data set gives items x or pairs (x, label), got {type(item).__name__} of {len(item)} parts")
+        what = f"a mapping with {', '.join(map(str, item))}" if isinstance(item, Mapping) else f"{len(item)} parts"
+        raise TypeError(f"a data set gives items x or pairs (x, label), got {what}")
     if isinstance(item, (tuple, list)):
         return _as_tensor(item[0]), item[1] if len(item) == 2 else None
     return _as_tensor(item), None

@@ -45,11 +45,11 @@ def read_attributes(
     Those of a folder with labels.csv (columns file, and of the following any) and landmarks68.npy (see
     `read_landmarks`, a row of the table each):
         yaw: degrees, positive where the column yaw_deg is.
-        age: years, the middle of a group such as "20-29".
-        male: 1 where the column gender says Male, 0 where Female.
+        age: years, a number or the middle of a group such as "20-29".
+        male: 1 where the column gender says male or m, 0 where female or f, in any case.
         smile: see `smile`.
-    Broken files are left out with a warning. Raises `MediaError` for a table that misses pictures and for landmarks of
-    another shape.
+    Broken files are left out with a warning, and one says how many cells of a column mean nothing here. Raises
+    `MediaError` for a table that misses pictures and for landmarks of another shape.
     """
     data = medium.dataset(source, split)
     read: dict[int, Tensor] = {}
@@ -84,13 +84,19 @@ def _labels(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     readers: dict[str, tuple[str, Callable[[str], float]]] = {
         "yaw": ("yaw_deg", lambda cell: float(cell) if is_number(cell) else math.nan),
         "age": ("age", _age),
-        "male": ("gender", lambda cell: {"Male": 1.0, "Female": 0.0}.get(cell, math.nan)),
+        "male": ("gender", lambda cell: {"male": 1.0, "m": 1.0, "female": 0.0, "f": 0.0}.get(cell.lower(), math.nan)),
     }
-    found = {
-        name: torch.tensor([read(columns[column][row]) for row in chosen], dtype=torch.float64)
-        for name, (column, read) in readers.items()
-        if column in columns
-    }
+    found: dict[str, Tensor] = {}
+    for name, (column, read) in readers.items():
+        cells = [columns[column][row] for row in chosen] if column in columns else []
+        if cells:
+            found[name] = torch.tensor([read(cell) for cell in cells], dtype=torch.float64)
+            unread = [
+                cell for cell, value in zip(cells, found[name].tolist(), strict=True) if cell and math.isnan(value)
+            ]
+            if unread:
+                text = f"{len(unread)} of {len(cells)} cells of {column}, such as {unread[0]!r}, say nothing of {name}"
+                warnings.warn(f"{folder / TABLE}: {text}", stacklevel=3)
     if (folder / LANDMARKS).is_file():
         found["smile"] = smile(read_landmarks(folder / LANDMARKS, table)[chosen])
     return found
@@ -104,6 +110,8 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], int]:
 
 def _age(group: str) -> float:
     """The middle of "20-29" is 25 years; "more than 70" counts as 75."""
+    if is_number(group):
+        return float(group)
     years = [float(part) for part in re.findall(r"\d+", group)]
     if not years:
         return math.nan

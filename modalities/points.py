@@ -14,7 +14,7 @@ from modalities.densities import DENSITIES
 from modalities.drawing import render
 from modalities.modality import MediaError, Modality
 from modalities.sources import Listing, main_suffix, split_source
-from modalities.tables import LABELS, SUFFIXES, is_number, is_time, pick_columns, read_table, to_numbers, write_table
+from modalities.tables import LABELS, SUFFIXES, column_kinds, pick_columns, read_table, to_numbers, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -65,11 +65,9 @@ class Points(Modality):
         if main_suffix(path) not in SUFFIXES or path.is_dir():
             return None
         header, rows = read_table(path)
-        columns = list(zip(*rows, strict=True))
-        numeric = [i for i, column in enumerate(columns) if any(map(is_number, column))]
-        timed = any(2 * sum(map(is_time, column)) > len(rows) for column in columns)
-        count = len(selector.split(",")) if selector and set(selector.split(",")) <= set(header) else len(numeric)
-        return cls(**{"dimensions": count} | fields) if count in (1, 2) and not timed else None
+        kinds, wanted = column_kinds(rows), (selector or "").split(",")
+        count = len(wanted) if set(wanted) <= set(header) else kinds.count("number")
+        return cls(**{"dimensions": count} | fields) if count in (1, 2) and "time" not in kinds else None
 
     def load(self, path: str | Path) -> Tensor:
         """Read one point, a tensor of shape [dimensions], from a .csv file with one row; `dataset` reads tables.
@@ -163,10 +161,9 @@ class Points(Modality):
         header, rows = read_table(path)
         group = pick_columns(path, header, groups)[0] if groups else None
         label = next((i for i, name in enumerate(header) if name.lower() in LABELS), None)
-        rest = [i for i in range(len(header)) if i not in (group, label)]
-        numeric = [i for i in rest if any(is_number(row[i]) for row in rows)]
-        text = [i for i in rest if i not in numeric and not all(is_time(row[i]) for row in rows)]
-        text = text if label is None else [label, *text]
+        kinds = [(i, kind) for i, kind in enumerate(column_kinds(rows)) if i not in (group, label)]
+        numeric = [i for i, kind in kinds if kind == "number"]
+        text = ([] if label is None else [label]) + [i for i, kind in kinds if kind == "text"]
         named = [] if selector is None else [row for row in rows if selector in [row[i] for i in text]]
         if named and selector not in header:
             rows = named

@@ -11,7 +11,16 @@ import numpy as np
 from modalities.arrays import label_names, npz_names, read_items, read_npy, read_npz
 from modalities.modality import MediaError, check_file
 from modalities.sources import Listing, list_files
-from modalities.tables import LABELS, is_number, is_time, pick_columns, read_table, to_float32, to_numbers, to_seconds
+from modalities.tables import (
+    LABELS,
+    column_kinds,
+    is_number,
+    pick_columns,
+    read_table,
+    to_float32,
+    to_numbers,
+    to_seconds,
+)
 from modalities.tables import SUFFIXES as TABLES
 
 SUFFIXES = (*TABLES, ".npy")
@@ -73,11 +82,12 @@ def read_recording(path: Path, columns: Columns) -> Recording:
             raise MediaError(f"{path}: expected numbers [{channels}, steps] without columns, got {list(x.shape)}")
         return Recording(to_float32(path, x), _runs(path, x, first := np.arange(x.shape[1]) == 0, first), [], [])
     names, rows = read_table(path)
-    cells = list(zip(*rows, strict=True))
+    cells, kinds = list(zip(*rows, strict=True)), column_kinds(rows)
     group = pick_columns(path, names, groups)[0] if groups else None
-    times = [i for i, column in enumerate(cells) if 2 * sum(map(is_time, column)) > len(rows)]
-    numeric = [i for i, column in enumerate(cells) if i not in (group, *times) and any(map(is_number, column))]
-    text = [i for i in range(len(names)) if i not in (group, *times, *numeric)]
+    times, numeric, text = (
+        [i for i, kind in enumerate(kinds) if kind == wanted_kind and i != group]
+        for wanted_kind in ("time", "number", "text")
+    )
     label = _label_column(path, names, text) if labels else None
     chosen = pick_columns(path, names, wanted) if wanted else [i for i in numeric if i != label]
     if len(chosen) != channels:
@@ -129,9 +139,7 @@ def _gaps(path: Path, cells: Sequence[str], rate: float | None) -> np.ndarray:
         raise MediaError(f"{path}, row {row}: the time {cells[row - 1]} is not after the one before; sort the rows")
     usual = float(np.median(steps))
     if rate is not None and not math.isclose(1 / usual, rate, rel_tol=0.01):
-        raise MediaError(
-            f"{path} has {1 / usual:.6g} steps a second, and these signals {rate:g}: resample it or change rate"
-        )
+        raise MediaError(f"{path} has {1 / usual:.6g} steps a second, expected {rate:g}: resample it or change rate")
     return steps > 1.5 * usual
 
 
@@ -194,6 +202,9 @@ def suitable_fields(path: Path, selector: str | None) -> dict[str, Any]:
         counted = all(is_number(row[0]) and float(row[0]).is_integer() for row in rows)
         return {"channels": 1, "length": len(names) - bool(labelled or (counted and pair))}
     found = _recording_fields(path, selector)
+    if found["rate"] is None:
+        what = "its rows are taken for the steps of one recording; points are one or two columns, picked as FILE:A,B"
+        warnings.warn(f"{path} has no times: {what}", stacklevel=4)
     return {"channels": found["channels"], "length": found["length"], "rate": found["rate"]}
 
 
@@ -203,15 +214,12 @@ def _recording_fields(path: Path, selector: str | None) -> dict[str, Any]:
         channels, steps = np.atleast_2d(read_npy(path)).shape
         return {"channels": channels, "steps": steps, "length": _window(steps), "rate": None}
     names, rows = read_table(path)
-    cells = list(zip(*rows, strict=True))
-    times = [i for i, column in enumerate(cells) if 2 * sum(map(is_time, column)) > len(rows)]
-    numeric = [i for i, column in enumerate(cells) if i not in times and any(map(is_number, column))]
-    chosen = pick_columns(path, names, selector) if selector else numeric
-    rate = None
-    if times and len(rows) > 1:
-        usual = float(np.median(np.diff(to_seconds(path, cells[times[0]]))))
+    kinds, rate = column_kinds(rows), None
+    channels = len(pick_columns(path, names, selector)) if selector else kinds.count("number")
+    if "time" in kinds and len(rows) > 1:
+        usual = float(np.median(np.diff(to_seconds(path, [row[kinds.index("time")] for row in rows]))))
         rate = 1 / usual if usual > 0 else None
-    return {"channels": len(chosen), "steps": len(rows), "length": _window(len(rows)), "rate": rate}
+    return {"channels": channels, "steps": len(rows), "length": _window(len(rows)), "rate": rate}
 
 
 def _window(steps: int) -> int:
@@ -245,6 +253,8 @@ def read_series(path: Path, selector: str | None, groups: str | None, length: in
         arrays = read_npz(path, *names)
         if missing := [name for name in names if name not in arrays]:
             raise MediaError(f"{path} has beats, but no array {missing[0]}")
+        if arrays["beats"].dtype.kind not in "fiu" or arrays["units_per_mV"].shape or not arrays["units_per_mV"] > 0:
+            raise MediaError(f"{path}: beats are real numbers, and units_per_mV is one number above 0")
         items = [arrays["beats"] / float(arrays["units_per_mV"])]
         labels = label_names(path, arrays["beats_symbol"], len(items[0]))
         listing = Listing([f"beat {i}" for i in range(len(labels))], labels)
@@ -314,17 +324,17 @@ def _read_ts(path: Path) -> tuple[np.ndarray, list[str]]:
         if not line or line.startswith("#"):
             continue
         if line.startswith("@"):
-            key, *values = line[1:].lower().split()
-            header[key] = values
+            key, _, values = line[1:].lower().partition(" ")
+            header[key] = values.split()[:1]
             continue
         parts = line.split(":")
-        if header.get("classlabel", ["false"])[0] == "true":
+        if header.get("classlabel") == ["true"]:
             labels.append(parts.pop().strip())
         series.append([[cell.strip() for cell in part.split(",")] for part in parts])
-        sizes = {len(channel) for channel in series[-1]} | {len(series[0][0])}
-        if "data" not in header or len(series[-1]) != len(series[0]) or len(sizes) > 1:
+        sizes = {len(channel) for channel in series[0] + series[-1]}
+        if "data" not in header or len(series[-1]) != len(series[0]) or len(sizes) != 1:
             raise MediaError(f"{path}, line {number}: expected channels and steps as in the first series, after @data")
-    if header.get("timestamps", ["false"])[0] == "true":
+    if header.get("timestamps") == ["true"]:
         raise MediaError(f"{path} has a time with every value; only series at equal steps are read")
     if not series:
         raise MediaError(f"{path} is empty: expected series after a line @data")

@@ -127,6 +127,14 @@ def is_time(cell: str) -> bool:
     return ISO_TIME.fullmatch(cell) is not None
 
 
+def column_kinds(rows: Sequence[Sequence[str]]) -> list[str]:
+    """What the columns of a table hold: "time" where most cells are one, "number" where any is, else "text"."""
+    columns = list(zip(*rows, strict=True))
+    timed = [2 * sum(map(is_time, column)) > len(rows) for column in columns]
+    numbers = ["number" if any(map(is_number, column)) else "text" for column in columns]
+    return ["time" if time else kind for time, kind in zip(timed, numbers, strict=True)]
+
+
 def to_seconds(path: Path, cells: Sequence[str]) -> np.ndarray:
     """Times by ISO 8601 as seconds since the first, float64. Raises `MediaError` that names the row of what is none."""
     times = []

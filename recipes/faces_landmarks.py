@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modalities.drawing import beside, contact_sheet, render
 from modalities.face_sets import LANDMARKS, read_landmarks
+from modalities.image_sets import FORMATS
 from modalities.images import Images
 from modalities.meshes.alignment import align
 from recipes.recipe import report, run, seeded
@@ -79,6 +80,13 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure what landmarks tell of a face's shape, and make meshes of faces out of pictures."""
+    for name, number in (
+        ("faces", config.faces),
+        ("pictures", config.pictures),
+        ("views", min(config.views, default=0)),
+    ):
+        if number < 1:
+            raise ValueError(f"--{name} must be at least 1, got {number}")
     model = MorphableModel.from_pretrained(config.model)
     errors, prior = fit_generated(model, config)
     notes: dict[str, object] = {"faces": config.faces, "mean vertex error of the mean face, mm": prior}
@@ -145,10 +153,20 @@ def draw_errors(errors: Errors, prior: float, numbers: tuple[int, ...]) -> "Imag
 @torch.no_grad()
 def fit_pictures(model: MorphableModel, folder: Path, config: Config) -> "tuple[Image, dict[str, object]]":
     """Fit pictures of a folder: a sheet of each beside its face from two sides, and the meshes as GLB files."""
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     data: Any = Images(3, config.size, config.size).dataset(folder, "all")
     landmarks = read_landmarks(folder / LANDMARKS, len(data))
+    for name, points in zip(data.names, landmarks, strict=True):
+        # The pictures' own pixels are those of the landmarks only where nothing is cut or resized.
+        inside = ((points >= 0) & (points <= config.size)).all(1) | points.isnan().any(1)
+        size = Image.open(folder / name, formats=FORMATS).size if (folder / name).is_file() else (config.size,) * 2
+        if size != (config.size, config.size) or inside.double().mean() < 0.5:
+            raise ValueError(
+                f"{folder / LANDMARKS} is in the pixels of pictures {config.size} x {config.size}, and {name} has "
+                f"{size[0]} x {size[1]} with landmarks up to {points.nan_to_num().max():.0f}: pass --size, or cut and "
+                "resize pictures and landmarks alike"
+            )
     meshes, tiles, residuals, shares = [], [], [], []
     for i in torch.randperm(len(data), generator=seeded(config.seed))[: config.pictures].tolist():
         picture = data[i]

@@ -29,7 +29,7 @@ from modalities.face_sets import Portraits, read_portraits
 from modalities.images import Images
 from modalities.meshes import NAMED, Meshes
 from modalities.meshes.alignment import align
-from modalities.meshes.files import SUFFIXES
+from modalities.meshes.files import READABLE
 from modalities.meshes.ict import is_face_model, read_face_model
 from modalities.sources import list_files
 from modalities.tables import is_number
@@ -37,7 +37,8 @@ from recipes.recipe import Pictures, Recipe, finish, made, run, seeded
 from zoo.card import Card, Figure
 from zoo.hub import save
 from zoo.morphable.colour import Readings, colour_coefficients, complete_colours, learn_colours, read_faces
-from zoo.morphable.evaluation import Curves, measure, reconstruction_error, vertex_distance
+from zoo.morphable.conditioning import truncate
+from zoo.morphable.evaluation import Curves, leave_one_out, measure, reconstruction_error, vertex_distance
 from zoo.morphable.formats import write_model
 from zoo.morphable.formats.ict import from_face_model
 from zoo.morphable.model import PARTS, MorphableModel
@@ -52,6 +53,10 @@ LABELS: dict[str, tuple[str, Callable[[str], float]]] = {
     "male": ("gender", lambda cell: {"female": 0.0, "male": 1.0}.get(cell, math.nan)),
 }
 """Attributes that portraits are labelled with, in years, and 0 or 1; each with its column of the table."""
+FEW = 20
+"""Fewer meshes of your own are all learned from, and the errors are those of each by a model of the others."""
+FEWEST = 3
+"""Meshes that a model can be made of and measured with."""
 TEMPERATURE = 0.7
 """Of the samples in pictures: at 1 one face in a few is a caricature."""
 
@@ -67,6 +72,8 @@ class Config(Recipe):
     portraits: str | None = None
     """A folder of portraits with landmarks, which the colours and the attributes are learned from; without one, the
     model of the ICT faces has no colours."""
+    unit: str = "mm"
+    """Of the files of meshes of your own: "mm", "cm", "m", "um" or "in"; GLB is always in metres."""
     vertices: int = 6706
     """How much of the ICT face model: 6706 is the narrow face, 9409 the face, 11248 with head and neck."""
     shape: int = 100
@@ -90,18 +97,23 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     notes: dict[str, object] = {}
     pictures = {}
-    source = read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
-    medium = medium_of(config.data, config.vertices) if source is None else source.medium
-    test = next(batches(medium.dataset(config.data, "test"), config.meshes)).x
+    if config.meshes < FEWEST:
+        raise ValueError(f"--meshes must be at least {FEWEST}, which the metrics take, got {config.meshes}")
+    few, source = False, read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
     if source is None:
         if config.portraits:
             raise ValueError("portraits give colours to the ICT face model alone; meshes of your own bring theirs")
-        data: Any = medium.dataset(config.data, "train")
-        data = Subset(data, range(min(config.limit or len(data), len(data))))
-        shape, colour = min(config.shape, len(data) - 1), min(config.colour, len(data) - 1) if medium.colours else 0
+        medium, few = medium_of(config)
+        data: Any = medium.dataset(config.data, "all" if few else "train")
+        data = Subset(data, range(len(data) if config.limit is None else min(config.limit, len(data))))
+        if len(data) < FEWEST:
+            raise ValueError(f"a model takes at least {FEWEST} meshes, got {len(data)} of {config.data}")
+        # More modes than there are meshes: as many as they have.
+        shape, colour = (k if k < len(data) else None for k in (config.shape, config.colour if medium.colours else 0))
         model = MorphableModel.fit(data, medium, shape=shape, colour=colour, align="rigid")
-        neutral, unseen = next(batches(data, config.meshes)).x, test
+        neutral, unseen = next(batches(data, FEW if few else config.meshes)).x, None
     else:
+        medium = source.medium
         model = from_face_model(source, config.shape, config.expression)
         z = torch.randn(config.meshes * 4 // 3, len(source.identity), generator=seeded(config.seed))
         faces = source.mean + torch.einsum("nk,kvc->nvc", z, source.identity)
@@ -116,12 +128,20 @@ def main(config: Config) -> None:
 
     name = config.checkpoint("morphable")
     stored = MorphableModel.from_pretrained(save(model, config.output / name, half=True))
-    x = align(test, model.mean[:, :3]) if source is None else test  # those of the face model lie where they should
-    errors = {"reconstructed": reconstruction_error(stored, x), "of the mean mesh": vertex_distance(x, model.mean)}
-    figures = [
-        Figure(f"mean vertex error, {of}", error.mean().item(), f"{len(x)} meshes for tests of {config.source}", "mm")
-        for of, error in errors.items()
-    ]
+    if few:
+        x = align(neutral, model.mean[:, :3])
+        most, others = min(model.sizes.shape, len(x) - 2), len(x) / (len(x) - 1)
+        errors = {
+            "reconstructed": leave_one_out(x, [most]),
+            "of the mean mesh": others * vertex_distance(x, model.mean),
+        }
+        of = f"{len(x)} meshes of {config.source}, each by a model of the others"
+    else:
+        test = next(batches(medium.dataset(config.data, "test"), config.meshes)).x
+        x = align(test, model.mean[:, :3]) if source is None else test  # those of the face model lie where they should
+        errors = {"reconstructed": reconstruction_error(stored, x), "of the mean mesh": vertex_distance(x, model.mean)}
+        of, unseen = f"{len(x)} meshes for tests of {config.source}", test if source is None else unseen
+    figures = [Figure(f"mean vertex error, {name}", error.mean().item(), of, "mm") for name, error in errors.items()]
     curves = shape_curves(neutral, unseen, medium, config, "rigid" if source is None else "none")
     for metric in ("compactness", "generalization", "specificity"):
         values = zip(curves.modes, getattr(curves, metric).tolist(), strict=True)
@@ -129,23 +149,28 @@ def main(config: Config) -> None:
     pictures = draw(model, seeded(config.seed)) | pictures | {"curves": curves.show()}
     for suffix in (".glb", ".h5"):
         write_model(model, config.output / f"{name}{suffix}")
+    out_of = f" out of {model.count} meshes" if source is None else ""
     card = Card(
-        summary=f"Morphable model of {medium.vertices:,} vertices with {modes} modes of shape, expression and colour.",
+        summary=f"Morphable model of {medium.vertices:,} vertices{out_of} with {modes} modes of shape, expression and "
+        "colour.",
         data="",
         figures=tuple(figures),
         paper="Blanz, Vetter, A Morphable Model for the Synthesis of 3D Faces, 1999.",
         trained=made(config, "Made", seconds, config.seed),
+        temperature=TEMPERATURE,
     )
     finish(config, model, "morphable", card, notes, pictures)
 
 
-def medium_of(source: str, vertices: int) -> Meshes:
-    """The meshes of generated heads or of one's own, on their triangles."""
-    if source in NAMED:
-        data: Any = Meshes(vertices, colours=True).dataset(source)
-        return data.medium
-    files = list_files(Path(source).expanduser(), SUFFIXES).items
-    return Meshes.from_file(files[0])
+def medium_of(config: Config) -> tuple[Meshes, bool]:
+    """The meshes of generated heads or of one's own, on their triangles, and whether these are few and none of them is
+    set aside for tests."""
+    if config.data in NAMED:
+        data: Any = Meshes(config.vertices, colours=True).dataset(config.data)
+        return data.medium, False
+    listing = list_files(Path(config.data).expanduser(), READABLE)
+    few = len(listing.items) < FEW and not any(listing.splits)
+    return Meshes.from_file(listing.items[0], config.unit), few
 
 
 def with_colours(
@@ -169,17 +194,19 @@ def with_colours(
 
 
 def shape_curves(
-    training: Tensor, test: Tensor, medium: Meshes, config: Config, placement: Literal["none", "rigid"]
+    training: Tensor, test: Tensor | None, medium: Meshes, config: Config, placement: Literal["none", "rigid"]
 ) -> Curves:
-    """Compactness, generalization and specificity of a model of shape that is fitted to some neutral meshes.
+    """Compactness, generalization and specificity of a model of shape that is fitted to some neutral meshes; without
+    others for tests, one of them is left out after the other.
 
     (The ICT face model's own modes come without the scans that they were fitted to.)
     """
-    training, test = training[:, :, :3], test[:, :, :3]
-    shape = min(config.shape, len(training) - 1)
-    model = MorphableModel.fit(training, Meshes(medium.vertices, faces=medium.faces), shape=shape, align=placement)
+    training, test = training[:, :, :3], None if test is None else test[:, :, :3]
+    model = MorphableModel.fit(training, Meshes(medium.vertices, faces=medium.faces), align=placement)
+    most = len(training) - (1 if test is not None else 2)
+    model = truncate(model, min(config.shape, model.sizes.shape, most))
     if placement == "rigid":
-        training, test = align(training, model.mean), align(test, model.mean)
+        training, test = align(training, model.mean), None if test is None else align(test, model.mean)
     return measure(model, training, test, samples=config.meshes, generator=seeded(config.seed))
 
 

@@ -27,6 +27,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,8 @@ class Config(SIZES, Recipe):
 def main(config: Config) -> None:
     """Train an autoencoder without labels, then classify from few labels with and without what it learned."""
     medium = Images(config.channels, config.size, config.size)
-    data, test = (read(medium.dataset(config.data, split, labels=True)) for split in ("train", "test"))
+    labelled: Any = medium.dataset(config.data, labels=True)
+    data, test = read(labelled), read(medium.dataset(config.data, "test", labels=True, classes=labelled.classes))
     autoencoder = build(config, config.autoencoder.seed)
     done = train(autoencoder, data.x, config.autoencoder, config.output / "autoencoder")
     pca = PCA.fit(data.x, medium, components=config.latent)

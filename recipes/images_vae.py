@@ -12,12 +12,11 @@ move the slant, the width of strokes and the bar of a 7, and one turns it into a
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from modalities.data import batches
+from modalities.data import Items, batches
 from modalities.drawing import beside
 from modalities.images import Images
 from recipes.recipe import Pictures, Recipe, finish, published, run, seeded, trained
@@ -82,7 +81,7 @@ def main(config: Config) -> None:
 
 
 @torch.no_grad()
-def compare_codes(autoencoder: Autoencoder, vae: VAE, test: Any) -> dict[str, str]:
+def compare_codes(autoencoder: Autoencoder, vae: VAE, test: Items) -> dict[str, str]:
     """How far the codes of test images spread in both models, the smallest and the largest dimension."""
     generator = seeded()
     codes, draws = [], []

@@ -105,10 +105,10 @@ def labelled(medium: Images, config: Config) -> tuple[Items, Items, Classes | No
     """Training and test data, with labels where they have some, and their classes."""
     try:
         data: Any = medium.dataset(config.data, labels=True, flips=config.flips)
-        test: Any = medium.dataset(config.data, "test", labels=True)
+        test = medium.dataset(config.data, "test", labels=True, classes=data.classes)
     except MediaError:
         return medium.dataset(config.data, flips=config.flips), medium.dataset(config.data, "test"), None
-    return data, test, Classes.numbered(1 + max(int(label) for part in (data, test) for label in part.labels))
+    return data, test, Classes(data.classes)
 
 
 def use_of_codes(vq: VQVAE, test: Items, limit: int) -> dict[str, object]:

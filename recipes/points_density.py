@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalities.data import batches
 from modalities.densities import DENSITIES, Density
 from modalities.drawing import render
 from modalities.points import Points, draw_densities
@@ -31,6 +30,7 @@ from recipes.recipe import Pictures, Recipe, made, publish, report, run, seconds
 from zoo.baselines import Clusters, GaussianMixture, KernelDensity, k_means
 from zoo.card import Card, Figure
 from zoo.evaluation.likelihood import mean_figure
+from zoo.evaluation.samples import subset
 from zoo.evaluation.suite import evaluate
 from zoo.linear.pca import PCA, ProbabilisticPCA
 from zoo.model import GenerativeModel, Latent
@@ -42,15 +42,11 @@ from zoo.variational.vae import VAE
 SIZES: Any = settings(Autoencoder, "latent", width=64, hidden=128)
 SAMPLES = 1000
 HEADER = f"data | model | test NLL, nats | NLL is | code | RMSE from the code | fit, s | {SAMPLES:,} samples, ms"
+DEMPSTER = "Dempster, Laird, Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, 1977."
+KINGMA = "Kingma, Welling, Auto-Encoding Variational Bayes, 2014."
 CARDS = {
-    "Gaussian mixture": (
-        "Mixture of Gaussians with full covariances on points of the plane.",
-        "Dempster, Laird, Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, 1977.",
-    ),
-    "VAE": (
-        "VAE with residual layers and a learned sigma on points of the plane.",
-        "Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
-    ),
+    "Gaussian mixture": ("Mixture of Gaussians with full covariances on points of the plane.", DEMPSTER),
+    "VAE": ("VAE with residual layers and a learned sigma on points of the plane.", KINGMA),
 }
 
 
@@ -79,8 +75,6 @@ class Config(SIZES, Recipe):
     """Training of the autoencoder with a code of one number."""
 
 
-Set = tuple[Config, Points, Tensor, Tensor]
-"""A configuration with the name of the data, the medium, training and test points."""
 Model = GenerativeModel | Clusters | Density
 
 
@@ -95,11 +89,9 @@ class Fit(NamedTuple):
 
 def main(config: Config) -> None:
     """Fit K-means, PCA, a Gaussian mixture, a kernel density and deep models to points, and compare them."""
-    sets: list[Set] = []  # all are read before anything is fitted
+    sets: list[tuple[Config, Points, Tensor, Tensor]] = []  # all are read before anything is fitted
     for source, medium in ((config.line, Points(1)), (config.data, Points(2))):
-        x, test = (
-            torch.cat([batch.x for batch in batches(medium.dataset(source, s), 1000)]) for s in ("train", "test")
-        )
+        x, test = (subset(data, len(data)).x for data in map(partial(medium.dataset, source), ("train", "test")))
         sets.append((replace(config, data=source), medium, x[: config.items], test))
     studies = [study(*part) for part in sets]
     named = [(part[0], *found) for part, fits in zip(sets, studies, strict=True) for found in fits.items()]
@@ -183,7 +175,7 @@ def row(config: Config, name: str, fit: Fit) -> str:
 
 
 @torch.no_grad()
-def draw(sets: list[Set], studies: list[dict[str, Fit]]) -> Pictures:
+def draw(sets: list[tuple[Config, Points, Tensor, Tensor]], studies: list[dict[str, Fit]]) -> Pictures:
     """Densities of one dimension, of two above samples, and the structure that each kind of model finds."""
     from matplotlib.figure import Figure as Drawing
 
@@ -232,10 +224,10 @@ def draw_structure(panels: np.ndarray, x: Tensor, models: dict[str, Any]) -> Non
         panel.tick_params(labelsize=7)
 
 
-QUICK = TrainingConfig(steps=30, batch_size=64, log_every=10)
-SMALL = Config(items=400, components=(1, 2, 8), width=8, hidden=16, samples=10, resolution=30)
+SHORT = TrainingConfig(steps=30, batch_size=64, log_every=10)
+QUICK = Config(items=400, width=8, hidden=16, vae=SHORT, autoencoder=SHORT)
 PRESETS = {
-    "smoke": ("seconds, too short to learn", replace(SMALL, vae=QUICK, autoencoder=QUICK)),
+    "smoke": ("seconds, too short to learn", replace(QUICK, components=(1, 2, 8), samples=10, resolution=30)),
     "laptop": ("minutes on two cores", Config()),
     "gpu": ("wider, on any card", Config(width=128, hidden=256, samples=5000, vae=TrainingConfig(30_000, 2048))),
     "paper": (

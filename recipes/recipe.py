@@ -49,6 +49,9 @@ SETS = {
 }
 """What a card says of the named sets, and the licence of weights that were trained on them."""
 
+COUNTED = ("items", "samples", "test_items", "generated", "completed", "labelled", "seeds", "faces")
+"""What recipes call numbers of items."""
+
 Config = TypeVar("Config")
 Pictures = dict[str, "Image"]
 """Pictures by the names of their files."""
@@ -85,7 +88,11 @@ class Recipe:
 
 
 def check(config: Any) -> None:
-    """Refuse data that are not there, and make the folder of results."""
+    """Refuse data that are not there and numbers of items below 1, and make the folder of results."""
+    for name in COUNTED:
+        count = getattr(config, name, None)
+        if count is not None and count < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is a number of items from 1, got {count}")
     for source in [config.data] if isinstance(config.data, str) else config.data or []:
         if source not in SETS:
             split_source(source, list(SETS))

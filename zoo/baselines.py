@@ -7,6 +7,7 @@ covariance that shrinks to zero.
 
 import abc
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -118,7 +119,8 @@ class GaussianMixture(_Mixture):
         """Fit to items [n, ...] or to a data set: the best of three starts from K-means, drawn from the seed.
 
         Every element counts in its standard deviations, so that units change nothing but the unit of the density; 1e-6
-        of its variance is added to the diagonals of the covariances.
+        of its variance is added to the diagonals of the covariances. An element that never varies has a warning and the
+        largest deviation of the others.
         """
         from sklearn import mixture
 
@@ -264,6 +266,11 @@ def _deviations(flat: Tensor) -> Tensor:
     std = flat.std(0)
     if not std.max() > 0:
         raise MediaError("all items are equal, which leaves a density no scale")
+    if not (std > 0).all():
+        warnings.warn(
+            f"{int((std == 0).sum())} of {len(std)} elements never vary: the density along these is a guess",
+            stacklevel=3,
+        )
     return torch.where(std > 0, std, std.max())
 
 

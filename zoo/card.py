@@ -56,16 +56,22 @@ class Figure:
     @property
     def measured(self) -> str:
         """The value with its error and unit, as a table shows it."""
-        error = "" if self.error is None else f" ± {self.error:.2g}"
-        return f"{self.value:.4g}{error} {self.unit}".strip()
+        error = "" if self.error is None else f" ± {_number(self.error, 2)}"
+        return f"{_number(self.value)}{error} {self.unit}".strip()
 
     @property
     def reference(self) -> str:
         """The published value with its source; empty where there is none."""
         if self.published is None:
             return ""
-        value = f"{self.published:.4g} {self.unit}".strip()
+        value = f"{_number(self.published)} {self.unit}".strip()
         return f"{value} ({self.source})" if self.source else value
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """A number of so many digits, without a power of ten where it is large."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str]) -> Command:
     # A box, drawn with lines or with ASCII: a title in its upper edge, the message, a rule, and hints.
     lines = [line.strip("│| ") for line in Text.from_ansi(errors.getvalue()).plain.splitlines()]
     edges = [i for i, line in enumerate(lines) if not line.strip("─-+╭╮╰╯") or line[0] in "╭+"]
-    message = re.sub(r"^Error parsing \S+: ", "", " ".join(lines[edges[0] + 1 : edges[1]]))
+    message = re.sub(r"^Error parsing ([^-\s]\S*: )?", "", " ".join(lines[edges[0] + 1 : edges[1]]))
     program = f"zoo {chosen}".strip()
     raise ValueError(f"{message.removesuffix('(required)').rstrip(' .!')}; `{program} --help` explains")
 

@@ -1,6 +1,7 @@
 """Encoders and decoders for programs without this package: as ONNX, or as a program of `torch.export`."""
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,7 +12,7 @@ from modalities.files import write_aside
 from zoo.distributions import DiagonalGaussian
 from zoo.hierarchy import TopDown
 from zoo.model import GenerativeModel, Latent
-from zoo.walks import Z
+from zoo.walks import Z, groups
 
 Part = Literal["decoder", "encoder", "sampler"]
 """decoder: z to the mean of p(x given z). encoder: x to the mean of q(z given x), and to its standard deviation where z
@@ -63,12 +64,12 @@ def export(model: GenerativeModel, path: str | Path, part: Part = "decoder") -> 
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path, inputs: list[str], outputs: list[str]) -> None:
-    try:
-        torch.onnx.export(
-            program, f=path, input_names=inputs, output_names=outputs, external_data=False, verbose=False, dynamo=True
-        )
-    except ModuleNotFoundError as error:
-        raise ValueError(f"writing ONNX needs the package {error.name}: pip install latent-zoo[onnx]") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own parts
+        try:
+            torch.onnx.export(program, (), path, input_names=inputs, output_names=outputs, external_data=False)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"writing ONNX needs the package {error.name}: pip install latent-zoo[onnx]") from error
 
 
 class _Part(nn.Module):
@@ -101,10 +102,10 @@ class _Part(nn.Module):
         condition = None if self.model.condition is None else inputs[-1]
         if self.part == "encoder":
             q = self.model.encode(inputs[0], condition=condition)
-            means = (q.mean,) if isinstance(q.mean, Tensor) else tuple(q.mean)
+            means = tuple(groups(q.mean))
             return (*means, q.std) if isinstance(q, DiagonalGaussian) else means
-        groups = inputs if condition is None else inputs[:-1]
-        z: Z = groups if self.grouped else groups[0]
+        given = inputs if condition is None else inputs[:-1]
+        z: Z = given if self.grouped else given[0]
         if self.part == "sampler":
             z = self.model.prior(condition, n=inputs[0].shape[0]).reparameterise(z)
         return (self.model.decode(z, condition=condition).mean,)

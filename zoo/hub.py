@@ -21,7 +21,7 @@ import torch
 
 from modalities.files import standing, undisturbed
 from zoo import checkpoint
-from zoo.card import CARD, PICTURE, Card, render
+from zoo.card import CARD, DATA, PICTURE, Card, render
 from zoo.catalog import models
 from zoo.checkpoint import WEIGHTS, check_held, listed_files, read, read_config
 from zoo.configuration import CONFIG, CheckpointError, family_name
@@ -120,6 +120,7 @@ def save(
     card: Card | None = None,
     *,
     picture: "Image | None" = None,
+    real: "Image | None" = None,
     files: Mapping[str, str | Path | bytes] | None = None,
     half: bool = False,
 ) -> Path:
@@ -133,15 +134,17 @@ def save(
             refused, and nothing in it is touched.
         card: what README.md says; None says what the model knows of itself.
         picture: samples, shown on the card.
+        real: items of the data (`zoo.showcase.real_items`), which card and gallery show beside the samples.
         files: what else the checkpoint holds, by name: the path of a file to copy, or its content. `push` and `pull`
-            carry them. "data.png" is a picture of real items, which card and gallery show beside the samples.
+            carry them.
         half: store floating-point tensors as float16, half the size, but for what the model keeps precise. `load`
             gives float32 again.
 
     Returns the folder. Raises `CheckpointError` where it cannot be written.
     """
     card = card or Card(summary=_first_line(model), data="Not recorded.", licence="other")
-    taken = {CONFIG, WEIGHTS, CARD} | ({PICTURE} if picture is not None else set())
+    pictures = {name: drawn for name, drawn in ((PICTURE, picture), (DATA, real)) if drawn is not None}
+    taken = {CONFIG, WEIGHTS, CARD, *pictures}
     for name in files or {}:
         if name in taken or not checkpoint.FILE_NAME.fullmatch(name):
             raise CheckpointError(f"{name!r} cannot be a further file of a checkpoint; give it another name")
@@ -149,8 +152,8 @@ def save(
     def write() -> str:
         with checkpoint.replace(Path(folder)) as part:
             checkpoint.write(part, model, half=half)
-            if picture is not None:
-                picture.save(part / PICTURE)
+            for name, drawn in pictures.items():
+                drawn.save(part / name)
             for name, content in (files or {}).items():
                 if isinstance(content, bytes):
                     (part / name).write_bytes(content)

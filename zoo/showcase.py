@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
     from torch import Tensor
 
     from modalities import Modality
+    from modalities.data import Items
     from zoo.autoregressive.model import Autoregressive
     from zoo.model import GenerativeModel, Latent
 
@@ -65,6 +67,15 @@ def samples_code(model: "GenerativeModel", temperature: float = 1.0) -> str:
     rows = medium.sheet // columns if medium.together else ROWS
     told = f"y = model.condition.examples({columns}) * {rows}"
     return f"{told}\nx = model.sample({rows * columns}, condition=y{rest}"
+
+
+def real_items(medium: "Modality", data: "Items") -> "Image | None":
+    """A picture of items from all over a data set, as many as samples are shown; None where those cannot be read."""
+    from modalities.data import fetch
+
+    count = min(len(data), medium.sheet)
+    batch, _ = fetch(data, [i * len(data) // count for i in range(count)], medium)
+    return None if batch is None else medium.show(batch.x)
 
 
 def samples_exhibit(model: "GenerativeModel") -> Exhibit:

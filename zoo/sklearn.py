@@ -17,6 +17,7 @@ from zoo.configuration import family_class
 from zoo.hub import load
 from zoo.model import Explicit, Fitted, GenerativeModel, Latent, Trainable
 from zoo.training import TrainingConfig, train
+from zoo.walks import Z, groups
 
 CHUNK = 512
 """How many rows are looked at once, so that memory does not grow with them."""
@@ -99,20 +100,20 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def transform(self, X: object) -> np.ndarray:
         """The means of q(z given x), the groups of a hierarchy side by side, shape [n, k]."""
-        return self._each(X, lambda x: _flat(self.model_.encode(x).mean))
+        return self._each(X, lambda x: torch.cat([group.flatten(1) for group in groups(self.model_.encode(x).mean)], 1))
 
     def inverse_transform(self, X: object) -> np.ndarray:
         """The means of p(x given z) of latents [n, k], shape [n, d]."""
         check_is_fitted(self)
         latents = check_array(X, dtype=[np.float64, np.float32])
-        shapes = [tuple(part.shape[1:]) for part in _parts(self._latents())]
+        shapes = [tuple(part.shape[1:]) for part in groups(self._latents())]
         sizes = [int(np.prod(shape)) for shape in shapes]
         if latents.shape[1] != sum(sizes):
             raise ValueError(f"X has {latents.shape[1]} features, but the latents of this model have {sum(sizes)}")
 
         def decode(rows: Tensor) -> Tensor:
-            groups = [part.reshape(-1, *s) for part, s in zip(rows.split(sizes, 1), shapes, strict=True)]
-            return self.model_.decode(groups[0] if len(groups) == 1 else tuple(groups)).mean.flatten(1)
+            z = [part.reshape(-1, *shape) for part, shape in zip(rows.split(sizes, 1), shapes, strict=True)]
+            return self.model_.decode(z[0] if len(z) == 1 else tuple(z)).mean.flatten(1)
 
         return _in_chunks(torch.tensor(latents, dtype=self.model_.dtype), decode)
 
@@ -132,9 +133,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     @property
     def _n_features_out(self) -> int:
-        return sum(part[0].numel() for part in _parts(self._latents()))
+        return sum(part[0].numel() for part in groups(self._latents()))
 
-    def _latents(self) -> Tensor | tuple[Tensor, ...]:
+    def _latents(self) -> Z:
         """The latents of one item."""
         medium = self.model_.modality
         with torch.no_grad():
@@ -166,11 +167,3 @@ def _items(rows: np.ndarray, medium: Modality, dtype: object) -> Tensor:
         raise ValueError(f"X has {rows.shape[1]} features, but {medium.kind} of shape {list(medium.shape)} have others")
     kind = dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.empty(0, dtype)).dtype
     return torch.tensor(rows).to(kind).reshape(-1, *medium.shape)
-
-
-def _parts(z: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (z,) if isinstance(z, Tensor) else z
-
-
-def _flat(z: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([part.flatten(1) for part in _parts(z)], 1)

@@ -59,7 +59,7 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
 
 def _most_informative(prior: Prior[LatentT], posterior: Posterior[LatentT] | None, noise: LatentT) -> list[int]:
     """The eight elements of the flattened latent that say most about the items, or the first eight."""
-    size = sum(group[0].numel() for group in _groups(noise))
+    size = sum(group[0].numel() for group in groups(noise))
     information = getattr(posterior, "information", None)
     if information is not None:
         return information(prior).argsort(descending=True)[:8].tolist()
@@ -70,7 +70,7 @@ def _through(noise: LatentT, group: int) -> LatentT:
     """A random direction in one group, a third of a standard deviation an element."""
     random = torch.Generator().manual_seed(group)
     direction = map_latents(lambda part: torch.zeros_like(part[0]), noise)
-    moved = _groups(direction)[group]
+    moved = groups(direction)[group]
     moved.add_(normal_noise(tuple(moved.shape), moved, random) / 3)
     return direction
 
@@ -79,18 +79,18 @@ def _move(noise: LatentT, direction: int | LatentT, value: float) -> LatentT:
     """Set an element of the flattened latent to a value, or go so far along a direction."""
     if not isinstance(direction, int):
         return map_latents(lambda group, step: group + value * step.to(group), noise, direction)
-    index, sizes = direction, [group[0].numel() for group in _groups(noise)]
+    index, sizes = direction, [group[0].numel() for group in groups(noise)]
     if not 0 <= index < sum(sizes):
         raise ValueError(f"the latent has {sum(sizes)} dimensions, numbered from 0; got {index}")
     moved = map_latents(torch.clone, noise)
-    for group in _groups(moved):
+    for group in groups(moved):
         if 0 <= index < group[0].numel():
             group.flatten(1)[:, index] = value
         index -= group[0].numel()
     return moved
 
 
-def _groups(z: Z) -> tuple[Tensor, ...]:
+def groups(z: Z) -> tuple[Tensor, ...]:
     return (z,) if isinstance(z, Tensor) else z
 
 
@@ -151,7 +151,7 @@ def traverse(
     posterior = None if x is None else model.encode(x, condition=condition)
     noise = prior.standardise(prior.mean if posterior is None else posterior.mean)
     if along == "groups":
-        order = range(len(_groups(noise)))
+        order = range(len(groups(noise)))
         divergence = getattr(posterior, "kl", None)
         if posterior is not None and divergence is not None:
             order = divergence(prior, posterior.mean).mean(0).argsort(descending=True).tolist()

@@ -75,7 +75,8 @@ class Meshes(Modality):
         """The medium of a file: its number of vertices, its triangles and texture coordinates, and whether it has
         colours.
 
-        Raises `MediaError` as `load` does, and warns of edges and vertices where the surface is no manifold.
+        Raises `MediaError` as `load` does, and warns of edges and vertices where the surface is no manifold, and of an
+        extent below 1 mm or above 10 m, which another unit would explain.
         """
         if unit not in UNITS:
             raise ValueError(f"unit is one of {', '.join(UNITS)}; got {unit!r}")

@@ -29,6 +29,9 @@ from modalities.modality import MediaError
 SUFFIXES = (".obj", ".ply", ".glb", ".stl", ".off")
 READABLE = (*SUFFIXES, ".gltf")
 
+EXTENT = (1.0, 10_000.0)
+"""Millimetres that a mesh is expected to span; outside, its unit is doubted."""
+
 STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("rest", "<u2")])
 """A triangle of a binary file."""
 
@@ -46,7 +49,8 @@ def read_mesh(path: str | Path, unit: str = "mm", faces: np.ndarray | None = Non
     without, equal positions become one vertex, numbered as they first appear.
 
     Raises `MediaError` that names the file and the reason. Triangles without area are reported in a warning, and so are
-    edges and vertices where the surface is no manifold, unless the `faces` are known already.
+    edges and vertices where the surface is no manifold, and an extent that makes the unit doubtful, unless the `faces`
+    are known already.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -86,6 +90,9 @@ def _checked(path: Path, mesh: MeshArrays, scale: float, known: bool) -> MeshArr
     mesh = MeshArrays(vertices, mesh.faces.astype(np.int64), uv, colours)
     if flat := int(without_area(mesh.vertices, mesh.faces).sum()):
         warnings.warn(f"{path}: {flat} of {len(mesh.faces)} triangles have no area", stacklevel=4)
+    extent = np.ptp(mesh.vertices, axis=0).max()
+    if not known and not EXTENT[0] <= extent <= EXTENT[1]:
+        warnings.warn(f"{path} spans {extent:.3g} mm; is its unit another one? unit= says it", stacklevel=4)
     if not known:
         edges, points = count_non_manifold(mesh.faces, len(mesh.vertices))
         if edges or points:
@@ -161,23 +168,21 @@ def _read_stl(file: IO[bytes]) -> MeshArrays:
 def _lines(content: bytes) -> list[list[str]]:
     """The words of every line that has some, without comments; a backslash at the end joins a line to the next."""
     text = content.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
-    return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    for words in lines if re.search(rb"\d_\d", content) else []:
+        # For Python 1_0 is 10; names may have it.
+        if "_" in "".join(words) and (words[0] in ("v", "vt", "f", "vertex") or not words[0][0].isalpha()):
+            raise MediaError(f"expected numbers, got {' '.join(words)!r}")
+    return lines
 
 
 def _numbers(rows: list[list[str]], columns: int) -> np.ndarray:
     """Rows of words as float64, cut to so many columns; fewer in one of them are an error."""
     for row in rows:
-        # For Python 1_0 is 10.
-        if len(row) < columns or "_" in "".join(row):
+        if len(row) < columns:
             raise MediaError(f"expected {columns} numbers, got {' '.join(row)!r}")
     # Python's float is faster on words than numpy's.
     return np.array([float(word) for row in rows for word in row[:columns]]).reshape(len(rows), columns)
-
-
-def _whole(word: str) -> int:
-    if "_" in word:
-        raise MediaError(f"expected a whole number, got {word!r}")
-    return int(word)
 
 
 def _read_obj(file: IO[bytes]) -> MeshArrays:
@@ -189,7 +194,7 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
 
     def number(word: str, known: int) -> int:
         # From 1, or from the last one backwards; 0 becomes -1, which is refused later.
-        index = _whole(word)
+        index = int(word)
         return index + known if index < 0 else index - 1
 
     content = file.read()
@@ -214,6 +219,9 @@ def _read_obj(file: IO[bytes]) -> MeshArrays:
         _left_out(file, f"{bare} of {len(positions)} vertices have no colour, so all colours")
     if b"\n#MRGB " in content:
         _left_out(file, "colours in comments (#MRGB)")
+    if 0 < len(corner_uv) < len(corners):
+        lacking = len(corners) - len(corner_uv)
+        _left_out(file, f"{lacking} of {len(corners)} corners have no texture coordinates, so all of these")
     polygons = np.array(counts, np.int64), np.array(corners, np.int64)
     uv = _numbers(textures, 2) if corner_uv and len(corner_uv) == len(corners) else None
     return join_polygons(vertices, *polygons, uv, np.array(corner_uv, np.int64), colours)
@@ -236,18 +244,18 @@ def _read_off(file: IO[bytes]) -> MeshArrays:
         lines.pop(0)
     if lines and lines[0][0].upper() == "BINARY":
         raise MediaError("is a binary OFF file, which is not read; export it as text")
-    counts = [_whole(word) for word in (lines[0] if lines else [])[:2]]
+    counts = [int(word) for word in (lines[0] if lines else [])[:2]]
     if len(counts) < 2 or min(counts) < 0 or len(lines) < 1 + sum(counts):
         raise MediaError(f"is cut short: it announces {counts} vertices and faces and has {len(lines) - 1} lines")
     if len(lines) > 1 + sum(counts):
         _left_out(file, f"{len(lines) - 1 - sum(counts)} lines after the last face")
     rows, polygons = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + sum(counts)]
-    sizes = [_whole(words[0]) for words in polygons]
+    sizes = [int(words[0]) for words in polygons]
     corners = list[int]()
     for words, size in zip(polygons, sizes, strict=True):
         if len(words) <= size:
             raise MediaError(f"expected {size} corners, got the face {' '.join(words)!r}")
-        corners += map(_whole, words[1 : 1 + size])
+        corners += map(int, words[1 : 1 + size])
     if any(len(words) > 2 + size for words, size in zip(polygons, sizes, strict=True)):
         _left_out(file, "colours of faces")
     start = 6 if normals else 3
@@ -286,6 +294,10 @@ def write_mesh(mesh: MeshArrays, path: str | Path, unit: str = "mm") -> None:
         colours = None if mesh.colours is None else mesh.colours.clip(0, 1)
         vertices = (np.asarray(mesh.vertices, np.float64) / UNITS[unit]).astype(np.float32)
         data = WRITERS[suffix](MeshArrays(vertices, mesh.faces, mesh.uv, colours))
+        lost = [what for what, values in (("colours", colours), ("texture coordinates", mesh.uv)) if values is not None]
+        lost = lost[suffix == ".off" and colours is not None :] if suffix in (".off", ".stl") else []
+        if lost:
+            warnings.warn(f"{path}: {suffix[1:].upper()} holds no {' and no '.join(lost)}", stacklevel=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as part:
         part.write_bytes(data)

@@ -69,30 +69,42 @@ def read_face_model(path: str | Path, vertices: int = 6706) -> FaceModel:
     missing = sorted({*ARRAYS, *CUTS} - set(arrays))
     if missing:
         raise MediaError(f"{file} is no face model: it lacks {', '.join(missing)}")
+    try:
+        return _cut(arrays, vertices)
+    except MediaError as error:
+        raise MediaError(f"{file}: {error}") from error
+    except (ValueError, IndexError, TypeError) as error:
+        raise MediaError(f"{file} is no face model: {error}") from error
+
+
+def _cut(arrays: dict[str, np.ndarray], vertices: int) -> FaceModel:
+    offsets = [arrays[name] for name in ("neutral", "identity_modes", "expression_deltas")]
+    count, names = len(offsets[0]), arrays["expression_names"]
+    shapes = [list(values.shape) for values in offsets]
+    if shapes != [[count, 3], [len(offsets[1]), count, 3], [len(names), count, 3]]:
+        raise MediaError(f"its neutral, identity_modes and expression_deltas {shapes} do not fit together")
+    if not all(np.isfinite(values).all() for values in (*offsets, arrays["uv"])):
+        raise MediaError("its arrays hold NaN or infinite values")
     cuts = {int(arrays["narrow_face"][0]): int(arrays["narrow_face"][1])}
     cuts |= {int(end): int(faces) for _, end, _, faces in arrays["part_ranges"]}
     if vertices not in cuts:
-        raise MediaError(f"{file} can be cut to {', '.join(map(str, sorted(cuts)))} vertices, not to {vertices}")
+        raise MediaError(f"it can be cut to {', '.join(map(str, sorted(cuts)))} vertices, not to {vertices}")
     landmarks = arrays["landmarks_multipie68"].astype(np.int64)
-    if landmarks.max() >= vertices:
-        beyond = ", ".join(str(i) for i in np.flatnonzero(landmarks >= vertices))
-        raise MediaError(f"{file}: landmarks {beyond} are not among the first {vertices} vertices")
+    beyond = np.flatnonzero((landmarks < 0) | (landmarks >= vertices))
+    if len(beyond):
+        raise MediaError(f"landmarks {', '.join(map(str, beyond))} are not among the first {vertices} vertices")
     polygons, corners = arrays["faces"][: cuts[vertices]], arrays["faces_uv"][: cuts[vertices]]
     # Triangles have -1 for their fourth corner.
     used = polygons >= 0
-    mesh = join_polygons(arrays["neutral"][:vertices], used.sum(axis=1), polygons[used], arrays["uv"], corners[used])
-
-    def millimetres(name: str) -> Tensor:
-        return torch.from_numpy(UNITS["cm"] * arrays[name][..., :vertices, :].astype(np.float32))
-
-    return FaceModel(
-        Meshes(vertices, faces=torch.from_numpy(mesh.faces), uv=torch.from_numpy(mesh.uv)),
-        millimetres("neutral"),
-        millimetres("identity_modes"),
-        millimetres("expression_deltas"),
-        [str(name) for name in arrays["expression_names"]],
-        torch.from_numpy(landmarks),
+    places = polygons[used], arrays["uv"], corners[used]
+    mesh = join_polygons(offsets[0][:vertices], used.sum(axis=1), *places)
+    uv = None if mesh.uv is None else torch.from_numpy(mesh.uv)
+    neutral, identity, expressions = (
+        torch.from_numpy(UNITS["cm"] * values[..., :vertices, :].astype(np.float32)) for values in offsets
     )
+    medium = Meshes(vertices, faces=torch.from_numpy(mesh.faces), uv=uv)
+    expression_names = [str(name) for name in names]
+    return FaceModel(medium, neutral, identity, expressions, expression_names, torch.from_numpy(landmarks))
 
 
 def read_facekit(folder: str | Path, unit: str = "cm") -> FaceModel:

@@ -32,6 +32,8 @@ def read_ply(file: IO[bytes]) -> MeshArrays:
     order, elements = _header(file)
     data, offset = file.read(), 0
     if order == "ascii":
+        if b"_" in data:  # for NumPy 1_0 is 10
+            raise MediaError("expected numbers, got some with _")
         # The words as real numbers, one after another, are a binary file of one type.
         data = np.array(data.split(), np.float64).tobytes()
     tables: dict[str, dict[str, np.ndarray]] = {}
@@ -47,6 +49,8 @@ def read_ply(file: IO[bytes]) -> MeshArrays:
             tables[name][key] = (column if kind[0] == "f" else column.astype(np.int64)).astype(kind)
     if order == "ascii" and offset != len(data):
         raise MediaError(f"has {(len(data) - offset) // 8} numbers more than its header announces")
+    if offset != len(data):
+        warnings.warn(f"{file.name}: {len(data) - offset} bytes after the last element are left out", stacklevel=4)
     points, polygons = tables.get("vertex", {}), tables.get("face", {})
 
     def stacked(*groups: str) -> np.ndarray | None:

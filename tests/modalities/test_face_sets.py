@@ -45,6 +45,25 @@ def test_broken_pictures_are_left_out_with_their_labels(drawn_faces, tmp_path):
         read_attributes(MEDIUM, str(tmp_path), "test")
 
 
+def test_cells_that_mean_nothing_are_warned_of(tmp_path):
+    MEDIUM.save(torch.zeros(4, 3, 16, 16), tmp_path)
+    rows = ("20.5,f,-3", "young,MALE,left", "more than 70,,", "3-9,diverse,1")
+    lines = [f"{i:05d}.png,{row}" for i, row in enumerate(rows)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,age,gender,yaw_deg", *lines]))
+    with pytest.warns(UserWarning) as caught:
+        _, found = read_attributes(MEDIUM, str(tmp_path), "all")
+    nan = math.nan
+    expected = {"age": [20.5, nan, 75, 6.5], "male": [0, 1, nan, nan], "yaw": [-3, nan, nan, 1]}
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], torch.tensor(values).double(), equal_nan=True)
+    messages = [str(warning.message).split(": ", 1)[1] for warning in caught]
+    assert messages == [
+        "1 of 4 cells of yaw_deg, such as 'left', say nothing of yaw",
+        "1 of 4 cells of age, such as 'young', say nothing of age",
+        "1 of 4 cells of gender, such as 'diverse', say nothing of male",
+    ]
+
+
 def test_a_table_that_misses_pictures_is_refused(tmp_path):
     MEDIUM.save(torch.zeros(3, 3, 16, 16), tmp_path)
     (tmp_path / "labels.csv").write_text("file,age\n00000.png,20-29\n00002.png,3-9\n")

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from modalities import MediaError
 from modalities.face_sets import read_landmarks
 from modalities.images import Images
 from modalities.points import Points
 from modalities.signals import Signals
-from tests.hostile import ask, refusal
+from tests.hostile import ask, mutations, refusal
 
 
 def npy(x) -> bytes:
@@ -164,6 +165,46 @@ def test_what_a_terminal_would_obey_is_escaped(tmp_path):
     name = "a\x1b[2J\n\udcff.png"
     words = refusal(lambda: Images().load(tmp_path / name), r"a\x1b[2J\n\udcff.png does not exist")
     assert words.isprintable()
+
+
+def picture(kind: str) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(content, kind)
+    return content.getvalue()
+
+
+RECORDING = "time;temp;hum;label\n" + "".join(f"2024-01-01T00:00:{i};{i},5;{i};{i // 20}\n" for i in range(10, 50))
+ROWS = "".join(f"{i % 2},{i},{i * 2}.5,{i}e1,4\n" for i in range(12))
+SERIES = "@classLabel true a b\n@data\n" + "".join(f"1,2,{i}:4,5,6:{'ab'[i % 2]}\n" for i in range(6))
+BEATS = {"beats": np.zeros((4, 140)), "units_per_mV": 200.0, "beats_symbol": np.array(list("abab"))}
+WHOLE = {
+    **{f"a.{kind.lower()}": (picture(kind), Images(3, 8, 8).load) for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF")},
+    "pictures.npz": (
+        npz(x=np.zeros((4, 8, 8), np.uint8), y=np.arange(4)),
+        lambda path: Images(1, 8, 8).dataset(path, "all", labels=True),
+    ),
+    "beats.npz": (npz(**BEATS), lambda path: Signals().dataset(path, "all", labels=True)),
+    "a.npy": (ZEROS, lambda path: Signals().dataset(path, "all")),
+    "sensor.csv": (RECORDING.encode(), lambda path: Signals(1, 5).dataset(f"{path}:temp", "all", labels=True)),
+    "groups.csv": (RECORDING.encode(), lambda path: Signals(2, 5).dataset(path, "test", groups="label")),
+    "rows.csv": (ROWS.encode(), lambda path: Signals(1, 4).dataset(path, "all", labels=True)),
+    "points.csv": (ROWS.encode(), lambda path: Points(2).dataset(f"{path}:1,2", "all")),
+    "a.ts": (SERIES.encode(), lambda path: Signals(2, 3).dataset(path, "all", labels=True)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_are_read_or_refused_by_name(tmp_path, name):
+    content, read = WHOLE[name]
+    (tmp_path / name).write_bytes(content)
+    assert len(read(tmp_path / name))
+    for damaged in mutations(content, 100):
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            read(tmp_path / name)
+        except MediaError as error:
+            assert name in str(error) and "\n" not in str(error)
 
 
 def test_the_harness_tells_what_happens():

@@ -254,6 +254,10 @@ def test_how_opaque_a_colour_is_tells_its_range(tmp_path):
 LEFT_OUT = {
     "bare.obj": ("v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "2 of 3 vertices have no colour, so all colours"),
     "paint.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\n#MRGB ffff0000\nf 1 2 3\n", "colours in comments"),
+    "uv.obj": (
+        "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\nf 1 3 2\n",
+        "3 of 6 corners have no texture coordinates, so all of these",
+    ),
     "plain.off": ("OFF\n3 1 0\n0 0 0 1 0 0\n1 0 0 1 0 0\n0 1 0 1 0 0\n3 0 1 2\n", ".* the header COFF"),
     "face.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2 255 0 0\n", "colours of faces"),
     "more.off": ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 0 2 1\n", "1 lines after the last face"),
@@ -451,6 +455,7 @@ BROKEN = {
         ply_text("float", "", "").encode() + b"7 7\n",
         "more.ply: has 2 numbers more than its header announces",
     ),
+    "score.ply": (ply_text("float", "red", "1_0").encode(), "score.ply: expected numbers, got some with _"),
     "strips.ply": (
         ply_text("float", "", "").replace("element face", "element tristrips").encode(),
         "strips.ply: holds strips of triangles, which are not read",
@@ -638,6 +643,23 @@ def test_faults_that_scans_have_are_reported(tmp_path):
         clean, x = heads()
         clean.save(x[0], tmp_path / "b.obj")
         Meshes.from_file(tmp_path / "b.obj")
+
+
+def test_an_extent_that_makes_the_unit_doubtful_is_reported(tmp_path):
+    medium, x = heads()
+    dataclasses.replace(medium, unit="m").save(x[0], tmp_path / "a.obj")
+    with pytest.warns(UserWarning, match=r"a.obj spans 0.2\d* mm; is its unit another one\? unit= says it"):
+        Meshes.from_file(tmp_path / "a.obj")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Meshes.from_file(tmp_path / "a.obj", unit="m")
+
+
+def test_what_a_format_does_not_hold_is_said(tmp_path):
+    medium, x = heads(colours=True)
+    for name, lost in (("a.stl", "STL holds no colours and no texture coordinates"), ("a.off", "OFF holds no texture")):
+        with pytest.warns(UserWarning, match=f"{name}: {lost}"):
+            medium.save(x[0], tmp_path / name)
 
 
 def test_manifolds():
@@ -851,6 +873,10 @@ def test_weights_of_faces():
             lambda folder: face_file(folder, landmarks_multipie68=np.array([3, 4, *[0] * 66])),
             "landmarks 1 are not among the first 4",
         ),
+        (lambda folder: face_file(folder, neutral=np.zeros((5, 2))), "identity_modes .* do not fit together"),
+        (lambda folder: face_file(folder, faces=np.array([[0, 1, 2, 9]] * 2)), "its faces: 1 triangles name vertices"),
+        (lambda folder: face_file(folder, part_ranges=np.zeros(3)), "is no face model: "),
+        (lambda folder: face_file(folder, expression_deltas=np.full((3, 5, 3), np.nan)), "NaN or infinite"),
     ],
 )
 def test_broken_face_models(tmp_path, write, message):

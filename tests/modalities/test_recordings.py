@@ -80,7 +80,7 @@ def test_what_is_wrong_in_a_recording_is_named(tmp_path, change, reason):
 
 def test_columns_and_rates_that_do_not_fit_are_named(tmp_path):
     path = record(tmp_path / "sensor.csv", 100, note=lambda i: "fine")
-    with pytest.raises(MediaError, match="0.1 steps a second, and these signals 1: resample it"):
+    with pytest.raises(MediaError, match="0.1 steps a second, expected 1: resample it"):
         Signals(2, 20, rate=1).dataset(path)
     with pytest.raises(MediaError, match="1 columns of numbers, found temperature, humidity; pick some as FILE:A,B"):
         Signals(1, 20).dataset(path)

@@ -69,6 +69,21 @@ def test_landmarks_that_do_not_belong_to_the_pictures_are_refused(config, tmp_pa
         recipe.main(config)
 
 
+def test_landmarks_of_larger_files_are_refused(config, tmp_path):
+    for size, points in ((128, 50), (100, 400)):
+        np.save(tmp_path / "pictures" / "landmarks68.npy", np.full((2, 68, 2), points, np.float32))
+        with pytest.raises(
+            ValueError, match=f"pictures {size} x {size}, and .* has 100 x 100 with landmarks up to {points}"
+        ):
+            recipe.main(dataclasses.replace(config, size=size))
+
+
+@pytest.mark.parametrize("name, value", [("faces", 0), ("pictures", 0), ("views", ()), ("views", (1, 0))])
+def test_numbers_below_one_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"--{name} must be at least 1, got 0"):
+        recipe.main(dataclasses.replace(SMOKE, **{name: value}))
+
+
 def test_models_without_a_faces_landmarks_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="vae-mnist holds the family 'vae', not a MorphableModel"):
         recipe.main(dataclasses.replace(SMOKE, output=tmp_path, model="vae-mnist"))

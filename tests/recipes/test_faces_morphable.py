@@ -50,11 +50,28 @@ def test_meshes_of_ones_own_are_fitted_wherever_they_lie(tmp_path):
     recipe.main(
         dataclasses.replace(SMOKE, data=str(tmp_path / "heads"), output=tmp_path, shape=5, meshes=12, limit=None)
     )
-    reconstructed, of_the_mean = errors(tmp_path, "3 meshes for tests of heads")
+    reconstructed, of_the_mean = errors(tmp_path, "15 meshes of heads, each by a model of the others")
     assert figures(tmp_path)["modes of shape, expression, colour"] == "5 + 0 + 0"
     assert reconstructed < 0.7 * of_the_mean < 7
     with pytest.raises(ValueError, match="meshes of your own bring theirs"):
         recipe.main(dataclasses.replace(SMOKE, output=tmp_path, portraits=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data": "{heads}"}, "at least 3 meshes, got 2 of"),
+        ({"limit": 0}, "at least 3 meshes, got 0"),
+        ({"meshes": 1}, "--meshes must be at least 3"),
+    ],
+)
+def test_too_few_meshes_are_refused(tmp_path, changes, message):
+    data = Meshes(60).dataset("synthetic-heads")
+    for i in range(2):
+        data.medium.save(data[i], tmp_path / "heads" / f"{i}.ply")
+    changes = {name: tmp_path / "heads" if value == "{heads}" else value for name, value in changes.items()}
+    with pytest.raises(ValueError, match=message):
+        recipe.main(dataclasses.replace(SMOKE, output=tmp_path, **changes))
 
 
 def test_a_face_model_takes_its_colours_and_attributes_from_portraits(tmp_path, shared_data, monkeypatch):

@@ -34,6 +34,7 @@ class Config(SIZES, Recipe):
 
     data: str = "two-moons"
     output: Path = Path("runs/tests")
+    items: int | None = None
 
 
 def start(monkeypatch, main, *words: str) -> None:
@@ -75,6 +76,7 @@ def test_help_says_what_a_flag_means(monkeypatch, capsys):
     ("words", "complaint"),
     [
         (["--data", "no/such.csv"], "'no/such.csv' is neither a file or folder nor one of the named sets: mnist"),
+        (["--items", "0"], "--items is a number of items from 1, got 0"),
         (["--output", __file__], f"{__file__} is a file, and results need a folder: choose another --output"),
         (["--output", f"{__file__}/below"], "Not a directory"),
     ],

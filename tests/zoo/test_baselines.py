@@ -187,6 +187,14 @@ def test_unusable_data_are_refused(moons):
         GaussianMixture(PLANE, 0)
 
 
+@pytest.mark.parametrize("fit", [KernelDensity.fit, functools.partial(GaussianMixture.fit, components=1)])
+def test_an_element_that_never_varies_is_warned_of(fit, moons):
+    flat = moons * torch.tensor([1.0, 0.0], dtype=torch.double)
+    with pytest.warns(UserWarning, match="1 of 2 elements never vary"):
+        fitted = fit(flat, PLANE)
+    assert torch.isfinite(fitted.log_prob(flat)).all()
+
+
 def test_k_means_finds_separated_groups_and_their_means():
     centres = torch.tensor([[0.0, 0], [10, 0], [0, 10]])
     truth = torch.arange(300) % 3

@@ -1,5 +1,6 @@
 """Every command of `zoo`, and that every error is one sentence and exit code 2."""
 
+import json
 import re
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_a_card_does_not_steer_the_terminal(run, tmp_path):
     save(toys.make("vae"), tmp_path / "toy", Card("Clears \x1b[2J the screen.", "Made up."))
     out = run("info", tmp_path / "toy")
     assert "\x1b[2J" not in out and "the screen." in out
+    config = json.loads((tmp_path / "toy" / "config.json").read_text())
+    config["arguments"]["\x1b[2Jcolour"] = 1
+    (tmp_path / "toy" / "config.json").write_text(json.dumps(config))
+    err = run("info", tmp_path / "toy", code=2)
+    assert "\x1b" not in err and "takes no argument" in err and "colour" in err
+
+
+def test_info_names_all_classes(run, bundled):
+    names = tuple(f"kind{i}" for i in range(30))
+    save(toys.ToyVAE(toys.BINARY, condition=Classes(names)), bundled / "many")
+    assert ", ".join(names) in " ".join(run("info", "many").split())
 
 
 def test_a_path_with_a_suffix_is_one_file(run, tmp_path):
@@ -267,6 +279,19 @@ def test_latents_and_scores_are_tables_with_the_names_of_the_files(run, tmp_path
     assert (tmp_path / "groups.csv").read_text().startswith("file,z0_0,z0_1,z1_0,z1_1\n")
 
 
+def test_a_table_replaces_that_of_a_former_run_alone(run, tmp_path, pictures):
+    for name in ("mine.csv", "mine.npy", "other.txt"):
+        (tmp_path / name).write_text("years of work")
+    before = contents(tmp_path)
+    for output in ("mine.csv", "mine.npy", "other.npy"):
+        assert "no former run made it" in run("encode", "toy-vae", *pictures, "-o", tmp_path / output, code=2)
+    assert contents(tmp_path) == before
+    for output in ("new.csv", "new.npy"):
+        run("encode", "toy-vae", *pictures, "-o", tmp_path / output)
+        assert "1 images" in run("encode", "toy-vae", pictures[0], "-o", tmp_path / output)
+    assert (tmp_path / "new.txt").read_text() == "a\n" and len(np.load(tmp_path / "new.npy")) == 1
+
+
 def test_every_row_of_a_table_of_points_is_an_item(run, tmp_path):
     (tmp_path / "points.csv").write_text("x,y\n1,2\n3,4\n")
     run("encode", "toy-ppca", tmp_path / "points.csv", "-o", tmp_path / "latents.csv")
@@ -424,7 +449,7 @@ def test_push_and_pull(run, hub, tmp_path):
         ("evaluate toy-vae --data digits --split half", "invalid choice 'half' for argument '--split'"),
         ("evaluate toy-vae --data digits --inception a b", "--inception takes one file of weights, got a and b"),
         ("nonsense", "Unrecognized options: nonsense; `zoo --help` explains"),
-        ("", "Expected one of {list, info, sample, "),
+        ("", "Expected one of {list, info, train, "),
     ],
 )
 def test_errors_are_one_sentence(run, tmp_path, pictures, arguments, message):
@@ -459,9 +484,10 @@ def test_help_explains(run, command):
 
 
 def test_help_teaches_with_examples_that_are_understood(run):
-    lines = [line.strip() for command in COMMANDS for line in run(command, "--help").splitlines()]
-    lines += [re.sub(r"  +.*", "", line.strip()) for line in run("--help").splitlines()]
+    texts = [run("--help"), *(run(command, "--help") for command in COMMANDS)]
+    lines = [re.sub(r"  +.*", "", line.strip()) for text in texts for line in text.splitlines()]
     examples = [line for line in lines if line.startswith("zoo ")]
     assert len(examples) > 12
-    for line in examples:
-        assert type(parse(line.split()[1:])) is COMMANDS[line.split()[1]]
+    for _, *words in map(str.split, examples):
+        if "--help" not in words:
+            assert isinstance(parse(words), COMMANDS[words[0]])

@@ -1,7 +1,6 @@
 """The gallery over toy models: its pages, their pictures, and that the printed code makes them."""
 
 import html
-import io
 import re
 from html.parser import HTMLParser
 
@@ -10,6 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from modalities import MediaError
+from modalities.data import Arrays, Files
+from modalities.points import Points
 from tests import toys
 from zoo import catalog
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -18,7 +20,7 @@ from zoo.cli import main
 from zoo.conditions import Classes
 from zoo.gallery import write_gallery
 from zoo.hub import load, save
-from zoo.showcase import draw
+from zoo.showcase import draw, real_items
 from zoo.variational.autoencoder import Autoencoder
 
 
@@ -108,11 +110,10 @@ def test_points_come_as_a_picture_and_a_table(folder):
 
 def test_own_checkpoints_at_their_temperature_beside_real_items(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    real = io.BytesIO()
-    Image.new("RGB", (9, 9), "red").save(real, "png")
+    real = Image.new("RGB", (9, 9), "red")
     for run in ("a", "b"):
         card = Card("Mine.", "Made up.", temperature=0.5)
-        save(toys.make("vae"), f"runs/{run}/mine", card, files={"data.png": real.getvalue()})
+        save(toys.make("vae"), f"runs/{run}/mine", card, real=real)
     assert main(["gallery", "runs/a/mine", "runs/b/mine", "-o", "out"]) == 0
     assert len(re.findall("<article", page(tmp_path / "out"))) == 2
     mine, other = page(tmp_path / "out", "mine"), page(tmp_path / "out", "mine-2")
@@ -124,6 +125,20 @@ def test_own_checkpoints_at_their_temperature_beside_real_items(tmp_path, monkey
     (tmp_path / "runs" / "a" / "mine" / "README.md").write_text(card.replace("temperature: 0.5", "temperature: cold"))
     with pytest.raises(ValueError, match="sampling_temperature is a number of at least 0, got 'cold'"):
         write_gallery(tmp_path / "out", ["runs/a/mine"])
+
+
+def test_real_items_are_from_all_over_the_data_and_broken_ones_are_left_out():
+    x = torch.linspace(-1, 1, 100)[:, None].expand(100, 2)
+    medium = Points(2)
+    assert np.array_equal(real_items(medium, Arrays(x)), medium.show(x))
+
+    def read(name):
+        if name == "b":
+            raise MediaError("b is broken")
+        return torch.zeros(1, 4, 3)
+
+    assert real_items(toys.BINARY, Files(read, ["a", "b", "c"])).width > 10
+    assert real_items(toys.BINARY, Files(read, ["b", "b"])) is None
 
 
 @pytest.mark.parametrize("path", ["index.html", "toy/notes.txt"])

@@ -340,6 +340,8 @@ def test_a_bundled_name_and_a_folder_of_one_name_are_told_apart(folder, model, t
 
 def test_bundled_names_and_folders_ask_nothing_of_the_network(hub, folder):
     assert isinstance(VAE.from_pretrained("vae-points"), VAE)
+    with pytest.raises(CheckpointError, match="did you mean vae-points"):
+        VAE.from_pretrained("vae-pionts")
     assert same(toys.ToyVAE.from_pretrained(folder), toys.ToyVAE.from_pretrained(str(folder)))
     assert hub.requests == []
     folder_of_hub = toys.make("vae").push_to_hub("org/toy")

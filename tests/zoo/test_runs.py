@@ -11,9 +11,10 @@ import torch
 from modalities.data import Arrays
 from modalities.images import Images
 from tests import toys
-from tests.zoo.test_training import NORMAL, Normalised, batch_data, config, weights
+from tests.zoo.test_training import NORMAL, TRAINABLE, Normalised, batch_data, config, weights
 from zoo.model import Optimiser, Player
 from zoo.training import TrainingConfig, TrainingError, train
+from zoo.variational.nvae import NVAE
 from zoo.variational.vae import VAE
 
 BITS = torch.where(torch.rand(64, 1, 4, 3, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, -1.0)
@@ -163,7 +164,10 @@ def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_says_so(tmp_path):
     model, whole = toys.make("vae"), toys.make("vae")
     x = batch_data(model).x
     expected = train(whole, x, config()).history
-    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 24 of 60; the last good .*checkpoint-00000024"):
+    with pytest.raises(
+        KeyboardInterrupt,
+        match=r"stopped at step 24 of 60; start it again to go on: the last good .*checkpoint-00000024",
+    ):
         train(model, Interrupting(x), config(), tmp_path)  # the first read is that of the look at the data
     again = toys.make("vae")
     assert train(again, x, config(log_every=1), tmp_path).history == expected
@@ -224,6 +228,23 @@ def test_validation_changes_no_number_and_goes_on_after_an_interruption(tmp_path
     assert torch.equal(weights(parts), weights(model))
 
 
+def hierarchy():
+    torch.manual_seed(0)
+    sizes = dict(latent=2, width=4, blocks=1, block_cells=1, cells=1, expansion=2)
+    return NVAE(toys.BINARY, (1,), normalisation="batch", spectral=0.1, **sizes)
+
+
+@pytest.mark.parametrize("name", [*(name for name in TRAINABLE if name != "gan"), "nvae"])
+def test_validation_leaves_every_model_as_it_trains(name):
+    plain, validating = (hierarchy() if name == "nvae" else toys.make(name) for _ in range(2))
+    settings = config(steps=9, validate_every=2)
+    train(plain, batch_data(plain), settings)
+    run = train(validating, batch_data(plain), settings, validation=batch_data(plain, 10))
+    assert list(measured(run)) == [2, 4, 6, 8, 9] and all(map(math.isfinite, measured(run).values()))
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, validating.state_dict()[name]), name
+
+
 class InterruptingAt(Interrupting):
     def __init__(self, x, read):
         super().__init__(x)
@@ -257,5 +278,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_average_while_valida
 def test_validation_data_are_looked_at_and_a_game_has_none():
     with pytest.raises(ValueError, match="levels"):
         train(build(), BITS, SHORT, validation=0.3 * BITS)
+    with pytest.raises(ValueError, match="patience waits for a lower validation loss, and there are no validation"):
+        train(build(), BITS, dataclasses.replace(SHORT, patience=1))
     with pytest.raises(ValueError, match="ToyGAN is a game between its players"):
         train(toys.make("gan"), torch.randn(64, 2), SHORT, validation=torch.randn(64, 2))

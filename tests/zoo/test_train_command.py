@@ -82,11 +82,22 @@ def test_classes_and_validation_of_a_folder_travel_with_the_model(zoo):
     assert model.condition.names == ("bag", "boot") and model.modality == Images(1, 8, 6)
     assert model.sample(2, condition="boot").shape == (2, 1, 8, 6)
     card = open("mine/README.md").read()
-    assert "license: other" in card and "Given by the user" in card and "in the classes bag, boot" in card
+    assert (
+        "license: other" in card
+        and "is for whoever publishes this to say" in card
+        and "in the classes bag, boot" in card
+    )
     assert "6 steps of 16, those of step" in card
     assert "nothing was trained" in zoo(*command) and "nothing was trained" not in zoo(*command, "--anew")
     assert "latent was 3, is 2; width was 4, is 8" in zoo(*command, "--model.width", "8", "--model.latent", "2", code=2)
     assert "trained 3 steps more, 9 in all" in zoo(*command, "--training.steps", "9")
+
+
+def test_validation_data_may_be_another_folder_that_lacks_a_class(zoo, files):
+    Images(1, 8, 6).save(torch.rand(4, 1, 8, 6), files / "others" / "boot")
+    command = ["vae", "--data", "set", "--classes", "--validation", "others", "-o", "mine", "--model.width", "4"]
+    assert "others: 4 items to validate" in zoo(*command, *SHORT)
+    assert load("mine").condition.names == ("bag", "boot")
 
 
 def test_a_family_is_fitted_and_a_medium_may_be_given(zoo):
@@ -97,6 +108,17 @@ def test_a_family_is_fitted_and_a_medium_may_be_given(zoo):
     assert not os.path.exists("axes-run") and "Fitted by `zoo train`" in open("axes/README.md").read()
     zoo("pca", "--data", "set", "--medium", "images:height=4,width=4,levels=32", "-o", "small")
     assert load("small").modality == Images(1, 4, 4, 32)
+
+
+def test_a_recording_with_times_becomes_windows(zoo, files):
+    lines = [f"2024-05-01T{i // 60:02d}:{i % 60:02d}:00,{i % 9}.5,{i % 5},fine" for i in range(600)]
+    (files / "sensor.csv").write_text("time,heat,light,note\n" + "\n".join(lines))
+    small = ["wavenet", "--model.width", "4", "--model.layers", "3", "-o", "mine", "--data", "sensor.csv:heat,light"]
+    said = zoo(*small, *SHORT, "--validation", "test", "--reading", "stride=4")
+    # 480 of 600 steps are for training, in windows of 16: the first at step 0, the last at step 464.
+    assert "heat,light: 117 items to train, taken for --medium signals:channels=2,length=16,rate=0.016" in said
+    assert "27 items to validate" in said
+    assert load("mine").sample(1).shape == (1, 2, 16) and load("mine").modality.rate == pytest.approx(1 / 60)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +134,11 @@ def test_a_family_is_fitted_and_a_medium_may_be_given(zoo):
         ),
         (["vae", "--data", "set", "--model.width", "0", "-o", "x"], "vae cannot be made for set: width must be"),
         (["pixelcnn", "--data", "table.csv", "-o", "x"], "pixelcnn cannot be made for table.csv: .*by medium"),
+        (["pca", "--data", "set", "--validation", "val", "-o", "x"], "pca is fitted in one go; leave --validation out"),
         (["vq-vae", "--data", "set", "--classes", "-o", "x"], "vq-vae cannot be told classes"),
         (["vae", "--data", "set", "--medium", "images:size=3", "-o", "x"], "--medium images:size=3: .*size"),
+        (["vae", "--data", "set", "--reading", "stride=3", "-o", "x"], "--reading stride=3: .*stride"),
+        (["vae", "--data", "set", "--reading", "groups=a", "-o", "x"], "--reading takes no groups"),
         (["vae", "--data", "set", "--medium", "pictures", "-o", "x"], "unknown medium 'pictures'"),
         (["vae", "--data", "set", "--model.widht", "3", "-o", "x"], "--model.widht.*`zoo train --help` explains"),
     ],

@@ -47,6 +47,12 @@ def batch_data(model, n=64):
     return Arrays(x) if model.condition is None else Arrays(x, torch.arange(n) % len(model.condition))
 
 
+def trained(settings, output=None, **options):
+    """A toy, and what came of its training."""
+    model = toys.make("vae")
+    return model, train(model, batch_data(model), settings, output, **options)
+
+
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -127,27 +133,17 @@ def test_every_epoch_sees_every_item_once_in_an_order_of_its_own():
 
 
 def test_the_time_limit_stops_with_a_checkpoint(tmp_path):
-    model = toys.make("vae")
-    history = train(model, batch_data(model), config(minutes=0.0), tmp_path).history
-    assert len(history) == 1 and (tmp_path / "checkpoint-00000001").is_dir()
-    again = toys.make("vae")
-    assert len(train(again, batch_data(again), config(), tmp_path).history) == 60
-
-
-def test_another_runs_checkpoint_is_refused(tmp_path):
-    model = toys.make("vae")
-    train(model, batch_data(model), config(), tmp_path)
-    with pytest.raises(TrainingError, match="seed was 0, is 1"):
-        train(model, batch_data(model), config(seed=1), tmp_path)
+    _, run = trained(config(minutes=0.0), tmp_path)
+    assert len(run.history) == 1 and (tmp_path / "checkpoint-00000001").is_dir()
+    assert len(trained(config(), tmp_path)[1].history) == 60
 
 
 def test_the_average_is_returned_and_a_finished_run_stays_finished(tmp_path):
-    averaged, last, again = (toys.make("vae") for _ in range(3))
-    run = train(averaged, batch_data(averaged), config(ema=0.99), tmp_path)
-    train(last, batch_data(last), config(ema=0.0))
+    averaged, run = trained(config(ema=0.99), tmp_path)
+    last, _ = trained(config(ema=0.0))
     assert not torch.allclose(weights(averaged), weights(last)) and run.seconds > 0
-    assert train(again, batch_data(again), config(ema=0.99), tmp_path) == run._replace(trained=0)
-    assert torch.equal(weights(again), weights(averaged))
+    again, finished = trained(config(ema=0.99), tmp_path)
+    assert finished == run._replace(trained=0) and torch.equal(weights(again), weights(averaged))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -342,27 +338,23 @@ def test_reading_ahead_changes_no_number(tmp_path):
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    train(toys.make("vae"), batch_data(toys.make("vae")), config(minutes=0.0), tmp_path)
-    model = toys.make("vae")
+    trained(config(minutes=0.0), tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
         with pytest.raises(TrainingError, match="can be written.*the last good checkpoint is"):
-            train(model, batch_data(model), config(), tmp_path)
+            trained(config(), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    again, whole = toys.make("vae"), toys.make("vae")
-    resumed = train(again, batch_data(again), config(), tmp_path).history
-    assert resumed == train(whole, batch_data(whole), config()).history
+    assert trained(config(), tmp_path)[1].history == trained(config())[1].history
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_only_checkpoints_of_the_run_are_removed_or_resumed(resume, tmp_path):
-    model = toys.make("vae")
-    train(model, batch_data(model), config(steps=14), tmp_path)
+    trained(config(steps=14), tmp_path)
     other = ["checkpoint-best", "checkpoint-old", "checkpoint-500", "checkpoint-99999999"]
     for name in other:
         (tmp_path / name).mkdir()
@@ -370,9 +362,8 @@ def test_only_checkpoints_of_the_run_are_removed_or_resumed(resume, tmp_path):
     (tmp_path / "checkpoint-00000007").mkdir()  # one of the run, with a user's notes in it
     for name in ("state.json", "state.safetensors", "notes.txt"):
         (tmp_path / "checkpoint-00000007" / name).write_text("years of work")
-    model = toys.make("vae")
-    history = train(model, batch_data(model), config(steps=14 if resume else 6), tmp_path, resume=resume).history
-    assert len(history) == (14 if resume else 6)
+    _, run = trained(config(steps=14 if resume else 6), tmp_path, resume=resume)
+    assert len(run.history) == (14 if resume else 6)
     for name in other:
         assert (tmp_path / name / "weights.bin").read_text() == "another trainer's"
     assert (tmp_path / "checkpoint-00000007" / "notes.txt").read_text() == "years of work"
@@ -381,19 +372,18 @@ def test_only_checkpoints_of_the_run_are_removed_or_resumed(resume, tmp_path):
     assert names == {*other, "checkpoint-00000007", last, "logs"}
     if not resume:
         with pytest.raises(TrainingError, match="checkpoint-00000007 holds notes.txt.*last good checkpoint is"):
-            train(toys.make("vae"), batch_data(model), config(steps=14), tmp_path, resume=False)
+            trained(config(steps=14), tmp_path, resume=False)
         assert (tmp_path / last / "state.json").is_file()
 
 
 def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
     process = launch(["vae", tmp_path, 400, 0.05])
     until_checkpoint(tmp_path / "vae")
-    model = toys.make("vae")
     with pytest.raises(TrainingError, match="another training is at work in .*vae; choose another folder"):
-        train(model, batch_data(model), config(), tmp_path / "vae")
+        trained(config(), tmp_path / "vae")
     process.kill()  # its lock goes with it
     process.wait()
-    assert len(train(model, batch_data(model), config(steps=7), tmp_path / "vae", resume=False).history) == 7
+    assert len(trained(config(steps=7), tmp_path / "vae", resume=False)[1].history) == 7
 
 
 def test_an_empty_data_set_is_refused():
@@ -402,9 +392,8 @@ def test_an_empty_data_set_is_refused():
 
 
 def test_bfloat16_training_runs():
-    model = toys.make("vae")
-    history = train(model, batch_data(model), config(precision="bf16", steps=30)).history
-    assert math.isfinite(history[-1]["loss"]) and model.dtype == torch.float32
+    model, run = trained(config(precision="bf16", steps=30))
+    assert math.isfinite(run.history[-1]["loss"]) and model.dtype == torch.float32
 
 
 def losses(folder):
@@ -495,9 +484,9 @@ BITS = torch.where(torch.rand(20, 1, 4, 3) < 0.5, 1.0, -1.0)
 @pytest.mark.parametrize(
     "name, data, reason",
     [
-        ("vae", [(BITS[0], 1, 2)] * 20, "pairs .x, label., got 3 parts"),
-        ("vae", [{"image": BITS[0]}] * 20, "got a mapping with image"),
-        ("vae", {"train": BITS}, "no mapping"),
+        ("vae", [(BITS[0], 1, 2)] * 20, "pairs .x, label., got tuple of 3 parts"),
+        ("vae", [{"image": BITS[0]}] * 20, "got dict of 1 parts"),
+        ("vae", {"train": BITS}, "has a length.* got dict"),
         ("vae", Streamed(), "has a length"),
         ("vae", [BITS[0], BITS[0][:, :2]] * 10, "differ in shape"),
         ("vae", BITS[:, :, :2], "expected images of shape"),

@@ -165,6 +165,7 @@ class Evaluate(Loading):
     write: bool = False  # Write the figures into the card of the folder NAME.
 
     def run(self) -> None:
+        from modalities.drawing import save_picture
         from zoo.card import read_figures, write_figures
         from zoo.evaluation.suite import evaluate
         from zoo.hub import find
@@ -204,9 +205,10 @@ class Evaluate(Loading):
         for figure in report.figures:
             table.add_row(figure.metric, figure.kind, figure.measured, figure.data)
         show(table)
+        for metric, why in report.left_out.items():
+            print(f"not measured: {metric}, since {why}")
         if self.neighbours is not None and report.neighbours is not None:
-            self.neighbours.parent.mkdir(parents=True, exist_ok=True)
-            report.neighbours.show(model.modality).save(self.neighbours)
+            save_picture(report.neighbours.show(model.modality), self.neighbours)
             print(f"samples above the training items that they are nearest to: {self.neighbours}")
         if self.write:
             write_figures(folder, report.figures)

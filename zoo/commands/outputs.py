@@ -189,7 +189,6 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[tuple[str, Seq
     """
     import numpy
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     if path.suffix.lower() == ".csv":
         with write_aside(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -208,13 +207,14 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[tuple[str, Seq
 
 
 def check_table(path: Path, inputs: Sequence[Path]) -> None:
-    """Refuse a path that `write_table` cannot write to, before any work is done."""
+    """Refuse, before any work is done, what `write_table` cannot write, and what no former run made."""
     if path.suffix.lower() not in (".csv", ".npy") or path.is_dir():
         raise ValueError(f"{path}: a table is written as .csv or .npy")
-    names = path.with_suffix(".txt")
-    taken = {path.resolve()} | ({names.resolve()} if path.suffix.lower() == ".npy" else set())
+    names = path.with_suffix(".txt") if path.suffix.lower() == ".npy" else None
     for given in inputs:
-        if given.resolve() in taken:
+        if given.resolve() in (path.resolve(), names and names.resolve()):
             raise ValueError(f"{given} would be written over; name another output")
-    if len(taken) > 1 and names.exists() and not path.exists():
-        raise ValueError(f"{names} would be written over, and no former run made it; name another output")
+    former = path.is_file() and (names.is_file() if names else path.read_bytes()[:5] == b"file,")
+    for file in (path, names):
+        if file and file.exists() and not former:
+            raise ValueError(f"{file} would be written over, and no former run made it; name another output")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Train:
     output: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]  # The folder of the model.
     medium: Annotated[str | None, arg(metavar="KIND[:FIELD=VALUE,...]")] = None
     """The medium, where it is guessed wrong, and the size of its items: images:channels=1,height=32,levels=2."""
+    reading: Annotated[str | None, arg(metavar="NAME=VALUE,...")] = None
+    """How the data are read: stride=16 takes overlapping windows of a recording, flips=True mirrors pictures."""
     classes: bool = False  # Tell the model the classes of the items: their folders, or a column of labels.
     validation: Annotated[str | None, arg(metavar="SOURCE")] = None
     """Items that are not trained on, whose loss is logged: val or test for that split of the data, or another source.
@@ -88,14 +91,14 @@ class Train:
         from zoo.configuration import family_class
         from zoo.hub import save
         from zoo.model import Fitted
-        from zoo.showcase import draw, samples_exhibit
+        from zoo.showcase import draw, real_items, samples_exhibit
 
         family = family_class(self.family)
         occupied = self.output.exists() and not (self.output / CONFIG).is_file()
         if occupied and (not self.output.is_dir() or any(self.output.iterdir())):
             raise ValueError(f"{self.output} is no model that could be replaced; choose another --output")
         medium = self._medium()
-        data: Any = medium.dataset(self.data, "train", labels=self.classes)
+        data: Any = self._read(medium, self.data, "train")
         medium = getattr(data, "medium", medium)
         spelled = ",".join(
             f"{name}={value}" for name, value in medium.config().items() if name != "kind" and value not in ("", None)
@@ -107,32 +110,41 @@ class Train:
             raise ValueError(f"{self.family} cannot be told classes; leave --classes out")
         start = time.monotonic()
         if issubclass(family, Fitted):
+            if self.validation is not None:
+                raise ValueError(f"{self.family} is fitted in one go; leave --validation out")
             model: GenerativeModel = _suited(_maker(family), self, data, medium)
             how = f"Fitted by `zoo train` in {_duration(time.monotonic() - start)}."
         else:
             model, how = self._train(family, medium, data, condition)
-        names = f", in the classes {', '.join(map(str, condition.names[:20]))}" if condition is not None else ""
+        names = ""
+        if condition is not None:
+            more = f" and {len(condition) - 20} more" if len(condition) > 20 else ""
+            names = f", in the classes {', '.join(condition.names[:20])}{more}"
+        groups = getattr(data, "groups", None)
+        names += f", of {len(set(groups))} groups" if groups else ""
+        split = f" of the split {data.split!r}" if getattr(data, "split", None) else ""
         size = " x ".join(map(str, medium.shape))
+        source = os.path.basename(os.path.abspath(self.data))
         card = Card(
             summary=f"{family.__name__} of {medium.kind}, {size}.",
-            data=f"{os.path.basename(os.path.abspath(self.data))}: {len(data):,} items{names}. Given by the user, who "
-            "has to say where they come from and under which licence.",
+            data=f"{source}: {len(data):,} items{split}{names}. Where they come from and under which licence is for "
+            "whoever publishes this to say.",
             licence="other",
             trained=how,
         )
         [(exhibit, x)] = draw(model, [samples_exhibit(model)])
-        save(model, self.output, card, picture=medium.show(x, exhibit.columns))
+        picture = medium.show(x, exhibit.columns)
+        save(model, self.output, card, picture=picture, real=real_items(medium, data))
         name = self.output if self.output.is_absolute() else Path(".") / self.output
-        shown = f"./{name}" if len(name.parts) == 1 else str(name)
-        print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {self.data} --write`")
+        shown, given = shlex.quote(f"./{name}" if len(name.parts) == 1 else str(name)), shlex.quote(self.data)
+        print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {given} --write`")
 
     def _medium(self) -> "Modality":
         """The medium of the data, as it is given, or else guessed."""
         from modalities import MediaError, adapter, guess
 
         kind, _, given = (self.medium or "").partition(":")
-        pairs = [part.partition("=") for part in given.split(",") if part]
-        fields: Any = {name.strip(): _value(value.strip()) for name, _, value in pairs}
+        fields = _fields(given)
         try:
             return guess(self.data, kind or None, **fields)
         except MediaError:
@@ -141,6 +153,18 @@ class Train:
             return adapter(kind)(**fields)
         except TypeError as error:
             raise ValueError(f"--medium {self.medium}: {error}") from error
+
+    def _read(self, medium: "Modality", source: str, split: str, classes: Sequence[str] | None = None) -> "Items":
+        """A split of a source, with class numbers where the model is told classes."""
+        options = _fields(self.reading or "")
+        if "groups" in options:
+            raise ValueError("--reading takes no groups, which `zoo evaluate` would not keep apart; train in Python")
+        if classes is not None:
+            options["classes"] = classes
+        try:
+            return medium.dataset(source, split, labels=self.classes, **options)
+        except TypeError as error:
+            raise ValueError(f"--reading {self.reading}: {error}") from error
 
     def _train(
         self, family: type, medium: "Modality", data: "Items", condition: object
@@ -154,9 +178,8 @@ class Train:
         validation = None
         if self.validation is not None:
             own = self.validation in ("val", "test")
-            known: Any = {"labels": True, "classes": data.classes} if condition is not None else {}  # type: ignore[attr-defined]
             source, split = (self.data, self.validation) if own else (self.validation, "all")
-            validation = medium.dataset(source, split, **known)
+            validation = self._read(medium, source, split, getattr(data, "classes", None))
             print(f"{source}: {len(validation):,} items to validate")
         torch.manual_seed(training.seed)
         told = {} if condition is None else {"condition": condition}
@@ -202,14 +225,18 @@ def _suited(make: Any, command: Train, *given: object, **told: object) -> Any:
         ) from error
 
 
-def _value(text: str) -> object:
-    """A number, True, False or None, as it is written, else a text."""
+def _fields(text: str) -> dict[str, Any]:
+    """NAME=VALUE,...: numbers, True, False and None as they are written, else texts."""
     import ast
 
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            found[name.strip()] = value.strip()
+    return found if text else {}
 
 
 def _duration(seconds: float) -> str:

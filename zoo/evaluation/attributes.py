@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modalities.drawing import labelled_sheet
 from zoo.model import Latent
-from zoo.walks import Z
+from zoo.walks import Z, groups
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,8 +69,7 @@ def project(model: Latent, x: Tensor, directions: Mapping[str, Z]) -> dict[str, 
 
 def _flatten(latents: Z, batch: int) -> Tensor:
     """All groups side by side, shape [batch, d], or [d] where there are 0 dimensions for the batch, float64."""
-    groups = (latents,) if isinstance(latents, Tensor) else latents
-    return torch.cat([group.flatten(batch).double() for group in groups], batch)
+    return torch.cat([group.flatten(batch).double() for group in groups(latents)], batch)
 
 
 def linear_probe(pca: Latent, x: Tensor, attributes: Mapping[str, Tensor]) -> Probe:

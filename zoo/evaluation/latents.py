@@ -11,6 +11,7 @@ from zoo.evaluation.likelihood import mean_figure
 from zoo.evaluation.samples import can_score, fork, head, known
 from zoo.model import GenerativeModel, Variational, check_count
 from zoo.moments import Moments
+from zoo.walks import groups
 
 ACTIVE = 0.01
 """A unit is active if the variance of its posterior mean over the data is larger, in units of the prior's."""
@@ -60,19 +61,25 @@ def measure(
         distortion.append(-elbo.reconstruction.double().cpu())
         rates.append(elbo.kl.double().cpu())
         mean = model.prior(condition, n=len(x)).standardise(model.encode(x, condition=condition).mean)
-        groups = (mean,) if isinstance(mean, Tensor) else mean
-        used = used or [Moments.zeros(tuple(group.shape[1:])) for group in groups]
-        for moments, group in zip(used, groups, strict=True):
+        used = used or [Moments.zeros(tuple(group.shape[1:])) for group in groups(mean)]
+        for moments, group in zip(used, groups(mean), strict=True):
             moments.update(group)
+    found = _terms(model, torch.cat(distortion), torch.cat(rates), name)
     active = [moments.variance() > ACTIVE for moments in used]
-    return [*_terms(model, torch.cat(distortion), torch.cat(rates), name), *_units(active, name)]
+    total = sum(int(group.sum()) for group in active)
+    found.append(Figure(f"active units of {sum(group.numel() for group in active):,}", total, name))
+    if len(active) > 1:
+        for g, group in enumerate(active, 1):
+            label = f"active units of {group.numel():,} in group {g} of {len(active)}"
+            found.append(Figure(label, int(group.sum()), name))
+    return found
 
 
 def _terms(model: Variational, distortion: Tensor, rates: Tensor, name: str) -> list[Figure]:
     """Figures of the distortion, shape [items], and of the rates, shape [items, groups]."""
     given = known(model)
     kind = ", ".join(filter(None, ["mass" if model.discrete else "density", given]))
-    rate, groups = rates.sum(1), rates.shape[1]
+    rate, count = rates.sum(1), rates.shape[1]
     found = [
         mean_figure("rate", rate, name, "nats", given),
         mean_figure("distortion", distortion, name, "nats", kind),
@@ -82,17 +89,7 @@ def _terms(model: Variational, distortion: Tensor, rates: Tensor, name: str) -> 
         nats = math.log(2) * model.modality.elements
         found.append(mean_figure("rate, bits/dim", rate / nats, name, kind=given))
         found.append(mean_figure("distortion, bits/dim", distortion / nats, name, kind=kind))
-    if groups > 1:
-        for g, values in enumerate(rates.unbind(1)):
-            found.append(mean_figure(f"rate of group {g + 1} of {groups}", values, name, "nats", given))
-    return found
-
-
-def _units(active: list[Tensor], name: str) -> list[Figure]:
-    """How many units are active, in all and, in a hierarchy, in every group."""
-    counts = [int(group.sum()) for group in active]
-    found = [Figure(f"active units of {sum(group.numel() for group in active):,}", sum(counts), name)]
-    if len(active) > 1:
-        for g, (count, group) in enumerate(zip(counts, active, strict=True)):
-            found.append(Figure(f"active units of {group.numel():,} in group {g + 1} of {len(active)}", count, name))
+    if count > 1:
+        for g, values in enumerate(rates.unbind(1), 1):
+            found.append(mean_figure(f"rate of group {g} of {count}", values, name, "nats", given))
     return found

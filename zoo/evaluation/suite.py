@@ -23,7 +23,7 @@ METRICS = {
     "neighbours": "whether samples are nearer to their nearest training item than test data are to theirs",
 }
 """What `evaluate` can measure."""
-SAMPLED = {"features", "distances", "neighbours"}
+SAMPLED = ("features", "distances", "neighbours")
 """What looks at samples."""
 
 
@@ -33,6 +33,8 @@ class Report(NamedTuple):
     figures: list[Figure]
     neighbours: NeighbourTest | None
     """Holds the samples that are nearest to training items; None where that was not measured."""
+    left_out: dict[str, str]
+    """Why each of the other `METRICS` was not measured; empty where metrics were asked for by name."""
 
 
 def evaluate(
@@ -78,7 +80,8 @@ def evaluate(
     unseen, seen = as_dataset(test), None if training is None else as_dataset(training)
     items = min(len(unseen), limit or len(unseen))
     n = 0 if seen is None or model.modality.ragged else min(generated, items, len(seen))
-    chosen = _suitable(model, items, n, network) if metrics is None else metrics
+    left_out = _left_out(model, items, n, network, seen is not None) if metrics is None else {}
+    chosen = [name for name in METRICS if name not in left_out] if metrics is None else metrics
     _check(model, set(chosen), seen is not None, network, mean)
     head = name if limit is None else f"{name}, first {limit:,}"
     found: list[Figure] = []
@@ -88,8 +91,8 @@ def evaluate(
         )
     if "latents" in chosen:
         found += latents.measure(model, unseen, head, limit=limit, batch_size=batch_size, generator=_seeded(seed))
-    if seen is None or not SAMPLED & set(chosen):
-        return Report(found, None)
+    if seen is None or not set(SAMPLED) & set(chosen):
+        return Report(found, None, left_out)
     real, drawn = _draw(model, unseen, n, mean, seed)
     known = subset(seen, n, _seeded(seed), model.modality).x
     n = min(len(real), len(known))  # broken files are left out
@@ -101,26 +104,37 @@ def evaluate(
     neighbours = compare_neighbours(drawn, real, seen) if "neighbours" in chosen else None
     if neighbours is not None:
         compared += neighbours.figures(name)
-    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours)
+    return Report(found + ([_of_means(figure) for figure in compared] if mean else compared), neighbours, left_out)
 
 
-def _suitable(model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None) -> list[str]:
-    """What can be measured of so many items, and of n samples, and says something about the medium."""
-    suits = {
-        "likelihood": can_score(model) or isinstance(model, Latent),
-        "latents": latents.has_bound(model) and items > 1,
-        "features": network is not None and n > features.NEIGHBOURS,
-        "distances": "distances" in model.modality.metrics and n > 1,
-        "neighbours": n > 1,
-    }
-    return [name for name in METRICS if suits[name]]
+def _left_out(
+    model: GenerativeModel, items: int, n: int, network: FeatureNetwork | None, trained: bool
+) -> dict[str, str]:
+    """Why metrics cannot be measured of so many items, and of n samples, or say nothing about the medium."""
+    kind, few = model.modality.kind, f"{n} samples are too few"
+    reasons = [
+        ("likelihood", not (can_score(model) or isinstance(model, Latent)), "no likelihood and no latents"),
+        ("latents", not latents.has_bound(model), "no evidence bound"),
+        ("latents", items < 2, "one item is too few"),
+        ("features", network is None, "no network makes features of items"),
+        ("distances", "distances" not in model.modality.metrics, f"they say little of {kind}"),
+        *((metric, not trained, "there are no training data beside the test data") for metric in SAMPLED),
+        *((metric, model.modality.ragged, f"{kind} differ in length") for metric in SAMPLED),
+        ("features", n <= features.NEIGHBOURS, few),
+        *((metric, n < 2, few) for metric in ("distances", "neighbours")),
+    ]
+    found: dict[str, str] = {}
+    for metric, holds, why in reasons:
+        if holds:
+            found.setdefault(metric, why)
+    return found
 
 
 def _check(
     model: GenerativeModel, metrics: set[str], trained: bool, network: FeatureNetwork | None, mean: bool
 ) -> None:
     """Refuse what does not go together, before anything is measured."""
-    unknown, kind, sampled = metrics - set(METRICS), model.modality.kind, bool(metrics & SAMPLED)
+    unknown, kind, sampled = metrics - set(METRICS), model.modality.kind, bool(metrics & set(SAMPLED))
     for refused, why in (
         (bool(unknown), f"metrics are {', '.join(METRICS)}; got {', '.join(sorted(unknown))}"),
         (

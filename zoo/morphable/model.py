@@ -21,6 +21,7 @@ from zoo.morphable.attributes import learn_directions
 from zoo.morphable.learning import Modes, Pairs, learn
 from zoo.morphable.modes import Axes, ridge_coefficients
 from zoo.morphable.segments import check_vertices, segment_weights, vertex_mask
+from zoo.showcase import Exhibit
 
 
 class Coefficients(NamedTuple):
@@ -308,6 +309,27 @@ class MorphableModel(Latent, Fitted):
         direction = self.direction(attribute)
         level = self.encode(x).mean @ direction / direction.square().sum()
         return self.edit(x, attribute, (factor - 1) * level)
+
+    def exhibits(self) -> list[Exhibit]:
+        """Samples and walks; in the place of single latents the modes of each part, and what attributes and segments
+        do."""
+        shown = [exhibit for exhibit in super().exhibits() if exhibit.title != "Traversal"]
+        first = [place for part in self.split(torch.arange(sum(self.sizes))) for place in part[:2].tolist()]
+        parts = " and ".join(name for name, k in zip(PARTS, self.sizes, strict=True) if k)
+        modes = f"model.traverse(along={first}, values=(-3, 0, 3)).flatten(0, 2)"
+        caption = f"The first modes of {parts}, a row each, at -3, 0 (the mean) and 3 standard deviations."
+        shown.append(Exhibit("Modes", caption, modes, 3))
+        names = [name for name in self.attributes if self.direction(name).any()][-4:]
+        if names:
+            caption = f"One sample with less and more of {', '.join(names)}, a row each: by 3 standard deviations."
+            step = "amount * 3 / model.direction(name).norm()"
+            edits = f"torch.cat([model.edit(x[:1], name, {step}) for name in {names} for amount in (-1, 0, 1)])"
+            shown.append(Exhibit("Attributes", caption, edits, 3))
+        if self.segments:
+            caption = f"Two samples, and the first with the second's {', '.join(self.segments)}, one after the other."
+            blends = "torch.cat([x[:2], *(model.blend(x[:1], x[1:2], name) for name in model.segments)])"
+            shown.append(Exhibit("Segments", caption, blends, 3))
+        return shown
 
     def direction(self, attribute: str) -> Tensor:
         """The step in z that raises the label of an attribute by one, shape [K]; `traverse` takes it."""

@@ -106,6 +106,8 @@ def train(
             f"the loss of {type(model).__name__} is a game between its players, and says nothing on validation data; "
             "leave them out"
         )
+    if unseen is None and config.patience is not None:
+        raise ValueError("patience waits for a lower validation loss, and there are no validation data; give some")
     model.to(accelerator.device).train()
     keep_memory()
     many_cards = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
@@ -194,7 +196,9 @@ class _Run:
         if self.broken:
             warnings.warn(f"{len(self.broken)} of {len(data)} files were broken and skipped", stacklevel=2)
         if interrupted.is_set() and not self.finished():
-            kept = "nothing is kept without an output folder" if self.output is None else state.last_good(self.output)
+            kept = "nothing is kept without an output folder"
+            if self.output is not None:
+                kept = f"start it again to go on: {state.last_good(self.output)}"
             raise KeyboardInterrupt(f"training stopped at step {self.step:,} of {self.config.steps:,}; {kept}")
 
     def take_steps(
@@ -246,6 +250,7 @@ class _Run:
         noise = torch.Generator(device).manual_seed(self.config.seed)
         medium, condition = getattr(model, "modality", None), getattr(model, "condition", None)
         count, last = 0, [tensor.clone() for tensor in self.averaged]
+        noted = [buffer.clone() for buffer in self.buffers]
         self.take(self.average)
         model.eval()
         for batch in batches(data, size, torch.Generator().manual_seed(self.config.seed), medium, condition):
@@ -256,10 +261,13 @@ class _Run:
             total += losses["loss"].double().cpu() * len(batch.x)
             count += len(batch.x)
         self.take(last)
+        for buffer, before in zip(self.buffers, noted, strict=True):  # running estimates are those of training
+            buffer.copy_(before)
         model.train()
         loss = broadcast(total / count).item()
         if loss < self.best_loss or not self.best:
-            self.best, self.best_step, self.best_loss = [t.clone() for t in self.average], self.step, loss
+            self.best, self.best_step = [tensor.clone() for tensor in self.average], self.step
+            self.best_loss = math.inf if math.isnan(loss) else loss
         return loss
 
     def take_turns(self, wrapped: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

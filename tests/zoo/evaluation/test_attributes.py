@@ -48,8 +48,8 @@ class Hierarchy(Latent):
 
 def test_directions_of_hierarchies_hold_the_other_attributes():
     torch.manual_seed(0)
-    level = torch.randn(500)
-    column = 0.8 * level + 0.6 * torch.randn(500)  # the two attributes go together
+    level = torch.randn(500) / 2
+    column = 0.8 * level + 0.3 * torch.randn(500)  # the two attributes go together
     x = level[:, None, None, None].expand(-1, 3, 4, 4).clone()
     x[..., 0] += column[:, None, None]
     labels = {"level": 10 * level.double() + 3, "column": column.double()}

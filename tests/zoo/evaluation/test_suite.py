@@ -45,7 +45,13 @@ def test_what_suits_is_measured():
         ("vae", {"limit": 1}, "likelihood"),
         ("vae", {"limit": 5, "network": NETWORK}, "likelihood latents neighbours"),
     ):
-        assert families(report(name, **options)) == set(expected.split())
+        found = report(name, **options)
+        assert families(found) == set(expected.split())
+        assert not set(expected.split()) & found.left_out.keys()
+    assert found.left_out == {"features": "5 samples are too few", "distances": "they say little of images"}
+    model = toys.make("vae")
+    alone = suite.evaluate(model, toys.data_for(model, 9), "toys", samples=2)
+    assert alone.left_out["neighbours"] == "there are no training data beside the test data"
 
 
 def test_what_is_asked_for_alone_is_measured_with_the_same_numbers():
@@ -143,7 +149,10 @@ def test_samples_of_several_lengths_are_not_compared():
     model = toys.make("gan")
     model.modality = Ragged(2)
     data = Arrays(torch.randn(9, 2))
-    assert suite.evaluate(model, data, "toys", data) == ([], None)
+    found = suite.evaluate(model, data, "toys", data)
+    assert found.figures == [] and found.neighbours is None
+    assert found.left_out["likelihood"] == "no likelihood and no latents"
+    assert found.left_out["neighbours"] == "points differ in length"
     with pytest.raises(ValueError, match="points differ in length"):
         suite.evaluate(model, data, "toys", data, metrics=["neighbours"])
 

@@ -533,6 +533,23 @@ def test_a_model_that_is_written_comes_back(parts, suffix, tmp_path):
         torch.testing.assert_close(again.modality.uv, model.modality.uv)
 
 
+@pytest.mark.parametrize(
+    "suffix, lost", [(".h5", "attributes, no texture coordinates"), (".bin", "attributes, no noise")]
+)
+def test_what_a_format_does_not_hold_is_said(suffix, lost, tmp_path):
+    model = toy(uv=True, noise=0.5, attributes={"smile": torch.ones(4)})
+    with pytest.warns(UserWarning, match=f"model{suffix} holds no {lost}: this format"):
+        write_model(model, tmp_path / f"model{suffix}")
+
+
+def test_landmarks_far_from_the_mesh_are_reported(tmp_path):
+    text = np.bytes_("nose 1 {} {} {}\n\0".format(*(POINTS[12] + [0, 0, 30])))
+    with pytest.warns(UserWarning, match="the landmark farthest from the mesh moved by 30 to its nearest vertex"):
+        assert read_model(statismo(changes={"metadata/landmarks/text": text})(tmp_path / "a")).landmarks.tolist() == [
+            12
+        ]
+
+
 def test_eos_files_have_the_lowest_version_that_fits_and_are_right_to_the_byte(tmp_path):
     smile = {"expression": struct.pack("<?i", False, 0) + eos_pca(np.zeros(SIZE), SMILE, SMILES)}
     marks = {"landmarks": eos_landmarks(_1=1, _2=2)}

@@ -20,6 +20,7 @@ from zoo.morphable.conditioning import marginal, truncate
 from zoo.morphable.evaluation import compactness
 from zoo.morphable.model import MorphableModel
 from zoo.morphable.modes import Axes
+from zoo.showcase import draw as draw_exhibits
 
 ROWS, COLUMNS = 12, 18
 VERTICES = ROWS * COLUMNS
@@ -437,6 +438,20 @@ class TestParts:
         for wrong in (dict(shape=0), dict(shape=7), dict(colour=3), dict(expression=-1)):
             with pytest.raises(ValueError, match="modes of"):
                 truncate(model, **wrong)
+
+    def test_modes_attributes_and_segments_are_exhibited(self):
+        model = self.whole()
+        shown = {exhibit.title: x for exhibit, x in draw_exhibits(model, temperature=0.7)}
+        assert shown.keys() == {"Samples", "Temperature", "Interpolation", "Modes", "Attributes", "Segments"}
+        modes = shown["Modes"].unflatten(0, (-1, 3))
+        assert len(modes) == 6  # two of each part
+        torch.testing.assert_close(modes[:, 1], model.mean.expand(6, -1, -1))
+        step = 3 * model.expression_variance[1].sqrt() * model.expression_basis[1].view(-1, 3)
+        torch.testing.assert_close(modes[3, 2, :, :3] - SHEET, step, atol=1e-3, rtol=0)
+        less, same, more = shown["Attributes"]
+        torch.testing.assert_close(more - same, same - less, atol=1e-3, rtol=0)
+        assert len(shown["Segments"]) == 2 + len(model.segments)
+        assert [exhibit.title for exhibit in truth().exhibits()][-1] == "Modes"
 
     def test_a_marginal_has_the_same_distribution_there(self):
         model = self.whole()

@@ -1,5 +1,6 @@
 """Morphable models in files of others: Basel, statismo, eos, FLAME and ICT FaceKit in; statismo, eos and GLB out."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ WRITERS: dict[str, Callable[[MorphableModel, Path], None]] = {
     ".bin": write_eos,
     ".glb": write_glb,
 }
+LOST = {".h5": ("segments", "attributes", "texture coordinates"), ".bin": ("segments", "attributes", "noise")}
+"""What a format of models has no place for."""
 
 
 def read_model(path: str | Path, unit: Unit | None = None, *, shape: int | None = None) -> MorphableModel:
@@ -103,8 +106,8 @@ def write_model(model: MorphableModel, path: str | Path) -> None:
     - .glb: the mean with a morph target for every mode, moved by one standard deviation, and for every attribute, for
       any web viewer; metres. Landmarks and the noise are not in it.
 
-    Segments are in none of them, attributes in .glb alone. A file that is there is replaced when the new one is
-    complete.
+    Segments are in none of them, attributes in .glb alone; a warning says what .h5 and .bin leave out. A file that is
+    there is replaced when the new one is complete.
     """
     path = Path(path).expanduser()
     writer = WRITERS.get(path.suffix.lower())
@@ -113,3 +116,9 @@ def write_model(model: MorphableModel, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as part:
         writer(model, part)
+    held = {"segments": len(model.segments), "attributes": len(model.attributes), "noise": float(model.noise)}
+    if model.modality.uv is not None:
+        held["texture coordinates"] = 1
+    lost = [name for name in LOST.get(path.suffix.lower(), ()) if held.get(name)]
+    if lost:
+        warnings.warn(f"{path} holds no {', no '.join(lost)}: this format has no place for them", stacklevel=2)

@@ -6,6 +6,7 @@ Morel-Forster, Blumer et al., "Morphable Face Models - An Open Framework", 2018.
 
 import json
 import time
+import warnings
 from pathlib import Path
 
 import h5py
@@ -192,7 +193,13 @@ def _landmarks(path: Path, file: h5py.File, reference: np.ndarray) -> list[int]:
     except (ValueError, KeyError, TypeError) as error:
         raise MediaError(f"{path}: metadata/landmarks: expected three coordinates each: {error!r}") from error
     finite(f"{path}: metadata/landmarks", marks)
-    return [int(((reference - mark) ** 2).sum(1).argmin()) for mark in marks]
+    distances = [np.linalg.norm(reference - mark, axis=1) for mark in marks]
+    far = max((float(distance.min()) for distance in distances), default=0.0)
+    if far > 0.01 * np.ptp(reference, axis=0).max():
+        warnings.warn(
+            f"{path}: the landmark farthest from the mesh moved by {far:.3g} to its nearest vertex", stacklevel=2
+        )
+    return [int(distance.argmin()) for distance in distances]
 
 
 def _text(item: object, default: str) -> str:
