@@ -124,6 +124,7 @@ class GaussianMixture(_Mixture):
         """
         from sklearn import mixture
 
+        check_count(components, "components")
         x = _gather(data, modality, max(2, components))
         flat = x.double().flatten(1)
         mean, std = flat.mean(0), _deviations(flat)
@@ -197,7 +198,7 @@ class KernelDensity(_Mixture):
         `bandwidth` is in standard deviations of each element, so that the units of a table's columns do not matter.
         Without one, that of highest likelihood in five-fold cross-validation is taken, the folds drawn from the seed.
         """
-        if bandwidth is not None and not bandwidth > 0:
+        if bandwidth is not None and not 0 < bandwidth < math.inf:
             raise ValueError(f"bandwidth must be above 0, in standard deviations of the data, got {bandwidth!r}")
         x = _gather(data, modality, 10)
         flat = x.double().flatten(1)

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.data import Batch, Tree, repeat
-from zoo.distributions import Z
 from zoo.model import Explicit, Fitted, GenerativeModel, Latent, Trainable, Variational
-from zoo.walks import map_latents
+from zoo.walks import groups, map_latents
 
 
 class ContractError(AssertionError):
@@ -125,10 +124,6 @@ def _refusal(kind: type[Exception], what: str) -> Iterator[None]:
         raise ContractError(f"{what} must raise {kind.__name__}, got {type(error).__name__}: {error}") from error
     else:
         raise ContractError(f"{what} must raise {kind.__name__}, and passed")
-
-
-def _parts(z: Z) -> tuple[Tensor, ...]:
-    return (z,) if isinstance(z, Tensor) else z
 
 
 def _draw(ask: Subject, n: int = 3, seed: int = 0, temperature: float = 1.0) -> list[Tensor]:
@@ -327,7 +322,7 @@ def walks_lead_from_item_to_item(ask: Subject) -> None:
         told = model.prepare_condition(given, n)
         prior = model.prior(told, n=n)
         noise = map_latents(torch.clone, prior.standardise(model.encode(x, condition=told).mean))
-        _parts(noise)[0].flatten(1)[:, 0] = 2
+        groups(noise)[0].flatten(1)[:, 0] = 2
         expected = model.decode(prior.reparameterise(noise), condition=told).mean
     _expect(torch.allclose(moved[:, 0, 2], expected, atol=near), "traverse must set a standardised latent to the value")
     with _refusal(ValueError, "a latent dimension that there is not"):
@@ -345,7 +340,7 @@ def an_attribute_direction_is_the_difference_of_group_means(ask: Subject) -> Non
     with torch.no_grad():
         told = model.prepare_condition(given, 12)
         noise = model.prior(told, n=12).standardise(model.encode(x, condition=told).mean)
-    for mine, group in zip(_parts(direction), _parts(noise), strict=True):
+    for mine, group in zip(groups(direction), groups(noise), strict=True):
         difference = group[1::2].mean(0) - group[::2].mean(0)
         _expect(
             torch.allclose(mine, difference, atol=1e-4), "the direction of labels 0 and 1 must lead from mean to mean"
@@ -362,7 +357,7 @@ def standardising_and_reparameterising_undo_each_other(ask: Subject) -> None:
     with torch.no_grad():
         z = prior.sample(generator=_seeded())
         back = prior.reparameterise(prior.standardise(z))
-    near = all(torch.allclose(a, b, atol=1e-5) for a, b in zip(_parts(z), _parts(back), strict=True))
+    near = all(torch.allclose(a, b, atol=1e-5) for a, b in zip(groups(z), groups(back), strict=True))
     _expect(near, "the prior's reparameterise must undo its standardise")
 
 

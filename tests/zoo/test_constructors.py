@@ -17,6 +17,7 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests import toys
 from tests.zoo.test_contract import REAL, made
+from zoo.baselines import GaussianMixture, KernelDensity
 from zoo.catalog import CHECKPOINTS, models
 from zoo.conditions import Classes, Text
 from zoo.configuration import CheckpointError
@@ -81,6 +82,19 @@ def test_an_argument_without_a_meaning_is_named(name, argument, value):
     with pytest.raises((TypeError, ValueError), match=argument) as error:
         type(made(name))(**made(name)._arguments | {argument: value})
     one_sentence(error.value)
+
+
+@pytest.mark.parametrize(
+    "family, setting",
+    [
+        (KernelDensity, {"bandwidth": math.inf}),
+        (KernelDensity, {"bandwidth": 0}),
+        (GaussianMixture, {"components": "x"}),
+    ],
+)
+def test_a_fit_names_a_setting_without_a_meaning(family, setting):
+    with pytest.raises(ValueError, match=f"^{next(iter(setting))} must be "):
+        family.fit(torch.randn(20, 2), Points(2), **setting)
 
 
 def places(tree, *above):

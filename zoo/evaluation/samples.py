@@ -53,7 +53,7 @@ def by_name(condition: Condition | None, dataset: Items) -> Collate | None:
     """What collates the labels of a data set for a model: where both name their classes, by the names, since a test set
     that lacks a class numbers the others anew. Classes of a model that are numbers alone stay numbers where the data
     name theirs otherwise."""
-    theirs, ours = getattr(dataset, "classes", None), condition.names if isinstance(condition, Classes) else None
+    theirs, ours = getattr(dataset, "classes", None), getattr(condition, "names", None)
     if condition is None or not theirs or not ours or tuple(theirs) == ours:
         return condition
     numbers_alone = ours == Classes.numbered(len(ours)).names and len(theirs) <= len(ours)
