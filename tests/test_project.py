@@ -82,7 +82,7 @@ def test_every_recipe_opens_with_its_command_and_time_and_has_the_four_presets(n
 def test_a_recipe_stands_alone_but_for_what_all_share_and_is_read_in_minutes(name):
     text = (ROOT / "recipes" / f"{name}.py").read_text(encoding="utf-8")
     assert set(re.findall(r"^(?:from|import) recipes\.(\w+)", text, re.MULTILINE)) <= {"recipe"}
-    assert len(text.splitlines()) <= 270
+    assert len(text.splitlines()) <= 240
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -484,8 +484,8 @@ BITS = torch.where(torch.rand(20, 1, 4, 3) < 0.5, 1.0, -1.0)
 @pytest.mark.parametrize(
     "name, data, reason",
     [
-        ("vae", [(BITS[0], 1, 2)] * 20, "pairs .x, label., got tuple of 3 parts"),
-        ("vae", [{"image": BITS[0]}] * 20, "got dict of 1 parts"),
+        ("vae", [(BITS[0], 1, 2)] * 20, "pairs .x, label., got 3 parts"),
+        ("vae", [{"image": BITS[0]}] * 20, "got a mapping with image"),
         ("vae", {"train": BITS}, "has a length.* got dict"),
         ("vae", Streamed(), "has a length"),
         ("vae", [BITS[0], BITS[0][:, :2]] * 10, "differ in shape"),
