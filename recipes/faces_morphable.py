@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def main(config: Config) -> None:
     """Build a morphable model of faces, measure it, draw from it, and edit faces with it."""
     start = time.perf_counter()
     notes: dict[str, object] = {}
-    pictures = {}
+    pictures, data = {}, cast(Any, None)
     if config.meshes < FEWEST:
         raise ValueError(f"--meshes must be at least {FEWEST}, which the metrics take, got {config.meshes}")
     few, source = False, read_face_model(config.data, config.vertices) if is_face_model(config.data) else None
@@ -103,7 +103,7 @@ def main(config: Config) -> None:
         if config.portraits:
             raise ValueError("portraits give colours to the ICT face model alone; meshes of your own bring theirs")
         medium, few = medium_of(config)
-        data: Any = medium.dataset(config.data, "all" if few else "train")
+        data = medium.dataset(config.data, "all" if few else "train")
         data = Subset(data, range(len(data) if config.limit is None else min(config.limit, len(data))))
         if len(data) < FEWEST:
             raise ValueError(f"a model takes at least {FEWEST} meshes, got {len(data)} of {config.data}")
@@ -153,7 +153,7 @@ def main(config: Config) -> None:
         trained=made(config, "Made", seconds, config.seed),
         temperature=TEMPERATURE,
     )
-    finish(config, model, "morphable", card, notes, pictures)
+    finish(config, model, "morphable", card, notes, pictures, data)
 
 
 def medium_of(config: Config) -> tuple[Meshes, bool]:

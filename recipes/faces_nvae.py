@@ -98,7 +98,7 @@ def main(config: Config) -> None:
         trained=trained(config, config.nvae, done),
         temperature=0.7,
     )
-    finish(config, model, "nvae", card, notes, pictures)
+    finish(config, model, "nvae", card, notes, pictures, data)
 
 
 def draw(model: NVAE, directions: Mapping[str, Z], real: Tensor) -> Pictures:

@@ -89,7 +89,7 @@ def main(config: Config) -> None:
         trained=trained,
         temperature=0.7,
     )
-    publish(config, pca, "pca", card, pictures["samples"])
+    publish(config, pca, "pca", card, pictures["samples"], data)
     card = Card(
         summary=f"Probabilistic principal components of pictures: {config.components} directions and noise.",
         data="",
@@ -98,7 +98,7 @@ def main(config: Config) -> None:
         trained=trained,
     )
     beside = dataclasses.replace(config, name=f"probabilistic-{config.checkpoint('pca')}", push=None)
-    publish(beside, probabilistic, "probabilistic-pca", card, pictures["samples"])
+    publish(beside, probabilistic, "probabilistic-pca", card, pictures["samples"], data)
 
 
 @torch.no_grad()

@@ -90,7 +90,7 @@ def main(config: Config) -> None:
         trained=trained(config, config.vae, done),
         temperature=0.5,
     )
-    finish(config, vae, "vae", card, notes, pictures)
+    finish(config, vae, "vae", card, notes, pictures, data)
 
 
 def draw(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> Pictures:

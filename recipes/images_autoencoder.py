@@ -111,7 +111,7 @@ def main(config: Config) -> None:
         paper="Hinton, Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006.",
         trained=trained(config, config.autoencoder, done),
     )
-    finish(config, autoencoder, "autoencoder", card, notes, pictures)
+    finish(config, autoencoder, "autoencoder", card, notes, pictures, data.x)
 
 
 def read(data: Items) -> Batch:

@@ -85,7 +85,7 @@ def main(config: Config) -> None:
         paper="Vahdat, Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020.",
         trained=trained(config, config.nvae, done),
     )
-    finish(config, model, "nvae", card, notes, pictures)
+    finish(config, model, "nvae", card, notes, pictures, data)
 
 
 def draw(model: NVAE, real: Tensor) -> Pictures:

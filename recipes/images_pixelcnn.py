@@ -123,7 +123,7 @@ def main(config: Config) -> None:
         paper=design.paper,
         trained=trained(config, design.training, done),
     )
-    finish(config, model, design.name, card, notes, pictures, folder=output)
+    finish(config, model, design.name, card, notes, pictures, data, folder=output)
 
 
 def build(design: Design, medium: Modality) -> Autoregressive:

@@ -80,7 +80,7 @@ def main(config: Config) -> None:
         paper=PAPER,
         trained=trained(config, config.training, done),
     )
-    finish(config, model, NAMES[config.kind], card, notes, pictures, folder=folder, half=False)
+    finish(config, model, NAMES[config.kind], card, notes, pictures, data, folder=folder, half=False)
 
 
 def build(config: Config) -> PixelRNN:

@@ -77,7 +77,7 @@ def main(config: Config) -> None:
         paper="Kingma, Welling, Auto-Encoding Variational Bayes, 2014.",
         trained=trained(config, config.vae, done),
     )
-    finish(config, vae, "vae", card, notes, pictures)
+    finish(config, vae, "vae", card, notes, pictures, data)
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ def main(config: Config) -> None:
         trained=made(config, f"{steps}{config.prior.batch_size} for the prior", first.seconds + second.seconds),
     )
     sheets = draw(model.cpu(), vq, next(batches(test, 20, seeded())).x)
-    finish(config, model, "vq-vae", card, notes, sheets)
+    finish(config, model, "vq-vae", card, notes, sheets, data)
 
 
 def labelled(medium: Images, config: Config) -> tuple[Items, Items, Classes | None]:

@@ -80,7 +80,7 @@ def main(config: Config) -> None:
         "mixtures: Uria, Murray, Larochelle, RNADE, 2013.",
         trained=trained(config, config.training, first.done),
     )
-    publish(first.config, first.model, "made", card, medium.show(sample(first)), half=False)
+    publish(first.config, first.model, "made", card, medium.show(sample(first)), first.train, half=False)
 
 
 def fit(config: Config, data: Arrays, test: Arrays) -> Fit:

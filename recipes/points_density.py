@@ -107,7 +107,7 @@ def main(config: Config) -> None:
         card = Card(summary, f"{count:,} points to train.", figures=figures, paper=paper, trained=how)
         named = replace(config, name=config.name and f"{family}-{config.name}", push=push)
         picture = Points(2).show(sample(config, fit, 2 * SAMPLES))
-        publish(named, fit.model, family, card, picture, half=False)
+        publish(named, fit.model, family, card, picture, sets[1][2], half=False)
 
 
 def study(config: Config, medium: Points, x: Tensor, test: Tensor) -> dict[str, Fit]:

@@ -10,23 +10,22 @@ import json
 import os
 import platform
 import re
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch.utils.benchmark import Timer
 
-from modalities import Modality
 from modalities.densities import DENSITIES
 from modalities.sources import split_source
-from zoo.card import Card, Figure, read_figures
+from zoo.card import Card, Figure
 from zoo.catalog import CHECKPOINTS
 from zoo.checkpoint import CheckpointError
-from zoo.hub import load, push, save
+from zoo.hub import push, save
 from zoo.model import GenerativeModel
+from zoo.showcase import real_items
 from zoo.training import Run, TrainingConfig, TrainingError
 from zoo.training.process import keep_memory
 
@@ -74,7 +73,7 @@ class Recipe:
     about: str | None = None
     """What the card says of the data: where they come from and their licence. None knows the named sets."""
     push: str | None = None
-    """Publish the model under this name, "org/name"."""
+    """Publish the model under this name, "org/name"; its card shows some items of the data."""
 
     @property
     def source(self) -> str:
@@ -145,14 +144,6 @@ def published(
     return [dataclasses.replace(figure, published=value, source=source) for figure, (value, source) in found]
 
 
-def bundled(name: str, data: str, medium: Modality) -> tuple[Figure, GenerativeModel] | None:
-    """The likelihood of the same test items on the card of a bundled model of this shape, and the model; else None."""
-    figures = read_figures(CHECKPOINTS / name) if name else []
-    found = [figure for figure in figures if figure.metric == "NLL" and figure.data == data]
-    model = load(name) if found else None
-    return (found[0], model) if model and model.modality.shape == medium.shape else None
-
-
 def machine() -> str:
     """The processor and, where there is one, the card, for figures that depend on them."""
     if torch.cuda.is_available():
@@ -165,15 +156,9 @@ def machine() -> str:
 
 
 def seconds(work: Callable[..., object], *given: object) -> float:
-    """The median time of five runs, of fewer where they would take longer than ten seconds."""
-    times: list[float] = []
-    while len(times) < 5 and sum(times) < 10:
-        start = time.perf_counter()
-        work(*given)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    """The median time of a run, of as many as a second takes; at least two."""
+    timer = Timer("work(*given)", globals={"work": work, "given": given}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=1).median
 
 
 def made(recipe: Recipe, what: str, taken: float, seed: int = 0) -> str:
@@ -201,7 +186,7 @@ def report(output: Path, figures: Iterable[Figure], notes: Mapping[str, object],
 
 
 def publish(
-    recipe: Recipe, model: GenerativeModel, family: str, card: Card, picture: "Image", *, half: bool = True
+    recipe: Recipe, model: GenerativeModel, family: str, card: Card, picture: "Image", data: object, half: bool = True
 ) -> Path:
     """Save the model with its card in the folder of results, and on the Hub where that is asked for.
 
@@ -210,6 +195,7 @@ def publish(
         card: what the recipe knows. Its licence is that of the data, as is what `data` begins with; figures of single
             groups of latents are left out.
         picture: samples, which the card shows.
+        data: what the model learned from, whose items the card shows, too; None where they are of no use to compare.
         half: store half precision, where that keeps the weights.
     """
     about, licence = SETS.get(recipe.data, ("Files given by the user.", "other"))
@@ -219,13 +205,13 @@ def publish(
         licence=recipe.licence or licence,
         figures=tuple(figure for figure in card.figures if " group " not in figure.metric),
     )
-    folder = recipe.output / recipe.checkpoint(family)
+    folder, real = recipe.output / recipe.checkpoint(family), None if data is None else real_items(model.modality, data)
     try:
-        save(model, folder, card, picture=picture, half=half)
+        save(model, folder, card, picture=picture, real=real, half=half)
     except CheckpointError:
         if not half:
             raise
-        save(model, folder, card, picture=picture)
+        save(model, folder, card, picture=picture, real=real)
     if (CHECKPOINTS / folder.name).is_dir():
         print(f"{folder.name} is also the name of a bundled model: load this one by its path, {folder}")
     if recipe.push:
@@ -240,10 +226,11 @@ def finish(
     card: Card,
     notes: Mapping[str, object],
     pictures: Pictures,
+    data: object,
     *,
     folder: Path | None = None,
     half: bool = True,
 ) -> None:
     """Write pictures and figures, to `folder` or the output, and publish the model; the first picture is the card's."""
     report(folder or recipe.output, card.figures, notes, pictures)
-    publish(recipe, model, family, card, next(iter(pictures.values())), half=half)
+    publish(recipe, model, family, card, next(iter(pictures.values())), data, half=half)

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from modalities.drawing import render
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Pictures, Recipe, Settings, bundled, finish, run, seeded, trained
+from recipes.recipe import Pictures, Recipe, Settings, finish, run, seeded, trained
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.card import Card
+from zoo.evaluation.likelihood import bundled
 from zoo.evaluation.samples import subset
 from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra, peak_height
 from zoo.evaluation.suite import evaluate
@@ -104,7 +105,7 @@ def main(config: Config) -> None:
         "Generative Model for Raw Audio, 2016.",
         trained=trained(config, config.training, done),
     )
-    finish(config, wavenet, "wavenet", card, notes, pictures, half=False)
+    finish(config, wavenet, "wavenet", card, notes, pictures, recorded[0], half=False)
 
 
 def complete(wavenet: WaveNet, x: Tensor, known: int, seed: int) -> Tensor:

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from modalities import MediaError
 from modalities.signals import Signals, dequantised, recorded_step
-from recipes.recipe import Pictures, Recipe, Settings, bundled, finish, run, seeded, trained
+from recipes.recipe import Pictures, Recipe, Settings, finish, run, seeded, trained
 from zoo.card import Card
-from zoo.evaluation.likelihood import mean_figure
+from zoo.evaluation.likelihood import bundled, mean_figure
 from zoo.evaluation.neighbours import nearest
 from zoo.evaluation.samples import one_of_each, subset
 from zoo.evaluation.signals import compare, draw_ensembles, draw_spectra
@@ -112,7 +112,7 @@ def main(config: Config) -> None:
         "Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021.",
         trained=trained(config, config.training, done),
     )
-    finish(config, nvae, "nvae", card, notes, pictures)
+    finish(config, nvae, "nvae", card, notes, pictures, recorded[0])
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ def main(config: Config) -> None:
         "Daniilidis, Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021.",
         trained=trained(config, config.training, done),
     )
-    finish(config, vae, "vae", card, notes, pictures)
+    finish(config, vae, "vae", card, notes, pictures, data)
 
 
 def draw(config: Config, vae: VAE, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> Pictures:

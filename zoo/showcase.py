@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from modalities import Modality
-    from modalities.data import Items
     from zoo.autoregressive.model import Autoregressive
     from zoo.model import GenerativeModel, Latent
 
@@ -69,10 +68,13 @@ def samples_code(model: "GenerativeModel", temperature: float = 1.0) -> str:
     return f"{told}\nx = model.sample({rows * columns}, condition=y{rest}"
 
 
-def real_items(medium: "Modality", data: "Items") -> "Image | None":
-    """A picture of items from all over a data set, as many as samples are shown; None where those cannot be read."""
-    from modalities.data import fetch
+def real_items(medium: "Modality", data: object) -> "Image | None":
+    """A picture of items from all over a data set, as many as samples are shown; None where those cannot be read.
 
+    `data` is what `modalities.data.as_dataset` takes."""
+    from modalities.data import as_dataset, fetch
+
+    data = as_dataset(data)
     count = min(len(data), medium.sheet)
     batch, _ = fetch(data, [i * len(data) // count for i in range(count)], medium)
     return None if batch is None else medium.show(batch.x)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo.card import read_temperature
+
 
 def pictures(folder: Path) -> set[str]:
     """The names of the pictures in a folder, none of which is of one colour."""
@@ -19,6 +21,12 @@ def pictures(folder: Path) -> set[str]:
 def figures(folder: Path) -> dict[str, Any]:
     """What a recipe measured."""
     return json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+
+
+def beside(checkpoint: Path) -> float:
+    """The temperature that a checkpoint's card advises; real items must lie beside its samples."""
+    assert pictures(checkpoint) == {"samples", "data"}
+    return read_temperature(checkpoint)
 
 
 def number(folder: Path, name: str) -> float:

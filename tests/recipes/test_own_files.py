@@ -11,6 +11,7 @@ from modalities.images import Images
 from modalities.points import Points
 from modalities.signals import Signals, synthetic_beats
 from recipes.images_pixelcnn import Mixture
+from tests.recipes import runs
 from zoo import load
 from zoo.card import read_figures
 from zoo.training import TrainingConfig
@@ -76,6 +77,7 @@ def test_a_model_of_ones_own_files_is_made_and_published(name, files, tmp_path, 
     card = (tmp_path / checkpoint / "README.md").read_text()
     assert "Files given by the user." in card and "license: other" in card
     assert not any(claim in card for claim in ("MNIST", "beat", "moons"))
+    assert runs.beside(tmp_path / checkpoint) == 1
     figures = read_figures(tmp_path / checkpoint)
     assert figures and not any(figure.published for figure in figures)
     assert ("own.csv, 40 test points" == figures[0].data) == name.startswith("points")

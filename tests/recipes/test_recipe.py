@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,14 +18,15 @@ from recipes import recipe
 from recipes.recipe import SETS, Recipe, published
 from tests.recipes import runs
 from zoo import load
-from zoo.card import Card, Figure, read_figures
-from zoo.catalog import CHECKPOINTS
+from zoo.card import Card, Figure, read_figures, read_temperature
 from zoo.settings import arguments, settings
+from zoo.showcase import real_items
 from zoo.training import TrainingError
 from zoo.variational.vae import VAE
 
 SIZES: Any = settings(VAE, "beta", latent=3, width=4)
 PICTURE = Image.new("RGB", (8, 8))
+POINTS = Points(2).dataset("two-moons")
 KNOWN = {("two-moons", "NLL"): (0.5, "a paper")}
 
 
@@ -46,7 +48,7 @@ def start(monkeypatch, main, *words: str) -> None:
 def publish(config: Config, *figures: Figure) -> str:
     """Save an untrained model as a recipe does, and return its card."""
     model = VAE(Points(2), **arguments(VAE, config))
-    folder = recipe.publish(config, model, "vae", Card("A model.", "Five points.", figures=figures), PICTURE)
+    folder = recipe.publish(config, model, "vae", Card("A model.", "Five points.", figures=figures), PICTURE, POINTS)
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
@@ -155,8 +157,18 @@ def test_weights_that_half_precision_would_lose_are_stored_whole(tmp_path):
     model = VAE(Points(2), **arguments(VAE, Config()))
     with torch.no_grad():
         model.decoder.output.bias.fill_(1e-9)
-    folder = recipe.publish(Config(output=tmp_path), model, "vae", Card("A model.", ""), PICTURE)
+    folder = recipe.publish(Config(output=tmp_path), model, "vae", Card("A model.", ""), PICTURE, None)
     assert torch.equal(load(folder).decoder.output.bias, model.decoder.output.bias)
+
+
+def test_a_card_shows_items_of_the_data_where_there_are_some_to_compare_with(tmp_path):
+    model, card = VAE(Points(2), **arguments(VAE, Config())), Card("A model.", "", temperature=0.5)
+    for data in (POINTS, POINTS.x):
+        folder = recipe.publish(Config(output=tmp_path), model, "vae", card, PICTURE, data)
+        assert np.array_equal(Image.open(folder / "data.png"), real_items(Points(2), POINTS))
+        assert "(data.png)" in (folder / "README.md").read_text() and read_temperature(folder) == 0.5
+    recipe.publish(Config(output=tmp_path), model, "vae", card, PICTURE, None)
+    assert not (folder / "data.png").exists()
 
 
 def test_cards_leave_single_groups_to_the_figures(tmp_path):
@@ -167,12 +179,3 @@ def test_cards_leave_single_groups_to_the_figures(tmp_path):
     measured = {"rate, test": "3 nats", "rate of group 1 of 2, test": "1 nats", "minutes": 2.5}
     assert runs.figures(tmp_path) == measured | {"machine": recipe.machine()}
     assert (tmp_path / "grey.png").is_file()
-
-
-def test_a_bundled_model_stands_beside_where_its_card_is_of_the_same_items():
-    (nll,) = (f for f in read_figures(CHECKPOINTS / "vae-heartbeats") if f.metric == "NLL")
-    figure, model = recipe.bundled("vae-heartbeats", nll.data, Signals(1, 256))
-    assert figure == nll and model.sample(1).shape == (1, 1, 256)
-    assert recipe.bundled("vae-heartbeats", "other beats", Signals(1, 256)) is None
-    assert recipe.bundled("vae-heartbeats", nll.data, Signals(1, 64)) is None
-    assert recipe.bundled("", nll.data, Signals(1, 256)) is None

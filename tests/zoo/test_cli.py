@@ -364,6 +364,22 @@ def test_evaluate_matches_classes_by_their_names(run, bundled, tmp_path, picture
     assert abs(nll - right) < 0.02 < abs(right - wrong)
 
 
+@pytest.mark.parametrize(
+    ("known", "given", "unknown"),
+    [(("0", "1", "2"), ("boot", "coat"), "boot"), (("boot", "shirt", "coat"), ("1", "coat"), "1")],
+    ids=["numbered classes, named folders", "named classes, a numbered folder"],
+)
+def test_evaluate_guesses_no_class_that_the_model_does_not_know(
+    run, bundled, tmp_path, pictures, known, given, unknown
+):
+    save(toys.ToyVAE(toys.BINARY, condition=Classes(known)), bundled / "clothes")
+    for name, picture in zip(given, pictures, strict=True):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        picture.rename(tmp_path / "test" / name / "a.png")
+    command = ["evaluate", "clothes", "--data", tmp_path / "test", "--split", "all", "--metrics", "likelihood"]
+    assert f"the class {unknown!r}; the classes are {', '.join(known)}" in run(*command, code=2)
+
+
 def test_evaluate_measures_what_is_asked_for(run, tmp_path):
     picture = tmp_path / "new" / "neighbours.png"
     out = run("evaluate", "toy-gan", "--data", "grid", "--generated", "30", "--neighbours", picture)
@@ -478,8 +494,9 @@ def test_what_nobody_foresaw_is_a_sentence_too(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains(run, command):
-    out = run(command, "--help")
-    assert f"usage: zoo {command}" in out and COMMANDS[command].__doc__.splitlines()[0] in out
+    out, (first, *_) = run(command, "--help"), COMMANDS[command].__doc__.splitlines()
+    assert f"usage: zoo {command}" in out and first in out
+    assert first.endswith(".")  # in the list of commands it stands alone
     assert command in run("--help")
 
 

@@ -71,11 +71,11 @@ def _columns(z: "Z") -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Reading):
-    """How likely a model finds your own files: the log-probability of each in nats, and where the medium has levels,
-    bits an element.
+    """How likely a model finds your own files: the log-probability of each in nats.
 
-    A mass or a density, or a bound of one, as is said: they cannot be compared. What is unlike the training data scores
-    low, and so does what is rich in detail: compare like with like.
+    Where the medium has levels, bits an element stand beside it. A mass or a density, or a bound of one, as is said:
+    they cannot be compared. What is unlike the training data scores low, and so does what is rich in detail: compare
+    like with like.
 
     examples:
       zoo score vae-mnist seven.png eight.png

@@ -5,9 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from modalities import Modality
 from modalities.data import Tree
-from zoo.card import Figure
+from zoo.card import Figure, read_figures
+from zoo.catalog import CHECKPOINTS
 from zoo.evaluation.samples import can_score, fork, head, known
+from zoo.hub import load
 from zoo.model import Explicit, GenerativeModel, Latent, Rng, check_count
 
 WINDOW = 11
@@ -149,6 +152,14 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     similarity = structural_similarity_index_measure(x, y, sigma=1.5, data_range=1.0, reduction="none")
     assert isinstance(similarity, Tensor)  # neither contrast nor the whole picture is asked for beside it
     return similarity.reshape(len(x))
+
+
+def bundled(name: str, data: str, medium: Modality) -> tuple[Figure, GenerativeModel] | None:
+    """The likelihood of the same test items on the card of a bundled model of this shape, and the model; else None."""
+    figures = read_figures(CHECKPOINTS / name) if name else []
+    found = [figure for figure in figures if figure.metric == "NLL" and figure.data == data]
+    model = load(name) if found else None
+    return (found[0], model) if model and model.modality.shape == medium.shape else None
 
 
 def _figure(model: GenerativeModel, metric: str, values: Tensor, name: str) -> Figure:

@@ -10,7 +10,9 @@ from modalities.data import Arrays, batches
 from modalities.images import Images, binarise
 from modalities.signals import Signals
 from tests import toys
-from zoo.evaluation.likelihood import advantage, measure, structural_similarity
+from zoo.card import read_figures
+from zoo.catalog import CHECKPOINTS
+from zoo.evaluation.likelihood import advantage, bundled, measure, structural_similarity
 from zoo.linear.pca import PCA
 
 
@@ -204,3 +206,12 @@ def test_images_that_are_large_enough_have_a_structural_similarity():
     assert found["SSIM"].value == pytest.approx(expected.mean().item()) and 0.1 < found["SSIM"].value < 0.9
     found = measure(PCA.fit(x[..., :10], Images(1, 12, 10), components=5), Arrays(x[..., :10]), "toys")
     assert [figure.metric for figure in found] == ["reconstruction MSE", "PSNR"]
+
+
+def test_a_bundled_model_stands_beside_where_its_card_is_of_the_same_items():
+    (nll,) = (f for f in read_figures(CHECKPOINTS / "vae-heartbeats") if f.metric == "NLL")
+    figure, model = bundled("vae-heartbeats", nll.data, Signals(1, 256))
+    assert figure == nll and model.sample(1).shape == (1, 1, 256)
+    assert bundled("vae-heartbeats", "other beats", Signals(1, 256)) is None
+    assert bundled("vae-heartbeats", nll.data, Signals(1, 64)) is None
+    assert bundled("", nll.data, Signals(1, 256)) is None
