@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ def main(config: Config) -> None:
     """Build a morphable model of faces, measure it, draw from it, and edit faces with it."""
     start = time.perf_counter()
     notes: dict[str, object] = {}
-    pictures, data = {}, cast(Any, None)
+    pictures = {}
+    data: Any = None
     if config.meshes < FEWEST:
         raise ValueError(f"--meshes must be at least {FEWEST}, which the metrics take, got {config.meshes}")
     few, source = False, read_face_model(config.data, config.vertices) if is_face_model(config.data) else None

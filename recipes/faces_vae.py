@@ -105,7 +105,7 @@ def draw(vae: VAE, pca: PCA, directions: Mapping[str, Z], real: Tensor) -> Pictu
     ]
     walk = vae.interpolate(some[:half], some[half : 2 * half], COLUMNS)
     pictures = {
-        "samples": show(vae.sample(6 * COLUMNS, temperature=0.7, mean=True, generator=seeded()), COLUMNS),
+        "samples": show(vae.sample(6 * COLUMNS, temperature=0.5, mean=True, generator=seeded()), COLUMNS),
         "temperatures": show(torch.cat(rows), 2 * COLUMNS),
         "reconstructions": show(torch.cat([some, vae.reconstruct(some), pca.reconstruct(some)]), len(some)),
         "interpolations": show(walk.flatten(0, 1), COLUMNS),

@@ -156,9 +156,9 @@ def machine() -> str:
 
 
 def seconds(work: Callable[..., object], *given: object) -> float:
-    """The median time of a run, of as many as a second takes; at least two."""
+    """The median time of a run, of as many as fit into 0.2 s, and of two at least."""
     timer = Timer("work(*given)", globals={"work": work, "given": given}, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=1).median
+    return timer.blocked_autorange(min_run_time=0.2).median
 
 
 def made(recipe: Recipe, what: str, taken: float, seed: int = 0) -> str:

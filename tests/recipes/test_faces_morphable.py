@@ -8,7 +8,7 @@ import torch
 
 from modalities.meshes import Meshes
 from recipes import faces_morphable as recipe
-from tests.recipes.runs import figures, number, pictures
+from tests.recipes.runs import beside, figures, number, pictures
 from zoo.morphable.camera import rotation_matrix
 from zoo.morphable.formats import read_model
 from zoo.morphable.model import MorphableModel
@@ -36,6 +36,7 @@ def test_smoke_builds_a_model_that_other_programs_read(done):
     assert tuple(model.sizes) == (6, 0, 2)
     card = (done.output / "morphable-synthetic-heads" / "README.md").read_text()
     assert "mean vertex error" in card and "Heads generated" in card
+    assert beside(done.output / "morphable-synthetic-heads") == 0.7
     theirs = read_model(done.output / "morphable-synthetic-heads.h5")
     torch.testing.assert_close(theirs.mean[:, :3], model.mean[:, :3], atol=0.1, rtol=0)
     assert (done.output / "morphable-synthetic-heads.glb").read_bytes()[:4] == b"glTF"

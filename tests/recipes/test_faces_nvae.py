@@ -22,6 +22,7 @@ def test_smoke_measures_draws_and_saves(done):
         in figures
     )
     card = (done.output / "nvae-photographs" / "README.md").read_text()
+    assert runs.beside(done.output / "nvae-photographs") == 0.7
     assert bits in card and "CelebA" not in card
     model = load(done.output / "nvae-photographs")
     assert model.likelihood_head.name == "logistic-mixture"

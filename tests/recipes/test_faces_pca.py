@@ -10,6 +10,7 @@ from PIL import Image
 from modalities import MediaError
 from modalities.images import Images
 from recipes import faces_pca
+from tests.recipes import runs
 from zoo import load
 from zoo.checkpoint import CheckpointError
 
@@ -47,6 +48,8 @@ def test_two_models_with_the_measured_figures_on_their_cards(done):
     bits = probabilistic.bits_per_dim(test, generator=torch.Generator().manual_seed(done.seed)).mean().item()
     assert bits == pytest.approx(float(figures[BITS + OF].split()[0]), abs=0.05)
     cards = [(done.output / f"{name}pca-photographs" / "README.md").read_text() for name in ("", "probabilistic-")]
+    kept = [runs.beside(done.output / f"{name}pca-photographs") for name in ("", "probabilistic-")]
+    assert kept == [0.7, 1]
     assert all("PSNR" in card and "variance kept" in card for card in cards)
     assert BITS in cards[1] and BITS not in cards[0] and "two sample photographs of scikit-learn" in cards[0]
 

@@ -24,6 +24,7 @@ def test_smoke_writes_pictures_figures_and_a_model(done):
     assert model.modality == Images(3, 16, 16) and model.sample(2).shape == (2, 3, 16, 16)
     assert model.likelihood_head.name == "logistic-mixture"
     card = (done.output / "vae-photographs" / "README.md").read_text()
+    assert runs.beside(done.output / "vae-photographs") == 0.5
     assert "Kingma" in card and bits in card
 
 
