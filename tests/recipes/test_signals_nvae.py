@@ -75,7 +75,9 @@ def test_bounds_are_compared_series_by_series():
     with torch.no_grad():
         gain = [m.elbo(x, generator=seeded()).total for m in (model, rival)]
     difference, better = recipe.gain(model, rival, x, "vae-heartbeats", 0).values()
-    assert float(difference.split(" ")[0].replace(",", "")) == pytest.approx((gain[0] - gain[1]).mean().item(), rel=1e-2)
+    assert float(difference.split(" ")[0].replace(",", "")) == pytest.approx(
+        (gain[0] - gain[1]).mean().item(), rel=1e-2
+    )
     assert better == f"{(gain[0] > gain[1]).double().mean():.1%}"
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from inspect import signature
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from modalities.points import Points
 from modalities.signals import Signals
 from tests.zoo.test_training import ROOT, until_checkpoint
 from zoo import load
+from zoo.card import read_figures
 from zoo.catalog import FAMILIES
 from zoo.cli import main
 from zoo.commands.training import Train
@@ -88,9 +90,13 @@ def test_classes_and_validation_of_a_folder_travel_with_the_model(zoo):
         and "in the classes bag, boot" in card
     )
     assert "6 steps of 16, those of step" in card
-    assert "nothing was trained" in zoo(*command) and "nothing was trained" not in zoo(*command, "--anew")
+    assert main(["evaluate", "mine", "--data", "set", "--metrics", "likelihood", "--samples", "2", "--write"]) == 0
+    figures = read_figures(Path("mine"))
+    assert "nothing was trained" in zoo(*command) and read_figures(Path("mine")) == figures and figures
+    assert "nothing was trained" not in zoo(*command, "--anew")
     assert "latent was 3, is 2; width was 4, is 8" in zoo(*command, "--model.width", "8", "--model.latent", "2", code=2)
     assert "trained 3 steps more, 9 in all" in zoo(*command, "--training.steps", "9")
+    assert read_figures(Path("mine")) == []  # those of other weights
 
 
 def test_validation_data_may_be_another_folder_that_lacks_a_class(zoo, files):

@@ -85,8 +85,8 @@ class Train:
         return made
 
     def run(self) -> None:
-        from zoo.card import Card
-        from zoo.checkpoint import CONFIG
+        from zoo.card import Card, read_figures, write_figures
+        from zoo.checkpoint import CONFIG, WEIGHTS
         from zoo.conditions import Classes
         from zoo.configuration import family_class
         from zoo.hub import save
@@ -134,7 +134,11 @@ class Train:
         )
         [(exhibit, x)] = draw(model, [samples_exhibit(model)])
         picture = medium.show(x, exhibit.columns)
+        weights = self.output / WEIGHTS
+        before, measured = (weights.read_bytes(), read_figures(self.output)) if weights.is_file() else (b"", [])
         save(model, self.output, card, picture=picture, real=real_items(medium, data))
+        if measured and weights.read_bytes() == before:  # figures of the same weights are still true
+            write_figures(self.output, measured)
         name = self.output if self.output.is_absolute() else Path(".") / self.output
         shown, given = shlex.quote(f"./{name}" if len(name.parts) == 1 else str(name)), shlex.quote(self.data)
         print(f"the model is {shown}: `zoo sample {shown} -o DIR`, `zoo evaluate {shown} --data {given} --write`")
