@@ -71,9 +71,10 @@ class Recipe:
     licence: str | None = None
     """Of the weights, as the Hub names it; None knows that of the named sets, and says "other" of your own data."""
     about: str | None = None
-    """What the card says of the data: where they come from and their licence. None knows the named sets."""
+    """What the card says of the data: where they come from and their licence. None knows the named sets. Where this is
+    known, the card shows some of the items."""
     push: str | None = None
-    """Publish the model under this name, "org/name"; its card shows some items of the data."""
+    """Publish the model under this name, "org/name"."""
 
     @property
     def source(self) -> str:
@@ -195,7 +196,8 @@ def publish(
         card: what the recipe knows. Its licence is that of the data, as is what `data` begins with; figures of single
             groups of latents are left out.
         picture: samples, which the card shows.
-        data: what the model learned from, whose items the card shows, too; None where they are of no use to compare.
+        data: what the model learned from; None where its items are of no use to compare. The card shows some where it
+            says where they come from: a user's own do not leave the machine unsaid.
         half: store half precision, where that keeps the weights.
     """
     about, licence = SETS.get(recipe.data, ("Files given by the user.", "other"))
@@ -205,7 +207,8 @@ def publish(
         licence=recipe.licence or licence,
         figures=tuple(figure for figure in card.figures if " group " not in figure.metric),
     )
-    folder, real = recipe.output / recipe.checkpoint(family), None if data is None else real_items(model.modality, data)
+    folder, known = recipe.output / recipe.checkpoint(family), recipe.data in SETS or recipe.about
+    real = real_items(model.modality, data) if known and data is not None else None
     try:
         save(model, folder, card, picture=picture, real=real, half=half)
     except CheckpointError:

@@ -77,7 +77,7 @@ def test_a_model_of_ones_own_files_is_made_and_published(name, files, tmp_path, 
     card = (tmp_path / checkpoint / "README.md").read_text()
     assert "Files given by the user." in card and "license: other" in card
     assert not any(claim in card for claim in ("MNIST", "beat", "moons"))
-    assert runs.beside(tmp_path / checkpoint) == 1
+    assert runs.pictures(tmp_path / checkpoint) == {"samples"}  # no items of a user's own
     figures = read_figures(tmp_path / checkpoint)
     assert figures and not any(figure.published for figure in figures)
     assert ("own.csv, 40 test points" == figures[0].data) == name.startswith("points")

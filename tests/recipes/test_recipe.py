@@ -171,6 +171,14 @@ def test_a_card_shows_items_of_the_data_where_there_are_some_to_compare_with(tmp
     assert not (folder / "data.png").exists()
 
 
+def test_items_of_ones_own_are_shown_only_where_the_card_says_where_they_come_from(tmp_path):
+    model, own = VAE(Points(2), **arguments(VAE, Config())), Config(data="points", output=tmp_path)
+    for about in (None, "Measured by me; CC0."):
+        config = dataclasses.replace(own, about=about)
+        folder = recipe.publish(config, model, "vae", Card("A model.", ""), PICTURE, POINTS)
+        assert (folder / "data.png").exists() == (about is not None)
+
+
 def test_cards_leave_single_groups_to_the_figures(tmp_path):
     found = [Figure("rate", 3.0, "test", "nats"), Figure("rate of group 1 of 2", 1.0, "test", "nats")]
     publish(Config(output=tmp_path), *found)

@@ -92,8 +92,10 @@ def test_classes_and_validation_of_a_folder_travel_with_the_model(zoo):
     assert "6 steps of 16, those of step" in card
     assert main(["evaluate", "mine", "--data", "set", "--metrics", "likelihood", "--samples", "2", "--write"]) == 0
     figures = read_figures(Path("mine"))
+    assert not Path("mine/data.png").exists()
     assert "nothing was trained" in zoo(*command) and read_figures(Path("mine")) == figures and figures
-    assert "nothing was trained" not in zoo(*command, "--anew")
+    assert "nothing was trained" not in zoo(*command, "--anew", "--show-data")
+    assert Path("mine/data.png").is_file()
     assert "latent was 3, is 2; width was 4, is 8" in zoo(*command, "--model.width", "8", "--model.latent", "2", code=2)
     assert "trained 3 steps more, 9 in all" in zoo(*command, "--training.steps", "9")
     assert read_figures(Path("mine")) == []  # those of other weights

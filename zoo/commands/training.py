@@ -55,6 +55,7 @@ class Train:
     validation: Annotated[str | None, arg(metavar="SOURCE")] = None
     """Items that are not trained on, whose loss is logged: val or test for that split of the data, or another source.
     The weights of the lowest one are kept."""
+    show_data: bool = False  # Show some of the items on the card, which `zoo push` publishes.
     anew: bool = False  # Begin anew, where OUTPUT-run holds an earlier run.
 
     @classmethod
@@ -136,7 +137,7 @@ class Train:
         picture = medium.show(x, exhibit.columns)
         weights = self.output / WEIGHTS
         before, measured = (weights.read_bytes(), read_figures(self.output)) if weights.is_file() else (b"", [])
-        save(model, self.output, card, picture=picture, real=real_items(medium, data))
+        save(model, self.output, card, picture=picture, real=real_items(medium, data) if self.show_data else None)
         if measured and weights.read_bytes() == before:  # figures of the same weights are still true
             write_figures(self.output, measured)
         name = self.output if self.output.is_absolute() else Path(".") / self.output
