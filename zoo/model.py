@@ -141,6 +141,20 @@ class GenerativeModel(nn.Module, abc.ABC):
             raise ValueError(f"{type(self).__name__} is unconditional: it takes no condition, got {given!r:.60}")
         return None
 
+    def told(self, condition: object, n: int) -> Tree:
+        """The condition of `encode` and `decode`: what was prepared as it is, else as `prepare_condition` answers.
+
+        Raises ValueError for None where the model is told something, since these draw no condition.
+        """
+        if self.condition is not None and condition is None:
+            raise ValueError(
+                f"{type(self).__name__} is told a {self.condition.noun}: give the condition of these items"
+            )
+        tensors = condition if isinstance(condition, tuple) else (condition,)
+        if self.condition is not None and all(isinstance(tensor, Tensor) for tensor in tensors):
+            return cast(Tree, condition)
+        return self.prepare_condition(condition, n)
+
     def check_items(self, x: Tensor, *, levels: bool = False) -> Tensor:
         """Return x if it is a batch of the medium; with `levels`, if its values are levels of the medium too.
 

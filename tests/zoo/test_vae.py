@@ -269,3 +269,15 @@ def test_parts_of_a_batch_keep_their_conditions(monkeypatch):
     assert torch.allclose(model.encode(x, condition=classes).mean, means, atol=1e-6)
     assert torch.allclose(model.reconstruct(x, condition=classes), rebuilt, atol=1e-6)
     assert model.log_prob(x, condition=classes, samples=3).shape == (7,)
+
+
+def test_encoding_and_decoding_take_classes_by_name_and_ask_for_them():
+    named = VAE(Images(1, 8, 8, 2), latent=2, width=4, hidden=16, condition=Classes(("boot", "bag"))).eval()
+    x = torch.ones(2, 1, 8, 8)
+    q = named.encode(x, condition=["bag", "boot"])
+    assert torch.equal(q.mean, named.encode(x, condition=torch.tensor([1, 0])).mean)
+    assert named.decode(q.mean, condition="bag").mean.shape == x.shape
+    with pytest.raises(ValueError, match="is told a class: give that of these items"):
+        named.encode(x)
+    with pytest.raises(ValueError, match="unconditional"):
+        VAE(Images(1, 8, 8, 2), latent=2, width=4, hidden=16).eval().encode(x, condition=[0, 1])

@@ -329,9 +329,7 @@ class NVAE(Variational[Groups]):
         """The state before the first group."""
         s = self.start.expand(n, *self.start.shape[1:])
         if self.labels is not None:
-            if condition is None:
-                raise ValueError(f"this model is conditional: expected {n} classes as the condition, got none")
-            s = s + self.labels(condition).reshape(n, -1, *[1] * len(self.grid))
+            s = s + self.labels(self.told(condition, n)).reshape(n, -1, *[1] * len(self.grid))
         return s.contiguous(memory_format=FORMATS[len(self.grid)])
 
     def _bottom_up(self, x: Tensor) -> list[Tensor]:

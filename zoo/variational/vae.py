@@ -7,7 +7,6 @@ convolutional where the 2014 paper has one hidden layer.
 """
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -93,7 +92,7 @@ class VAE(Variational[Tensor]):
     def encode(self, x: Tensor, *, condition: object = None) -> DiagonalGaussian:
         """q(z given x), event [latent]. Its log-sigma is bounded softly to (-5, 5)."""
         x = self.check_items(x)
-        labels = None if self.condition is None else cast(Tensor, condition)
+        labels = self.told(condition, x.shape[0])
         numbers = self.in_parts(lambda x, labels: self.encoder(self.standardise(x), labels), x, labels)
         mean, log_std = full_precision(numbers).chunk(2, 1)
         return DiagonalGaussian(mean, torch.exp(5 * torch.tanh(log_std / 5)))
@@ -101,7 +100,7 @@ class VAE(Variational[Tensor]):
     def decode(self, z: Tensor, *, condition: object = None) -> Event:
         """p(x given z), event the shape of an item, in the medium's units."""
         check_latents(z, (self.latent,))
-        h = self.decoder(z, condition)
+        h = self.decoder(z, self.told(condition, z.shape[0]))
         h = h.reshape(h.shape[0], self.likelihood_head.size, *self.modality.shape[1:])
         return self.likelihood_head(h, self.standardise, self.sigma, self.training)
 
