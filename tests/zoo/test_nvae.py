@@ -77,7 +77,7 @@ def test_vectors_and_strange_arguments_are_refused():
             make(**{name: value})
     with pytest.raises(ValueError, match="spectral_start must be above 0, or None, got 0"):
         make(spectral=0.1, spectral_start=0.0)
-    with pytest.raises(ValueError, match="is told a class: give that of these items"):
+    with pytest.raises(ValueError, match="is told a class: give the condition of these items"):
         make(condition=Classes.numbered(3)).prior(n=2).sample()
     with pytest.raises(ValueError, match="one for each of 3 groups, got 2"):
         make().sample(1, temperature=[1.0, 0.5])

@@ -277,7 +277,7 @@ def test_encoding_and_decoding_take_classes_by_name_and_ask_for_them():
     q = named.encode(x, condition=["bag", "boot"])
     assert torch.equal(q.mean, named.encode(x, condition=torch.tensor([1, 0])).mean)
     assert named.decode(q.mean, condition="bag").mean.shape == x.shape
-    with pytest.raises(ValueError, match="is told a class: give that of these items"):
+    with pytest.raises(ValueError, match="is told a class: give the condition of these items"):
         named.encode(x)
     with pytest.raises(ValueError, match="unconditional"):
         VAE(Images(1, 8, 8, 2), latent=2, width=4, hidden=16).eval().encode(x, condition=[0, 1])
