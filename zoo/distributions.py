@@ -4,6 +4,7 @@ Thin subclasses of `torch.distributions.Distribution` whose event is everything 
 `rsample` take a generator, and which accept a scale of zero: a sample at temperature 0 is the mean.
 """
 
+import abc
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
@@ -181,7 +182,7 @@ class OptimalGaussian(DiagonalGaussian):
         return ((value - self.mean) / self.scale).square().mean().clamp(min=1e-8).sqrt()
 
 
-class Inverted(Event):
+class Inverted(Event, abc.ABC):
     """A likelihood that is drawn by its inverse distribution function, `from_noise`, at uniform noise in (0, 1).
 
     Arguments: `shape` of a batch, `noise` for it (by default the same), and a tensor of the type that draws have.
@@ -191,9 +192,9 @@ class Inverted(Event):
         super().__init__(shape)
         self._like, self._noise = like, noise or tuple(shape)
 
+    @abc.abstractmethod
     def from_noise(self, u: Tensor) -> Tensor:
         """The value that noise leads to."""
-        raise NotImplementedError
 
     def sample(self, sample_shape: Sequence[int] = (), *, generator: Rng = None) -> Tensor:
         """A draw, or several one after another."""

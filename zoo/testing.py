@@ -143,6 +143,7 @@ def _scorer(model: GenerativeModel) -> bool:
 
 @question()
 def samples_are_items(ask: Subject) -> None:
+    """Samples have the shape and the values of the medium."""
     medium = ask.model.modality
     x = ask.model.sample(5, condition=_examples(ask.model, 5), generator=_seeded())
     if medium.ragged:
@@ -159,6 +160,7 @@ def samples_are_items(ask: Subject) -> None:
 
 @question()
 def a_seed_decides_the_sample(ask: Subject) -> None:
+    """The generator alone decides a sample, and torch's random state stays as it is."""
     state = torch.get_rng_state()
     first, again, other = (_draw(ask, 4, seed) for seed in (3, 3, 4))
     _draw(ask, temperature=0.5)
@@ -169,6 +171,7 @@ def a_seed_decides_the_sample(ask: Subject) -> None:
 
 @question()
 def temperature_0_has_one_result(ask: Subject) -> None:
+    """At temperature 0 a sample is the mean or the mode, whatever the seed."""
     condition = None if ask.model.condition is None else [ask.model.condition.examples(1)[0]] * 3
     first, again = (
         list(ask.model.sample(3, condition=condition, temperature=0.0, generator=_seeded(seed))) for seed in (1, 2)
@@ -179,6 +182,7 @@ def temperature_0_has_one_result(ask: Subject) -> None:
 
 @question()
 def counts_and_conditions_are_checked(ask: Subject) -> None:
+    """What is no number of items and what is no condition is refused."""
     model = ask.model
     for n in (0, -1, 2.5):
         with _refusal(ValueError, f"sample({n})"):
@@ -195,6 +199,7 @@ def counts_and_conditions_are_checked(ask: Subject) -> None:
 
 @question(Trainable)
 def gradients_reach_every_parameter(ask: Subject) -> None:
+    """The players' losses are finite, and together move every parameter."""
     model = ask.model.train()
     shared: dict[str, Tensor] = {}
     assert isinstance(model, Trainable)
@@ -219,6 +224,7 @@ def _lengths(ask: Subject, times: int) -> Tensor | None:
 
 @question(Fitted)
 def a_fitted_model_has_a_fit_and_no_loss(ask: Subject) -> None:
+    """A fitted model is made by its class, and cannot be trained."""
     _expect(hasattr(type(ask.model), "fit"), "a Fitted model must have a classmethod fit(data, modality, ...)")
     _expect(not hasattr(ask.model, "loss"), "a Fitted model must have no loss")
 
@@ -229,6 +235,7 @@ def _exact_and_trained(model: Explicit) -> bool:
 
 @question(Explicit, _exact_and_trained)
 def an_exact_loss_is_the_mean_negative_log_probability(ask: Subject) -> None:
+    """Where the likelihood is exact, it is what training minimises."""
     condition = ask.condition(len(ask.x))
     assert isinstance(ask.model, Explicit) and isinstance(ask.model, Trainable)
     terms = ask.model.loss(Batch(ask.x, condition), generator=_seeded()) or {}
@@ -239,6 +246,7 @@ def an_exact_loss_is_the_mean_negative_log_probability(ask: Subject) -> None:
 
 @question(Explicit, _scorer)
 def log_prob_is_one_number_an_item(ask: Subject) -> None:
+    """Scores are finite, one an item, and bits per dimension agree with them."""
     model, x, condition = ask.model, ask.x, ask.condition(len(ask.x))
     assert isinstance(model, Explicit)
     score = model.log_prob(x, condition=condition, generator=_seeded())
@@ -259,6 +267,7 @@ def _enumerable(model: Explicit) -> bool:
 
 @question(Explicit, _enumerable)
 def masses_sum_to_one(ask: Subject) -> None:
+    """Over all items of a small binary medium, masses sum to one; those of a bound to no more."""
     model, d = ask.model, ask.model.modality.elements
     assert isinstance(model, Explicit)
     bits = (torch.arange(2**d)[:, None] >> torch.arange(d)) & 1
@@ -273,6 +282,7 @@ def masses_sum_to_one(ask: Subject) -> None:
 
 @question(Variational)
 def more_draws_tighten_the_bound(ask: Subject) -> None:
+    """The importance-weighted bound does not fall where it takes more draws."""
     model, condition = ask.model, ask.condition(len(ask.x))
     assert isinstance(model, Variational)
     means = []
@@ -287,6 +297,7 @@ def more_draws_tighten_the_bound(ask: Subject) -> None:
 
 @question(Variational)
 def the_bound_is_that_of_prior_encode_and_decode(ask: Subject) -> None:
+    """A family's own `elbo` is the one that its three distributions define."""
     model, condition = ask.model, ask.condition(len(ask.x))
     assert isinstance(model, Variational)
     own = model.elbo(ask.x, condition=condition, generator=_seeded(5))
@@ -300,6 +311,7 @@ def the_bound_is_that_of_prior_encode_and_decode(ask: Subject) -> None:
 
 @question(Latent)
 def walks_lead_from_item_to_item(ask: Subject) -> None:
+    """Interpolations begin and end at reconstructions, and traversals set the latents that are named."""
     model, x, n = ask.model, ask.x[:3], 3
     assert isinstance(model, Latent)
     given, items = ask.condition(n), model.modality.shape
@@ -333,6 +345,7 @@ def walks_lead_from_item_to_item(ask: Subject) -> None:
 
 @question(Latent)
 def an_attribute_direction_is_the_difference_of_group_means(ask: Subject) -> None:
+    """For labels 0 and 1 a direction leads from the first group's mean to the second's."""
     model, x, labels = ask.model, ask.x[:12], torch.tensor([0, 1] * 6)
     assert isinstance(model, Latent)
     given = ask.condition(12)
@@ -351,6 +364,7 @@ def an_attribute_direction_is_the_difference_of_group_means(ask: Subject) -> Non
 
 @question(Latent)
 def standardising_and_reparameterising_undo_each_other(ask: Subject) -> None:
+    """Latents are the same after they were noise."""
     model = ask.model
     assert isinstance(model, Latent)
     prior = model.prior(model.prepare_condition(ask.condition(4), 4), n=4)
@@ -368,6 +382,7 @@ def _one_tensor(model: Latent) -> bool:
 
 @question(Latent, _one_tensor)
 def latents_are_items_of_a_medium(ask: Subject) -> None:
+    """What is encoded fits the medium of the latents, and is decoded again."""
     model, x = ask.model, ask.x[:4]
     assert isinstance(model, Latent)
     told = model.prepare_condition(ask.condition(4), 4)
@@ -380,6 +395,7 @@ def latents_are_items_of_a_medium(ask: Subject) -> None:
 
 @question()
 def a_saved_model_is_the_same(ask: Subject) -> None:
+    """A checkpoint gives back the configuration, the samples and the scores."""
     model = ask.model
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -396,6 +412,7 @@ def a_saved_model_is_the_same(ask: Subject) -> None:
 
 @question()
 def other_precisions_work(ask: Subject) -> None:
+    """In double and in brain floating-point precision samples are finite."""
     for kind in (torch.float64, torch.bfloat16):
         drawn = _draw(dataclasses.replace(ask, model=ask.model.to(kind)), 2)
         _expect(all(torch.isfinite(item).all() for item in drawn), f"samples of the model in {kind} must be finite")
@@ -439,6 +456,7 @@ def wrong_items(x: Tensor, levels: int | None) -> dict[str, object]:
 
 @question((Explicit, Latent), lambda model: not model.modality.ragged)
 def what_are_no_items_is_refused(ask: Subject) -> None:
+    """Other shapes, ranges and types, NaN and empty batches raise `MediaError` in every method that takes items."""
     names = ["log_prob"] * (isinstance(ask.model, Explicit) and _scorer(ask.model))
     names += ["encode", "reconstruct", "traverse", "interpolate"] * isinstance(ask.model, Latent)
     names += ["elbo"] * isinstance(ask.model, Variational)
@@ -452,6 +470,7 @@ def what_are_no_items_is_refused(ask: Subject) -> None:
 
 @question(Explicit, lambda model: _scorer(model) and model.discrete)
 def a_mass_is_of_levels_alone(ask: Subject) -> None:
+    """Values between the levels have no mass, and are refused."""
     x, told = ask.x[:2], ask.condition(2)
     assert isinstance(ask.model, Explicit)
     for what, wrong in {"[0, 1]": (x + 1) / 2 + 0.001, "values between the levels": 0.5 * x + 0.003}.items():

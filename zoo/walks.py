@@ -91,6 +91,7 @@ def _move(noise: LatentT, direction: int | LatentT, value: float) -> LatentT:
 
 
 def groups(z: Z) -> tuple[Tensor, ...]:
+    """The tensors of latents, of one as of many."""
     return (z,) if isinstance(z, Tensor) else z
 
 
